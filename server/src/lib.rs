@@ -1,0 +1,1 @@
+//! ashlar as a server.
