@@ -1,4 +1,6 @@
 //! The data types: packed forms for small values, structures of their own for large ones.
 
 pub mod blob;
+pub mod list;
 pub mod packed;
+pub mod varint;
