@@ -1,1 +1,15 @@
-//! Tests that see the whole of ashlar.
+//! Tests that see the whole of ashlar, and what they share.
+//!
+//! - [`resp`], [`process`]: a client of our own and real servers on free ports
+//! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
+//! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
+//! - [`golden`]: scripts of commands with the replies they must give
+
+pub mod cli;
+pub mod grammar;
+pub mod pools;
+pub mod process;
+pub mod random;
+pub mod resp;
+#[path = "../../engine/src/commands/syntax.rs"]
+pub mod syntax;

@@ -1,0 +1,199 @@
+//! Real servers for tests: started on a free port, killed when they go out of scope.
+
+use crate::resp::{Client, Value};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How often a start is tried, each time on another port.
+const START_ATTEMPTS: usize = 5;
+/// How long a server may take until it answers PING.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a server may take to stop when it is asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl Server {
+    /// Starts the redis-server of this machine, without persistence.
+    pub fn redis(settings: &[&str]) -> Server {
+        let program = std::env::var_os("ASHLAR_REDIS_SERVER").unwrap_or("redis-server".into());
+        Server::start(&program, &[&["--save", "", "--daemonize", "no"], settings].concat())
+    }
+
+    /// Starts ashlar as this workspace builds it.
+    pub fn ashlar(settings: &[&str]) -> Server {
+        Server::start(&ashlar_binary().into(), &[&["server"], settings].concat())
+    }
+
+    fn start(program: &OsString, args: &[&str]) -> Server {
+        let mut failures = String::new();
+        for _ in 0..START_ATTEMPTS {
+            match Server::try_start(program, args) {
+                Ok(server) => return server,
+                Err(error) => failures.push_str(&format!("{error}\n")),
+            }
+        }
+        panic!(
+            "{} does not start; `cargo xtask test` installs what the tests need\n{failures}",
+            program.to_string_lossy()
+        );
+    }
+
+    fn try_start(program: &OsString, args: &[&str]) -> io::Result<Server> {
+        let port = free_port()?;
+        let dir = temporary_dir()?;
+        let log = File::create(dir.join("log"))?;
+        let child = Command::new(program)
+            .args(args)
+            .args(["--port", &port.to_string()])
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let mut server = Server { child, port, dir };
+        let since = Instant::now();
+        while since.elapsed() < START_TIMEOUT {
+            if server.child.try_wait()?.is_some() {
+                break;
+            }
+            if server.answers() {
+                return Ok(server);
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Err(io::Error::other(format!("no answer on port {port}; its log:\n{}", server.log())))
+    }
+
+    /// True once the server that answers is ours. (Another process may have taken the port between
+    /// our look and the start; then ours has ended.)
+    fn answers(&mut self) -> bool {
+        let Ok(mut client) = Client::connect(self.port) else { return false };
+        client.set_timeout(Duration::from_secs(2)).is_ok()
+            && client.line("PING").is_ok_and(|reply| reply == Value::Simple(b"PONG".to_vec()))
+            && matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The server's working directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        match Client::connect(self.port) {
+            Ok(client) => client,
+            Err(error) => panic!("no connection: {error}; its log:\n{}", self.log()),
+        }
+    }
+
+    /// A new connection that speaks RESP2 or RESP3.
+    pub fn client_of(&self, protocol: u8) -> Client {
+        let mut client = self.client();
+        let reply = client.line(&format!("HELLO {protocol}")).expect("an answer to HELLO");
+        assert!(!reply.is_error(), "HELLO {protocol}: {reply:?}");
+        client
+    }
+
+    /// What the server wrote so far.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.dir.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// True while the process runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks the server to stop and returns its exit code; `None` if a signal ended it.
+    pub fn stop(mut self) -> Option<i32> {
+        let _ = self.client().line("SHUTDOWN NOSAVE");
+        let since = Instant::now();
+        while since.elapsed() < STOP_TIMEOUT {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            sleep(Duration::from_millis(5));
+        }
+        panic!("the server does not stop; its log:\n{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server on port {}:\n{}---", self.port, self.log());
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A port that nothing listens on at this moment.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A new directory of our own below the system's temporary one.
+pub fn temporary_dir() -> io::Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("ashlar-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let dir = std::env::temp_dir().join(name);
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies in the workspace")
+}
+
+/// The `ashlar` binary. Cargo tells only a package's own tests where its binaries are, so this
+/// builds it: with the profile of the tests, so that most of it is there already.
+/// `ASHLAR_BINARY=path` takes another one, for example a release build.
+pub fn ashlar_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        if let Some(path) = std::env::var_os("ASHLAR_BINARY") {
+            return PathBuf::from(path);
+        }
+        let this = std::env::current_exe().expect("the path of the test");
+        let dir = this.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+        let profile = if dir.ends_with("release") { "release" } else { "test" };
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "ashlar-server", "--bin", "ashlar"])
+            .args(["--profile", profile, "--target-dir"])
+            .arg(dir.parent().expect("the target directory"))
+            .current_dir(workspace())
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "the ashlar binary does not build");
+        dir.join("ashlar")
+    };
+    BINARY.get_or_init(build).clone()
+}
