@@ -6,4 +6,5 @@ mod index;
 pub mod list;
 pub mod packed;
 pub mod small;
+pub mod stream;
 pub mod varint;
