@@ -1,10 +1,84 @@
 //! The data types: packed forms for small values, structures of their own for large ones.
 
+use crate::keyspace::Kind;
+
 pub mod blob;
 pub mod dense;
 mod index;
 pub mod list;
 pub mod packed;
 pub mod small;
-pub mod stream;
 pub mod varint;
+
+/// The data types, as TYPE names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Type {
+    String,
+    List,
+    Hash,
+    Set,
+    Zset,
+    Stream,
+}
+
+impl Type {
+    /// The name that TYPE gives.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Type::String => "string",
+            Type::List => "list",
+            Type::Hash => "hash",
+            Type::Set => "set",
+            Type::Zset => "zset",
+            Type::Stream => "stream",
+        }
+    }
+}
+
+/// A value with a structure of its own, for what does not fit into its key's entry.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A long string, or one that is edited in place.
+    Str(Vec<u8>),
+    /// A list.
+    List(list::List),
+}
+
+/// Elements above which a value is dropped away from the hot path.
+const HEAVY_ELEMENTS: usize = 64;
+/// Bytes of a string above which it is dropped away from the hot path.
+const HEAVY_BYTES: usize = 1 << 20;
+
+impl Value {
+    /// The data type.
+    pub fn type_of(&self) -> Type {
+        match self {
+            Value::Str(_) => Type::String,
+            Value::List(_) => Type::List,
+        }
+    }
+
+    /// Whether dropping the value takes long.
+    pub fn is_heavy(&self) -> bool {
+        match self {
+            Value::Str(bytes) => bytes.len() > HEAVY_BYTES,
+            Value::List(list) => list.len() > HEAVY_ELEMENTS,
+        }
+    }
+}
+
+/// A value on its way into an entry.
+pub enum NewValue<'a> {
+    /// A string; its representation is chosen by what it holds.
+    Str(&'a [u8]),
+    /// A string that was edited in place.
+    StrRaw(&'a [u8]),
+    /// An integer.
+    Int(i64),
+    /// A packed collection: the kind and its bytes, at most
+    /// [`crate::keyspace::INLINE_BYTES_MAX`].
+    Packed(Kind, &'a [u8]),
+    /// A value with a structure of its own.
+    Big(Box<Value>),
+}

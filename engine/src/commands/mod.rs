@@ -1,0 +1,8 @@
+//! The commands, one file a family: table entries and the functions that run them.
+
+use crate::command::Command;
+
+pub mod string;
+
+/// All families. To add a command, add it to its family's `COMMANDS`.
+pub const FAMILIES: &[&[Command]] = &[string::COMMANDS];

@@ -1,0 +1,421 @@
+//! What a command's run function works with: the keys, the stamp, the settings.
+
+use crate::config::{EngineConfig, Event};
+use crate::effects::{Effects, Notification};
+use crate::error::Error;
+use crate::keyspace::{
+    CURSOR_BITS, Db, EntryMut, EntryRef, FlushedDb, KeyHasher, Shard, access, access::AccessScheme,
+    shard_of,
+};
+use crate::stamp::{Rng, Stamp};
+use crate::value::NewValue;
+use smallvec::SmallVec;
+
+/// Most shards an engine has: a SCAN cursor has that much room for their number.
+pub const SHARDS_MAX: usize = 1024;
+const SHARD_BITS: u32 = SHARDS_MAX.trailing_zeros();
+
+/// The locked shards of a call, in order of their numbers.
+pub(crate) type LockedShards<'a> = SmallVec<[(usize, &'a mut Shard); 1]>;
+
+/// The context of one call. Every access to keys goes through it.
+pub struct Cx<'a> {
+    pub(crate) shards: LockedShards<'a>,
+    pub(crate) shard_count: usize,
+    pub(crate) hasher: &'a KeyHasher,
+    pub(crate) config: &'a EngineConfig,
+    pub(crate) effects: &'a mut Effects,
+    pub(crate) stamp: Stamp,
+    pub(crate) rng: Rng,
+    pub(crate) db: u32,
+    pub(crate) may_block: bool,
+    pub(crate) no_touch: bool,
+    /// A key by its address and length, and its hash, from the prefetch.
+    pub(crate) hint: (*const u8, usize, u64),
+}
+
+impl Cx<'_> {
+    /// The call's time, Unix milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.stamp.now_ms
+    }
+
+    /// The call's stamp.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The call's random numbers.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &EngineConfig {
+        self.config
+    }
+
+    /// The selected database.
+    pub fn db(&self) -> u32 {
+        self.db
+    }
+
+    /// Whether the client can be blocked; not so in a transaction or a script.
+    pub fn may_block(&self) -> bool {
+        self.may_block
+    }
+
+    /// Counts changes that no key stands for (a FLUSHALL, a new consumer).
+    pub fn add_dirty(&mut self, changes: u64) {
+        self.effects.dirty += changes;
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        if key.as_ptr() == self.hint.0 && key.len() == self.hint.1 {
+            return self.hint.2;
+        }
+        self.hasher.hash(key)
+    }
+
+    #[inline]
+    fn shard_at(&self, key: &[u8]) -> usize {
+        if self.shard_count == 1 {
+            return 0;
+        }
+        let number = shard_of(key, self.shard_count);
+        let at = self.shards.binary_search_by_key(&number, |(number, _)| *number);
+        at.expect("a command touches only keys that its table entry declares")
+    }
+
+    #[inline]
+    fn shard(&self, key: &[u8]) -> &Shard {
+        self.shards[self.shard_at(key)].1
+    }
+
+    #[inline]
+    fn shard_mut(&mut self, key: &[u8]) -> &mut Shard {
+        let at = self.shard_at(key);
+        self.shards[at].1
+    }
+
+    /// The live entry of `key`; counts as an access and as a hit or a miss.
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let Some(entry) = self.peek(key) else {
+            self.missed(key);
+            return None;
+        };
+        self.effects.hits.set(self.effects.hits.get() + 1);
+        self.touch(&entry);
+        Some(entry)
+    }
+
+    /// The live entry of `key`; not an access.
+    #[inline]
+    pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let db = self.shard(key).db(self.db);
+        let entry = db.find(self.hash(key), key)?;
+        if entry.expired(self.stamp.now_ms) {
+            self.effects.lapsed.borrow_mut().push((self.db, key.into()));
+            return None;
+        }
+        Some(EntryRef::new(entry, db))
+    }
+
+    #[cold]
+    fn missed(&self, key: &[u8]) {
+        self.effects.misses.set(self.effects.misses.get() + 1);
+        if self.config.notify.contains(Event::KEY_MISS) {
+            self.effects.missed.borrow_mut().push((self.db, key.into()));
+        }
+    }
+
+    #[inline]
+    fn touch(&self, entry: &EntryRef<'_>) {
+        if self.no_touch {
+            return;
+        }
+        let old = entry.access();
+        let new = match self.config.access {
+            AccessScheme::Recency => access::recency(self.stamp.now_ms),
+            AccessScheme::Frequency => {
+                let random = self.stamp.seed ^ self.effects.hits.get().wrapping_mul(0x9E37_79B9);
+                let random = Rng::new(random).next_u64();
+                access::frequency_touch(old, self.stamp.now_ms, self.config.frequency, random)
+            }
+        };
+        if new != old {
+            entry.set_access(new);
+        }
+    }
+
+    /// The live entry of `key`, to be edited. A key past its expiry is deleted first.
+    #[inline]
+    pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+        let (hash, db, now_ms) = (self.hash(key), self.db, self.stamp.now_ms);
+        self.purge(hash, key);
+        let recency = self.config.access == AccessScheme::Recency;
+        let mut entry = self.shard_mut(key).db_mut(db).entry(hash, key)?;
+        if recency {
+            entry.set_access(access::recency(now_ms));
+        }
+        Some(entry)
+    }
+
+    /// Deletes `key` if it is past its expiry.
+    #[inline]
+    fn purge(&mut self, hash: u64, key: &[u8]) {
+        let db = self.shard(key).db(self.db);
+        if db.expiring() == 0 {
+            return;
+        }
+        if db.find(hash, key).is_some_and(|entry| entry.expired(self.stamp.now_ms)) {
+            self.expire(key);
+        }
+    }
+
+    #[cold]
+    fn expire(&mut self, key: &[u8]) {
+        self.remove(key);
+        self.effects.expired_keys += 1;
+        self.changed(key, Event::EXPIRED, "expired");
+    }
+
+    /// Sets `key` to `value`, whatever it was; it has no expiry then.
+    #[inline]
+    pub fn insert(&mut self, key: &[u8], value: NewValue<'_>) -> EntryMut<'_> {
+        self.put(key, value, false)
+    }
+
+    /// Sets `key` to `value`, whatever it was, and keeps its expiry.
+    pub fn insert_keeping_expiry(&mut self, key: &[u8], value: NewValue<'_>) -> EntryMut<'_> {
+        self.put(key, value, true)
+    }
+
+    #[inline]
+    fn put(&mut self, key: &[u8], value: NewValue<'_>, keep_expiry: bool) -> EntryMut<'_> {
+        let hash = self.hash(key);
+        self.purge(hash, key);
+        if self.config.notify.contains(Event::NEW) && self.peek(key).is_none() {
+            self.notify(Event::NEW, "new", key);
+        }
+        let (db, now_ms, scheme) = (self.db, self.stamp.now_ms, self.config.access);
+        let at = self.shard_at(key);
+        let shard = &mut *self.shards[at].1;
+        if shard.is_awaited(db, key) {
+            self.effects.ready.push((db, key.into()));
+        }
+        let database = shard.db_mut(db);
+        let (mut entry, fresh) =
+            database.put(hash, key, value, keep_expiry, &mut self.effects.garbage);
+        match scheme {
+            AccessScheme::Recency => entry.set_access(access::recency(now_ms)),
+            AccessScheme::Frequency if fresh => entry.set_access(access::frequency_new(now_ms)),
+            AccessScheme::Frequency => {}
+        }
+        entry
+    }
+
+    /// Removes `key`; says whether it was there. A key past its expiry counts as absent.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let (hash, db, now_ms) = (self.hash(key), self.db, self.stamp.now_ms);
+        let at = self.shard_at(key);
+        let shard = &mut *self.shards[at].1;
+        if shard.is_awaited(db, key) {
+            self.effects.ready.push((db, key.into()));
+        }
+        let database = shard.db_mut(db);
+        let Some(entry) = database.find(hash, key) else { return false };
+        let live = !entry.expired(now_ms);
+        let before = self.effects.garbage.len();
+        database.remove(hash, key, &mut self.effects.garbage);
+        // Small values are dropped here: handing them to another thread would cost more.
+        if self.effects.garbage.len() > before
+            && !self.effects.garbage.last().is_some_and(|value| value.is_heavy())
+        {
+            self.effects.garbage.pop();
+        }
+        live
+    }
+
+    /// Sets or clears the expiry of a live key; says whether the key is there.
+    pub fn set_expiry(&mut self, key: &[u8], expiry: Option<i64>) -> bool {
+        match self.get_mut(key) {
+            Some(mut entry) => {
+                entry.set_expiry(expiry);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The key was modified: counts it, tells who watches it and notifies.
+    #[inline]
+    pub fn changed(&mut self, key: &[u8], class: Event, event: &'static str) {
+        self.modified(key);
+        self.notify(class, event, key);
+    }
+
+    /// The key was modified, without a notification of its own.
+    #[inline]
+    pub fn modified(&mut self, key: &[u8]) {
+        self.effects.dirty += 1;
+        self.shard(key).modified(self.db, key);
+    }
+
+    /// Adds a keyspace notification, if its class is asked for.
+    #[inline]
+    pub fn notify(&mut self, class: Event, event: &'static str, key: &[u8]) {
+        if self.config.notify.intersects(class) {
+            let db = self.db;
+            self.effects.notifications.push(Notification { db, class, event, key: key.into() });
+        }
+    }
+
+    /// A list, sorted set or stream got elements: blocked clients may go on.
+    #[inline]
+    pub fn ready(&mut self, key: &[u8]) {
+        if self.shard(key).is_awaited(self.db, key) {
+            self.effects.ready.push((self.db, key.into()));
+        }
+    }
+
+    /// Counts keys that were evicted.
+    pub fn count_evicted(&mut self, keys: u64) {
+        self.effects.evicted_keys += keys;
+    }
+
+    /// Counts hash fields that had expired.
+    pub fn count_expired_fields(&mut self, fields: u64) {
+        self.effects.expired_fields += fields;
+    }
+
+    /// Removes `key` if it is past its expiry; says whether it was.
+    pub fn remove_if_expired(&mut self, key: &[u8]) -> bool {
+        let before = self.effects.expired_keys;
+        self.purge(self.hash(key), key);
+        self.effects.expired_keys != before
+    }
+
+    /// Runs `work` with another database selected.
+    pub fn in_db<T>(&mut self, db: u32, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.db, db);
+        let result = work(self);
+        self.db = before;
+        result
+    }
+
+    /// The number of a database from an argument.
+    ///
+    /// # Errors
+    /// Where it is not a number or there is no such database, with Redis's texts.
+    pub fn parse_db(&self, arg: &[u8]) -> Result<u32, Error> {
+        let db = crate::number::parse_i64(arg).ok_or(Error::NotInteger)?;
+        match u32::try_from(db) {
+            Ok(db) if db < self.config.databases => Ok(db),
+            _ => Err(Error::text("ERR DB index is out of range")),
+        }
+    }
+}
+
+/// Access to whole databases; for commands with the flag `WHOLE_KEYSPACE`.
+impl Cx<'_> {
+    /// Keys of the selected database, those past their expiry included.
+    pub fn db_len(&self) -> usize {
+        self.shards.iter().map(|(_, shard)| shard.db(self.db).len()).sum()
+    }
+
+    /// Visits the live entries of the selected database, in no particular order.
+    pub fn for_each<'s>(&'s self, mut each: impl FnMut(EntryRef<'s>)) {
+        let now_ms = self.stamp.now_ms;
+        for (_, shard) in &self.shards {
+            let db = shard.db(self.db);
+            db.table().for_each(|entry| {
+                if !entry.expired(now_ms) {
+                    each(EntryRef::new(entry, db));
+                }
+            });
+        }
+    }
+
+    /// One step of SCAN: visits a few live entries from `cursor` on and returns the next cursor,
+    /// 0 at the end. Every entry that is there from the first step to the last is visited.
+    pub fn scan<'s>(&'s self, cursor: u64, mut each: impl FnMut(EntryRef<'s>)) -> u64 {
+        let mut number = (cursor & (SHARDS_MAX as u64 - 1)) as usize;
+        let position = (cursor >> SHARD_BITS) & ((1 << CURSOR_BITS) - 1);
+        let Some((_, shard)) = self.shards.get(number) else { return 0 };
+        let (db, now_ms) = (shard.db(self.db), self.stamp.now_ms);
+        let next = db.table().scan(position, |entry| {
+            if !entry.expired(now_ms) {
+                each(EntryRef::new(entry, db));
+            }
+        });
+        if next == 0 {
+            number += 1;
+            if number == self.shards.len() {
+                return 0;
+            }
+        }
+        next << SHARD_BITS | number as u64
+    }
+
+    /// A random live key of the selected database.
+    pub fn random_key(&mut self) -> Option<EntryRef<'_>> {
+        /// Tries to find a key that has not expired.
+        const TRIES_MAX: usize = 100;
+        let now_ms = self.stamp.now_ms;
+        for _ in 0..TRIES_MAX {
+            let mut nth = self.rng.below(self.db_len());
+            let random = self.rng.next_u64();
+            for (_, shard) in &self.shards {
+                let db = shard.db(self.db);
+                if nth >= db.len() {
+                    nth -= db.len();
+                    continue;
+                }
+                let entry = db.table().random(random)?;
+                if !entry.expired(now_ms) {
+                    return Some(EntryRef::new(entry, db));
+                }
+                break;
+            }
+        }
+        None
+    }
+
+    /// Empties a database; returns the number of keys it had.
+    pub fn flush_db(&mut self, db: u32) -> usize {
+        let mut removed = 0;
+        for (_, shard) in &mut self.shards {
+            shard.all_modified(db, |_| true);
+            let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
+            self.effects.ready.extend(awaited.collect::<Vec<_>>());
+            let old = shard.db_mut(db).take();
+            removed += old.len();
+            if old.len() > 0 {
+                self.effects.flushed.push(FlushedDb::new(old));
+            }
+        }
+        self.effects.dirty += removed as u64;
+        removed
+    }
+
+    /// Swaps two databases.
+    pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        for (_, shard) in &mut self.shards {
+            for (from, to) in [(a, b), (b, a)] {
+                let there = |db: &Db, key: &[u8]| db.find(self.hasher.hash(key), key).is_some();
+                shard.all_modified(from, |key| {
+                    there(shard.db(from), key) || there(shard.db(to), key)
+                });
+            }
+            shard.swap_dbs(a, b);
+            for db in [a, b] {
+                let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
+                self.effects.ready.extend(awaited.collect::<Vec<_>>());
+            }
+        }
+        self.effects.dirty += 1;
+    }
+}

@@ -1,0 +1,60 @@
+//! What a call did besides its reply: for the host to act on once the locks are released.
+
+use crate::config::Event;
+use crate::keyspace::FlushedDb;
+use crate::value::Value;
+use std::cell::{Cell, RefCell};
+
+/// A keyspace notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// Database of the key.
+    pub db: u32,
+    /// Class of the event.
+    pub class: Event,
+    /// Name of the event, for example `set`.
+    pub event: &'static str,
+    /// The key.
+    pub key: Box<[u8]>,
+}
+
+/// The side effects of calls, collected until the host takes them.
+#[derive(Default)]
+pub struct Effects {
+    /// Number of changes to the data.
+    pub dirty: u64,
+    /// Keyspace notifications, in order.
+    pub notifications: Vec<Notification>,
+    /// Keys that blocked clients wait for and that changed: (database, key).
+    pub ready: Vec<(u32, Box<[u8]>)>,
+    /// Large values that were removed; dropping them takes time.
+    pub garbage: Vec<Box<Value>>,
+    /// Databases that were emptied; dropping them takes time too.
+    pub flushed: Vec<FlushedDb>,
+    /// Keys that were deleted because they had expired.
+    pub expired_keys: u64,
+    /// Hash fields that were deleted because they had expired.
+    pub expired_fields: u64,
+    /// Keys that were evicted.
+    pub evicted_keys: u64,
+    /// Reads that found their key.
+    pub hits: Cell<u64>,
+    /// Reads that did not.
+    pub misses: Cell<u64>,
+    /// Keys that a read met past their expiry: they are to be deleted by a call of their own.
+    pub lapsed: RefCell<Vec<(u32, Box<[u8]>)>>,
+    /// Keys that a read missed, where that is to be notified.
+    pub missed: RefCell<Vec<(u32, Box<[u8]>)>>,
+}
+
+impl Effects {
+    /// Whether there is nothing for the host to act on, counters aside.
+    pub fn is_quiet(&self) -> bool {
+        self.notifications.is_empty()
+            && self.ready.is_empty()
+            && self.garbage.is_empty()
+            && self.flushed.is_empty()
+            && self.lapsed.borrow().is_empty()
+            && self.missed.borrow().is_empty()
+    }
+}

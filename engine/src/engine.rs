@@ -1,0 +1,143 @@
+//! The engine: shards, settings, and the way in for a host.
+
+use crate::command::{Command, CommandTable, Flags};
+use crate::commands;
+use crate::config::EngineConfig;
+use crate::context::SHARDS_MAX;
+use crate::executor::Executor;
+use crate::journal::Journal;
+use crate::keyspace::{KeyHasher, Shard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// A key-value engine.
+pub struct Engine {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: KeyHasher,
+    config: RwLock<Arc<EngineConfig>>,
+    config_version: AtomicU64,
+    journal: Option<Arc<dyn Journal>>,
+}
+
+/// How an engine is opened.
+#[derive(Clone, Default)]
+pub struct EngineOptions {
+    /// The settings.
+    pub config: EngineConfig,
+    /// Number of shards: 1 for a host with one thread, a few for each thread otherwise. 0 is 1.
+    pub shards: usize,
+    /// Seed of the hash tables. Give a random one where keys come from strangers, so that they
+    /// cannot choose keys that collide.
+    pub hash_seed: u64,
+    /// Takes a record of every call that changes the data.
+    pub journal: Option<Arc<dyn Journal>>,
+}
+
+/// Keys of one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbStats {
+    /// Keys.
+    pub keys: usize,
+    /// Keys with an expiry.
+    pub expires: usize,
+    /// Bytes of the hash tables.
+    pub table_bytes: usize,
+}
+
+impl Engine {
+    /// Opens an engine in memory.
+    ///
+    /// # Panics
+    /// If more than [`SHARDS_MAX`] shards are asked for.
+    pub fn with_options(options: EngineOptions) -> Engine {
+        let count = options.shards.max(1);
+        assert!(count <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
+        let hasher = KeyHasher::new(options.hash_seed);
+        let databases = options.config.databases;
+        Engine {
+            shards: (0..count).map(|_| Mutex::new(Shard::new(databases, &hasher))).collect(),
+            hasher,
+            config: RwLock::new(Arc::new(options.config)),
+            config_version: AtomicU64::new(0),
+            journal: options.journal,
+        }
+    }
+
+    /// What runs calls on this thread.
+    pub fn executor(&self) -> Executor<'_> {
+        Executor::new(self)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> Arc<EngineConfig> {
+        self.config.read().clone()
+    }
+
+    /// Changes settings; calls see them from the next one on. The number of databases is fixed.
+    pub fn update_config(&self, change: impl FnOnce(&mut EngineConfig)) {
+        let mut config = self.config.write();
+        let mut fresh = EngineConfig::clone(&config);
+        change(&mut fresh);
+        fresh.databases = config.databases;
+        *config = Arc::new(fresh);
+        self.config_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The engine's command of that name, or its subcommand where `args[1]` names one.
+    pub fn find_command(args: &[&[u8]]) -> Option<&'static Command> {
+        let (_, command) = command_table().find(args.first()?)?;
+        if command.flags.contains(Flags::INTERNAL) {
+            return None;
+        }
+        match args.get(1).and_then(|name| command.subcommand(name)) {
+            Some(subcommand) => Some(subcommand),
+            None => command.run.map(|_| command),
+        }
+    }
+
+    /// Keys of each database.
+    pub fn db_stats(&self) -> Vec<DbStats> {
+        let mut stats = vec![DbStats::default(); self.config().databases as usize];
+        self.executor().for_each_shard(|shard| {
+            for (stats, db) in stats.iter_mut().zip(shard.dbs()) {
+                stats.keys += db.len();
+                stats.expires += db.expiring();
+                stats.table_bytes += db.table_bytes();
+            }
+        });
+        stats
+    }
+
+    /// Number of shards.
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(crate) fn config_snapshot(&self) -> (Arc<EngineConfig>, u64) {
+        let version = self.config_version.load(Ordering::Acquire);
+        (self.config(), version)
+    }
+
+    pub(crate) fn config_version(&self) -> u64 {
+        self.config_version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    pub(crate) fn journal(&self) -> Option<&dyn Journal> {
+        self.journal.as_deref()
+    }
+
+    pub(crate) fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {
+        self.shards[number].lock()
+    }
+}
+
+/// The table of all commands that the engine runs.
+pub fn command_table() -> &'static CommandTable {
+    static TABLE: OnceLock<CommandTable> = OnceLock::new();
+    TABLE.get_or_init(|| CommandTable::new(commands::FAMILIES))
+}

@@ -1,0 +1,266 @@
+//! Runs calls: `execute(keyspace, stamp, call)`.
+//!
+//! One function serves the socket, the embedded API, replicas and replay: [`Executor::run`] locks
+//! the shards of the call in order, runs the command's function, hands the call to the journal
+//! while the locks are still held, and leaves them locked for the next call of a pipeline until
+//! [`Executor::release`].
+
+use crate::command::{Command, Flags, KeyList, Keys};
+use crate::config::EngineConfig;
+use crate::context::{Cx, LockedShards};
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::error::{Error, Stop};
+use crate::journal::Record;
+use crate::keyspace::{Shard, WatchToken, shard_of};
+use crate::reply::Reply;
+use crate::stamp::{Rng, Stamp};
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// How a call ended; the reply is written unless it would block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ran.
+    Done,
+    /// It was refused: the reply is an error.
+    Failed,
+    /// It found nothing to take and may be run again when one of its keys is ready.
+    WouldBlock,
+}
+
+/// A call: a command with its arguments, in a database, at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The command, or the subcommand that `args[1]` names.
+    pub command: &'static Command,
+    /// The arguments, the name first.
+    pub args: &'a [&'a [u8]],
+    /// The selected database.
+    pub db: u32,
+    /// The call's time and random seed.
+    pub stamp: &'a Stamp,
+    /// Whether the client can be blocked.
+    pub may_block: bool,
+    /// Whether reads leave the access data as it is.
+    pub no_touch: bool,
+}
+
+/// A key whose bucket was asked for ahead of its command.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefetched {
+    key: *const u8,
+    len: usize,
+    hash: u64,
+}
+
+impl Prefetched {
+    /// No key.
+    pub const NONE: Prefetched = Prefetched { key: std::ptr::null(), len: 0, hash: 0 };
+}
+
+/// Runs calls on one thread.
+pub struct Executor<'e> {
+    engine: &'e Engine,
+    held: SmallVec<[(usize, MutexGuard<'e, Shard>); 1]>,
+    config: Arc<EngineConfig>,
+    config_version: u64,
+    /// What the calls did besides their replies, since the host last took it.
+    pub effects: Effects,
+}
+
+impl<'e> Executor<'e> {
+    pub(crate) fn new(engine: &'e Engine) -> Executor<'e> {
+        let (config, config_version) = engine.config_snapshot();
+        let effects = Effects::default();
+        Executor { engine, held: SmallVec::new(), config, config_version, effects }
+    }
+
+    /// The settings that the next call sees.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Runs one call and writes its reply.
+    #[inline]
+    pub fn run(&mut self, call: &Call<'_>, hint: Prefetched, reply: &mut Reply<'_>) -> Outcome {
+        let Some(run) = call.command.run else {
+            reply.error(&Error::text("ERR the engine does not run this command"));
+            return Outcome::Failed;
+        };
+        self.lock_for(call.command, call.args);
+        if self.config_version != self.engine.config_version() {
+            (self.config, self.config_version) = self.engine.config_snapshot();
+        }
+        let dirty = self.effects.dirty;
+        let mut cx = Cx {
+            shards: shards(&mut self.held),
+            shard_count: self.engine.shard_count(),
+            hasher: self.engine.hasher(),
+            config: &self.config,
+            effects: &mut self.effects,
+            stamp: *call.stamp,
+            rng: Rng::new(call.stamp.seed),
+            db: call.db,
+            may_block: call.may_block,
+            no_touch: call.no_touch,
+            hint: (hint.key, hint.len, hint.hash),
+        };
+        let result = run(&mut cx, call.args, reply);
+        drop(cx);
+        if self.effects.dirty != dirty
+            && let Some(journal) = self.engine.journal()
+        {
+            journal.append(Record { stamp: call.stamp, db: call.db, args: call.args });
+        }
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(Stop::Error(error)) => {
+                reply.error(&error);
+                Outcome::Failed
+            }
+            Err(Stop::WouldBlock) => {
+                reply.discard();
+                Outcome::WouldBlock
+            }
+        }
+    }
+
+    /// Releases the locks.
+    #[inline]
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    /// Locks every shard, for calls that are to run as one (EXEC).
+    pub fn lock_all(&mut self) {
+        if self.held.len() == self.engine.shard_count() {
+            return;
+        }
+        self.held.clear();
+        for number in 0..self.engine.shard_count() {
+            self.held.push((number, self.engine.lock_shard(number)));
+        }
+    }
+
+    /// Locks the shards of a call, those and no others unless all that it needs are held already.
+    #[inline]
+    fn lock_for(&mut self, command: &Command, args: &[&[u8]]) {
+        let count = self.engine.shard_count();
+        if count == 1 {
+            if self.held.is_empty() {
+                self.held.push((0, self.engine.lock_shard(0)));
+            }
+            return;
+        }
+        if self.held.len() == count {
+            return;
+        }
+        if command.flags.contains(Flags::WHOLE_KEYSPACE) {
+            return self.lock_all();
+        }
+        let mut wanted = SmallVec::<[usize; 8]>::new();
+        match command.keys {
+            Keys::Range { first, last, .. } if first as isize == last => {
+                wanted.extend(args.get(first).map(|key| shard_of(key, count)));
+            }
+            keys => {
+                let mut positions = KeyList::new();
+                keys.positions(args, &mut positions);
+                wanted.extend(positions.iter().map(|&at| shard_of(args[at], count)));
+                wanted.sort_unstable();
+                wanted.dedup();
+            }
+        }
+        self.lock(&wanted);
+    }
+
+    /// Locks exactly the shards of `wanted`, which is sorted, unless all of them are held.
+    fn lock(&mut self, wanted: &[usize]) {
+        let held = |number| self.held.binary_search_by_key(number, |(held, _)| *held).is_ok();
+        if wanted.iter().all(held) {
+            return;
+        }
+        self.held.clear();
+        for &number in wanted {
+            self.held.push((number, self.engine.lock_shard(number)));
+        }
+    }
+
+    /// Asks for the bucket of a key to be brought near, ahead of its call. Only where one shard
+    /// has all keys: its lock is then taken for the whole pipeline anyway.
+    #[inline]
+    pub fn prefetch_bucket(&mut self, db: u32, key: &[u8]) -> Prefetched {
+        if self.engine.shard_count() != 1 {
+            return Prefetched::NONE;
+        }
+        self.lock_first();
+        let hash = self.engine.hasher().hash(key);
+        self.held[0].1.db(db).table().prefetch_bucket(hash);
+        Prefetched { key: key.as_ptr(), len: key.len(), hash }
+    }
+
+    /// Asks for the entry of a key to be brought near; after [`Executor::prefetch_bucket`].
+    #[inline]
+    pub fn prefetch_entry(&mut self, db: u32, key: &Prefetched) {
+        if !key.key.is_null() {
+            self.lock_first();
+            self.held[0].1.db(db).table().prefetch_entry(key.hash);
+        }
+    }
+
+    #[inline]
+    fn lock_first(&mut self) {
+        if self.held.is_empty() {
+            self.held.push((0, self.engine.lock_shard(0)));
+        }
+    }
+
+    /// From now on `token` learns of every change of `key`.
+    pub fn watch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
+        self.shard(key).watch(db, key, token);
+    }
+
+    /// The opposite of [`Executor::watch`].
+    pub fn unwatch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
+        self.shard(key).unwatch(db, key, token);
+    }
+
+    /// From now on changes of `key` appear in [`Effects::ready`]; counted.
+    pub fn await_key(&mut self, db: u32, key: &[u8]) {
+        self.shard(key).await_key(db, key);
+    }
+
+    /// The opposite of [`Executor::await_key`].
+    pub fn unawait_key(&mut self, db: u32, key: &[u8]) {
+        self.shard(key).unawait_key(db, key);
+    }
+
+    /// Whether `key` is there but past its expiry at `now_ms`.
+    pub fn is_lapsed(&mut self, db: u32, key: &[u8], now_ms: i64) -> bool {
+        let hash = self.engine.hasher().hash(key);
+        let entry = self.shard(key).db(db).find(hash, key);
+        entry.is_some_and(|entry| entry.expired(now_ms))
+    }
+
+    fn shard(&mut self, key: &[u8]) -> &mut Shard {
+        let number = shard_of(key, self.engine.shard_count());
+        self.lock(&[number]);
+        let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
+        &mut self.held[at.expect("the shard was just locked")].1
+    }
+
+    /// Visits the shards one after the other, each under its lock.
+    pub(crate) fn for_each_shard(&mut self, mut each: impl FnMut(&Shard)) {
+        for number in 0..self.engine.shard_count() {
+            self.lock(&[number]);
+            let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
+            each(&self.held[at.expect("the shard was just locked")].1);
+        }
+    }
+}
+
+fn shards<'a>(held: &'a mut SmallVec<[(usize, MutexGuard<'_, Shard>); 1]>) -> LockedShards<'a> {
+    held.iter_mut().map(|(number, guard)| (*number, &mut **guard)).collect()
+}

@@ -1,0 +1,448 @@
+//! One database of one shard: its entries, and an index of those that expire.
+
+use super::entry::{EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
+use super::table::{SlotRef, Table};
+use crate::value::blob::Blob;
+use crate::value::packed::canonical_int;
+use crate::value::{NewValue, Type, Value};
+use std::hash::{BuildHasher, Hasher};
+use std::marker::PhantomData;
+
+/// Longest string that is stored inside its entry.
+pub const STRING_INLINE_MAX: usize = 16_384;
+/// Longest string inside its entry once it has been edited in place: larger ones get room to grow.
+pub const STRING_EDITED_INLINE_MAX: usize = 1_024;
+
+/// Boxed values that were removed; they are dropped away from the hot path.
+pub(crate) type Garbage = Vec<Box<Value>>;
+
+/// Hash of a key; the seed is the engine's.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyHasher(foldhash::fast::FixedState);
+
+impl KeyHasher {
+    pub fn new(seed: u64) -> KeyHasher {
+        KeyHasher(foldhash::fast::FixedState::with_seed(seed))
+    }
+
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+/// A database's part in one shard.
+pub(crate) struct Db {
+    table: Table,
+    /// The entries that have an expiry. They belong to `table`.
+    expires: Table,
+    hasher: KeyHasher,
+}
+
+impl Db {
+    pub fn new(hasher: KeyHasher) -> Db {
+        Db { table: Table::new(), expires: Table::new(), hasher }
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn expiring(&self) -> usize {
+        self.expires.len()
+    }
+
+    /// Bytes of the hash tables, without the entries.
+    pub fn table_bytes(&self) -> usize {
+        self.table.bytes() + self.expires.bytes()
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub fn expires(&self) -> &Table {
+        &self.expires
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryPtr> {
+        self.table.find(hash, |entry| entry.key() == key)
+    }
+
+    #[inline]
+    fn find_slot(&mut self, hash: u64, key: &[u8]) -> Option<SlotRef> {
+        self.table.find_slot(hash, |entry| entry.key() == key)
+    }
+
+    /// The entry of `key`, to be edited.
+    #[inline]
+    pub fn entry(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
+        let slot = self.find_slot(hash, key)?;
+        let ptr = self.table.at(slot);
+        Some(EntryMut { db: self, hash, slot, ptr })
+    }
+
+    /// Sets `key` to `value`; the expiry goes unless `keep_expiry`. Says whether the key is new.
+    pub fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: NewValue<'_>,
+        keep_expiry: bool,
+        garbage: &mut Garbage,
+    ) -> (EntryMut<'_>, bool) {
+        let value = value.settle();
+        let Some(slot) = self.find_slot(hash, key) else {
+            let ptr = value.entry(key, None);
+            let hasher = &self.hasher;
+            let slot = self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
+            return (EntryMut { db: self, hash, slot, ptr }, true);
+        };
+        let old = self.table.at(slot);
+        let expiry = old.expiry();
+        if expiry.is_none() || keep_expiry {
+            let in_place = match value {
+                Settled::Str(bytes) => old.overwrite_str(bytes),
+                Settled::Int(int) if old.kind() == Kind::Int => {
+                    old.set_payload(int as u64);
+                    true
+                }
+                _ => false,
+            };
+            if in_place {
+                return (EntryMut { db: self, hash, slot, ptr: old }, false);
+            }
+        }
+        let ptr = value.entry(key, if keep_expiry { expiry } else { None });
+        ptr.set_access(old.access());
+        let mut entry = EntryMut { db: self, hash, slot, ptr: old };
+        if expiry.is_some() && !keep_expiry {
+            entry.forget_expiry();
+        }
+        entry.moved(ptr);
+        garbage.extend(old.free());
+        (entry, false)
+    }
+
+    /// Removes `key`; its boxed value goes to `garbage`.
+    pub fn remove(&mut self, hash: u64, key: &[u8], garbage: &mut Garbage) -> bool {
+        let Some(slot) = self.find_slot(hash, key) else { return false };
+        let ptr = self.table.at(slot);
+        if ptr.expiry().is_some() {
+            EntryMut { db: self, hash, slot, ptr }.forget_expiry();
+        }
+        let hasher = &self.hasher;
+        self.table.remove_at(hash, slot, |entry| hasher.hash(entry.key()));
+        garbage.extend(ptr.free());
+        true
+    }
+
+    /// Takes everything out.
+    pub fn take(&mut self) -> Db {
+        std::mem::replace(self, Db::new(self.hasher.clone()))
+    }
+}
+
+/// A database that was emptied, with all it had: its drop takes time.
+pub struct FlushedDb(#[expect(dead_code, reason = "held to be dropped")] Db);
+
+impl FlushedDb {
+    pub(crate) fn new(db: Db) -> FlushedDb {
+        FlushedDb(db)
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        self.table.for_each(|entry| drop(entry.free()));
+    }
+}
+
+/// A value as it goes into an entry.
+enum Settled<'a> {
+    Str(&'a [u8]),
+    Int(i64),
+    Inline(Kind, &'a [u8]),
+    Big(Box<Value>),
+}
+
+impl<'a> NewValue<'a> {
+    /// Chooses the representation.
+    fn settle(self) -> Settled<'a> {
+        match self {
+            NewValue::Str(bytes) => match canonical_int(bytes) {
+                Some(int) => Settled::Int(int),
+                None if bytes.len() <= STRING_INLINE_MAX => Settled::Str(bytes),
+                None => Settled::Big(Box::new(Value::Str(bytes.to_vec()))),
+            },
+            NewValue::StrRaw(bytes) if bytes.len() <= STRING_EDITED_INLINE_MAX => {
+                Settled::Inline(Kind::StrRaw, bytes)
+            }
+            NewValue::StrRaw(bytes) => Settled::Big(Box::new(Value::Str(bytes.to_vec()))),
+            NewValue::Int(int) => Settled::Int(int),
+            NewValue::Packed(kind, bytes) => Settled::Inline(kind, bytes),
+            NewValue::Big(value) => Settled::Big(value),
+        }
+    }
+}
+
+impl Settled<'_> {
+    fn entry(self, key: &[u8], expiry: Option<i64>) -> EntryPtr {
+        let (kind, payload, inline): (_, _, &[u8]) = match self {
+            Settled::Str(bytes) => (Kind::Str, 0, bytes),
+            Settled::Int(int) => (Kind::Int, int as u64, &[]),
+            Settled::Inline(kind, bytes) => (kind, 0, bytes),
+            Settled::Big(value) => (Kind::Big, big_payload(value), &[]),
+        };
+        EntryPtr::new(&Parts { kind, key, expiry, payload, inline })
+    }
+}
+
+fn type_of(entry: EntryPtr) -> Type {
+    match entry.kind() {
+        Kind::Str | Kind::StrRaw | Kind::Int => Type::String,
+        Kind::PackedList => Type::List,
+        Kind::PackedHash => Type::Hash,
+        Kind::PackedSet | Kind::IntSet => Type::Set,
+        Kind::PackedZset => Type::Zset,
+        Kind::Big => entry.big().expect("the kind is Big").type_of(),
+    }
+}
+
+/// A key and its value, to be read.
+#[derive(Clone, Copy)]
+pub struct EntryRef<'a> {
+    ptr: EntryPtr,
+    life: PhantomData<&'a Db>,
+}
+
+impl<'a> EntryRef<'a> {
+    /// `ptr` must live as long as the borrow of the database it was found in.
+    pub(crate) fn new(ptr: EntryPtr, _db: &'a Db) -> EntryRef<'a> {
+        EntryRef { ptr, life: PhantomData }
+    }
+
+    /// The representation.
+    pub fn kind(&self) -> Kind {
+        self.ptr.kind()
+    }
+
+    /// The data type.
+    pub fn type_of(&self) -> Type {
+        type_of(self.ptr)
+    }
+
+    /// The key.
+    pub fn key(&self) -> &'a [u8] {
+        self.ptr.key()
+    }
+
+    /// The inline bytes; empty where the value is not inline.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.ptr.inline()
+    }
+
+    /// The integer of kind `Int`.
+    pub fn int(&self) -> Option<i64> {
+        (self.kind() == Kind::Int).then(|| self.ptr.payload() as i64)
+    }
+
+    /// The boxed value of kind `Big`.
+    pub fn big(&self) -> Option<&'a Value> {
+        self.ptr.big()
+    }
+
+    /// When the key expires, Unix milliseconds.
+    pub fn expiry(&self) -> Option<i64> {
+        self.ptr.expiry()
+    }
+
+    /// The access data, see [`crate::keyspace::access`].
+    pub fn access(&self) -> u32 {
+        self.ptr.access()
+    }
+
+    /// Overwrites the access data.
+    pub fn set_access(&self, access: u32) {
+        self.ptr.set_access(access);
+    }
+
+    /// Bytes of the entry's own allocation.
+    pub fn entry_bytes(&self) -> usize {
+        self.ptr.size()
+    }
+}
+
+/// A key and its value, to be edited. Inline values are edited through [`Blob`].
+pub struct EntryMut<'a> {
+    db: &'a mut Db,
+    hash: u64,
+    slot: SlotRef,
+    ptr: EntryPtr,
+}
+
+impl EntryMut<'_> {
+    /// The representation.
+    pub fn kind(&self) -> Kind {
+        self.ptr.kind()
+    }
+
+    /// The data type.
+    pub fn type_of(&self) -> Type {
+        type_of(self.ptr)
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.ptr.key()
+    }
+
+    /// The same entry, to be read.
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef { ptr: self.ptr, life: PhantomData }
+    }
+
+    /// The integer of kind `Int`.
+    pub fn int(&self) -> Option<i64> {
+        self.as_ref().int()
+    }
+
+    /// Overwrites the integer of kind `Int`.
+    pub fn set_int(&mut self, int: i64) {
+        assert!(self.kind() == Kind::Int, "only kind Int has an integer");
+        self.ptr.set_payload(int as u64);
+    }
+
+    /// The inline bytes, to be overwritten without a change of length.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.ptr.inline_mut()
+    }
+
+    /// The boxed value of kind `Big`.
+    pub fn big(&self) -> Option<&Value> {
+        self.ptr.big()
+    }
+
+    /// The boxed value of kind `Big`, to be edited.
+    pub fn big_mut(&mut self) -> Option<&mut Value> {
+        self.ptr.big_mut()
+    }
+
+    /// When the key expires, Unix milliseconds.
+    pub fn expiry(&self) -> Option<i64> {
+        self.ptr.expiry()
+    }
+
+    /// Overwrites the access data.
+    pub fn set_access(&mut self, access: u32) {
+        self.ptr.set_access(access);
+    }
+
+    /// Changes the value or its representation; key, expiry and access data stay. A boxed value
+    /// that is replaced is dropped here: it was emptied into the new one.
+    pub fn replace(&mut self, value: NewValue<'_>) {
+        let old = self.ptr;
+        let fresh = value.settle().entry(old.key(), old.expiry());
+        fresh.set_access(old.access());
+        self.moved(fresh);
+        drop(old.free());
+    }
+
+    /// Sets or clears the expiry.
+    pub fn set_expiry(&mut self, expiry: Option<i64>) {
+        let old = self.ptr;
+        match (old.expiry(), expiry) {
+            (None, None) => return,
+            (Some(_), Some(expiry)) => return old.overwrite_expiry(expiry),
+            (Some(_), None) => self.forget_expiry(),
+            (None, Some(_)) => {}
+        }
+        let payload = if matches!(old.kind(), Kind::Int | Kind::Big) { old.payload() } else { 0 };
+        let fresh = EntryPtr::new(&Parts {
+            kind: old.kind(),
+            key: old.key(),
+            expiry,
+            payload,
+            inline: old.inline(),
+        });
+        fresh.set_access(old.access());
+        self.db.table.replace_at(self.slot, fresh);
+        self.ptr = fresh;
+        if expiry.is_some() {
+            let hasher = &self.db.hasher;
+            self.db.expires.insert(self.hash, fresh, |entry| hasher.hash(entry.key()));
+        }
+        old.free_shell();
+    }
+
+    /// The entry is at another place now; the old place is not freed yet.
+    fn moved(&mut self, fresh: EntryPtr) {
+        let old = self.ptr;
+        if old.expiry().is_some() && fresh.expiry().is_some() && old != fresh {
+            self.moved_in_expires(old, fresh);
+        }
+        self.db.table.replace_at(self.slot, fresh);
+        self.ptr = fresh;
+    }
+
+    fn moved_in_expires(&mut self, old: EntryPtr, fresh: EntryPtr) {
+        let slot = self.db.expires.find_slot(self.hash, |entry| entry == old);
+        let slot = slot.expect("an entry with an expiry is in the index");
+        self.db.expires.replace_at(slot, fresh);
+    }
+
+    /// Takes the entry out of the index of those that expire.
+    fn forget_expiry(&mut self) {
+        let ptr = self.ptr;
+        let slot = self.db.expires.find_slot(self.hash, |entry| entry == ptr);
+        let slot = slot.expect("an entry with an expiry is in the index");
+        let hasher = &self.db.hasher;
+        self.db.expires.remove_at(self.hash, slot, |entry| hasher.hash(entry.key()));
+    }
+}
+
+impl Blob for EntryMut<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.ptr.inline()
+    }
+
+    fn splice(&mut self, at: usize, remove: usize, insert: &[&[u8]]) {
+        let added: usize = insert.iter().map(|part| part.len()).sum();
+        let old_len = self.ptr.inline_len();
+        let tail = at + remove;
+        assert!(tail <= old_len, "a splice stays inside the value");
+        let new_len = old_len + added - remove;
+        assert!(new_len <= INLINE_BYTES_MAX, "callers convert a value before it grows too large");
+        if added > remove {
+            self.resize(new_len);
+        }
+        let bytes = self.ptr.inline_mut();
+        bytes.copy_within(tail..old_len, at + added);
+        let mut to = at;
+        for part in insert {
+            bytes[to..to + part.len()].copy_from_slice(part);
+            to += part.len();
+        }
+        if added < remove {
+            self.resize(new_len);
+        }
+    }
+}
+
+impl EntryMut<'_> {
+    fn resize(&mut self, len: usize) {
+        let old = self.ptr;
+        // The old place may be gone after the resize: the index only compares its address.
+        let fresh = old.resize_inline(len);
+        if fresh != old {
+            if fresh.expiry().is_some() {
+                self.moved_in_expires(old, fresh);
+            }
+            self.db.table.replace_at(self.slot, fresh);
+            self.ptr = fresh;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The keys: slots, shards, databases, entries.
+//!
+//! ```text
+//! key -> slot (CRC16, 16,384) -> shard (unit of locking) -> database -> bucket -> entry
+//! ```
+
+pub mod access;
+mod db;
+mod entry;
+mod shard;
+mod table;
+
+pub(crate) use db::{Db, KeyHasher};
+pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
+pub use entry::{INLINE_BYTES_MAX, Kind};
+pub use shard::WatchToken;
+pub(crate) use shard::{Shard, shard_of};
+pub(crate) use table::CURSOR_BITS;

@@ -1,0 +1,139 @@
+//! A shard: what one lock guards.
+
+use super::db::{Db, KeyHasher};
+use crate::slot;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Turns true when a key that its holder watches is modified.
+#[derive(Clone, Debug, Default)]
+pub struct WatchToken(Arc<AtomicBool>);
+
+impl WatchToken {
+    /// Whether a watched key was modified.
+    pub fn is_dirty(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Marks that a watched key was modified.
+    pub fn set_dirty(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn same(&self, other: &WatchToken) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+type ByKey<T> = HashMap<Box<[u8]>, T, foldhash::fast::FixedState>;
+
+/// The part of every database whose keys map to this shard.
+pub(crate) struct Shard {
+    dbs: Vec<Db>,
+    /// Watched keys, by database.
+    watched: Vec<ByKey<Vec<WatchToken>>>,
+    watches: usize,
+    /// Keys that blocked clients wait for and how many do, by database.
+    awaited: Vec<ByKey<u32>>,
+    awaits: usize,
+}
+
+/// The shard of a key, of `count`.
+#[inline]
+pub(crate) fn shard_of(key: &[u8], count: usize) -> usize {
+    if count == 1 { 0 } else { slot::slot_of(key) as usize % count }
+}
+
+impl Shard {
+    pub fn new(databases: u32, hasher: &KeyHasher) -> Shard {
+        let databases = databases as usize;
+        Shard {
+            dbs: (0..databases).map(|_| Db::new(hasher.clone())).collect(),
+            watched: (0..databases).map(|_| ByKey::default()).collect(),
+            watches: 0,
+            awaited: (0..databases).map(|_| ByKey::default()).collect(),
+            awaits: 0,
+        }
+    }
+
+    /// # Panics
+    /// If there is no database `db`: SELECT and its like check that first.
+    #[inline]
+    pub fn db(&self, db: u32) -> &Db {
+        &self.dbs[db as usize]
+    }
+
+    /// # Panics
+    /// As for [`Shard::db`].
+    #[inline]
+    pub fn db_mut(&mut self, db: u32) -> &mut Db {
+        &mut self.dbs[db as usize]
+    }
+
+    pub fn dbs(&self) -> &[Db] {
+        &self.dbs
+    }
+
+    pub fn swap_dbs(&mut self, a: u32, b: u32) {
+        self.dbs.swap(a as usize, b as usize);
+    }
+
+    pub fn watch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
+        self.watched[db as usize].entry(key.into()).or_default().push(token.clone());
+        self.watches += 1;
+    }
+
+    pub fn unwatch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
+        let Some(tokens) = self.watched[db as usize].get_mut(key) else { return };
+        let before = tokens.len();
+        tokens.retain(|other| !other.same(token));
+        self.watches -= before - tokens.len();
+        if tokens.is_empty() {
+            self.watched[db as usize].remove(key);
+        }
+    }
+
+    /// Tells those who watch `key`.
+    #[inline]
+    pub fn modified(&self, db: u32, key: &[u8]) {
+        if self.watches != 0
+            && let Some(tokens) = self.watched[db as usize].get(key)
+        {
+            tokens.iter().for_each(WatchToken::set_dirty);
+        }
+    }
+
+    /// Tells those who watch any key of `db` that `changes` accepts.
+    pub fn all_modified(&self, db: u32, changes: impl Fn(&[u8]) -> bool) {
+        for (key, tokens) in &self.watched[db as usize] {
+            if changes(key) {
+                tokens.iter().for_each(WatchToken::set_dirty);
+            }
+        }
+    }
+
+    /// Keys of `db` that blocked clients wait for.
+    pub fn awaited_keys(&self, db: u32) -> impl Iterator<Item = &[u8]> {
+        self.awaited[db as usize].keys().map(|key| &**key)
+    }
+
+    pub fn await_key(&mut self, db: u32, key: &[u8]) {
+        *self.awaited[db as usize].entry(key.into()).or_default() += 1;
+        self.awaits += 1;
+    }
+
+    pub fn unawait_key(&mut self, db: u32, key: &[u8]) {
+        let Some(count) = self.awaited[db as usize].get_mut(key) else { return };
+        *count -= 1;
+        self.awaits -= 1;
+        if *count == 0 {
+            self.awaited[db as usize].remove(key);
+        }
+    }
+
+    #[inline]
+    pub fn is_awaited(&self, db: u32, key: &[u8]) -> bool {
+        self.awaits != 0 && self.awaited[db as usize].contains_key(key)
+    }
+}
