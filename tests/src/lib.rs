@@ -6,6 +6,8 @@
 //! - [`golden`]: scripts of commands with the replies they must give
 
 pub mod cli;
+pub mod differential;
+pub mod golden;
 pub mod grammar;
 pub mod pools;
 pub mod process;

@@ -228,7 +228,7 @@ pub fn junk(random: &mut Random) -> Vec<u8> {
         2 => one(random, BAD_DOUBLES),
         3 => one(random, &["NX", "XX", "GET", "LIMIT", "COUNT", "WITHSCORES", "ASC", "STORE"]),
         4 => key(random, "", ""),
-        _ => (0..random.below(12)).map(|_| random.next() as u8).collect(),
+        _ => (0..random.below(12)).map(|_| random.bits() as u8).collect(),
     }
 }
 
@@ -265,7 +265,7 @@ fn string(random: &mut Random) -> Vec<u8> {
     match random.below(40) {
         0 => vec![b'x'; 20 + random.below(60)],
         1 => vec![b'y'; 500 + random.below(5_000)],
-        2 => (0..random.below(40)).map(|_| random.next() as u8).collect(),
+        2 => (0..random.below(40)).map(|_| random.bits() as u8).collect(),
         3..7 => one(random, INTEGERS),
         _ => random.pick(TEXTS).to_vec(),
     }

@@ -27,7 +27,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let [a, b, c, d] = self.state;
         let out = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let (c, d) = (c ^ a, d ^ b);
@@ -37,7 +37,7 @@ impl Random {
 
     /// A number in `0..bound`; 0 if the bound is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
 
     /// A number from `low` to `high`, both included.
@@ -63,7 +63,7 @@ pub fn seeds(fixed: &[u64]) -> Vec<u64> {
         return vec![text.parse().expect("ASHLAR_SEED is a number")];
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-    let fresh = Random::new(now.as_nanos() as u64).next() >> 32;
+    let fresh = Random::new(now.as_nanos() as u64).bits() >> 32;
     fixed.iter().copied().chain([fresh]).collect()
 }
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn is_the_same_for_ever() {
         let mut random = Random::new(1);
-        let first = [random.next(), random.next(), random.next()];
+        let first = [random.bits(), random.bits(), random.bits()];
         assert_eq!(first, [0xB3F2_AF6D_0FC7_10C5, 0x853B_5596_4736_4CEA, 0x92F8_9756_082A_4514]);
     }
 

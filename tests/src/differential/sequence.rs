@@ -1,0 +1,169 @@
+//! Random sequences of steps. A step is one command, or a few that only make sense together: a
+//! transaction, or a command with a random outcome between a look at what it may choose from and
+//! the removal of what it left behind.
+
+use super::compare::{Policy, policy};
+use crate::grammar::{Generator, Spec};
+use crate::resp::{Argv, words};
+
+/// Commands that are kept together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step(pub Vec<Argv>);
+
+/// Commands that the differential does not send, with the reason beside each group.
+const LEFT_OUT: &[&str] = &[
+    // They answer from the server's version, build, clock or memory.
+    "DUMP",
+    "RESTORE",
+    "RESTORE-ASKING",
+    "OBJECT FREQ",
+    "OBJECT IDLETIME",
+    "OBJECT HELP",
+    "MEMORY USAGE",
+    "TIME",
+    "LOLWUT",
+    "XINFO HELP",
+    "XGROUP HELP",
+    // They need another server or change the connection.
+    "MIGRATE",
+    "WAIT",
+    "WAITAOF",
+    "SELECT",
+    "SWAPDB",
+    "SUBSCRIBE",
+    "PSUBSCRIBE",
+    "SSUBSCRIBE",
+    "UNSUBSCRIBE",
+    "PUNSUBSCRIBE",
+    "SUNSUBSCRIBE",
+    "MULTI",
+    "EXEC",
+    "DISCARD",
+    "WATCH",
+    "UNWATCH",
+    // They would empty the state too often for anything to build up.
+    "FLUSHALL",
+    "FLUSHDB",
+    // A test of its own.
+    "PFDEBUG",
+    "PFSELFTEST",
+];
+
+/// True for commands of this table that a differential can send.
+pub fn is_comparable(spec: &Spec) -> bool {
+    let data = [
+        "string",
+        "hash",
+        "list",
+        "set",
+        "sorted-set",
+        "stream",
+        "bitmap",
+        "hyperloglog",
+        "geo",
+        "generic",
+    ];
+    data.contains(&spec.family.as_str()) && !LEFT_OUT.contains(&spec.name.as_str())
+}
+
+/// A sequence of `len` steps, most of them of one family.
+pub fn sequence(generator: &mut Generator, specs: &[Spec], family: &str, len: usize) -> Vec<Step> {
+    let of = |family: &str| specs.iter().filter(|spec| spec.family == family).collect::<Vec<_>>();
+    let (own, generic, all) = (of(family), of("generic"), specs.iter().collect::<Vec<_>>());
+    let mut pick = |generator: &mut Generator| {
+        let pool = match generator.random.below(100) {
+            0..75 if !own.is_empty() => &own,
+            75..90 if !generic.is_empty() => &generic,
+            _ => &all,
+        };
+        (*generator.random.pick(pool)).clone()
+    };
+    (0..len)
+        .map(|_| {
+            let spec = pick(generator);
+            if generator.random.chance(2) {
+                transaction(generator, &mut pick)
+            } else {
+                step(generator.call(&spec))
+            }
+        })
+        .collect()
+}
+
+fn transaction(generator: &mut Generator, pick: &mut impl FnMut(&mut Generator) -> Spec) -> Step {
+    let mut commands = vec![words("MULTI")];
+    for _ in 0..1 + generator.random.below(4) {
+        let spec = pick(generator);
+        let argv = generator.call(&spec);
+        if !matches!(policy(&argv), Policy::Random) && step(argv.clone()).0.len() == 1 {
+            commands.push(argv);
+        }
+    }
+    commands.push(words("EXEC"));
+    Step(commands)
+}
+
+/// The step that a call needs.
+pub fn step(mut argv: Argv) -> Step {
+    let name = String::from_utf8_lossy(&argv[0]).to_ascii_uppercase();
+    let has =
+        |argv: &Argv, word: &str| argv.iter().any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    if name.ends_with("SCAN") && !has(&argv, "COUNT") {
+        // All in one go: what a cursor passes in which call is the server's own affair.
+        argv.extend(words("COUNT 100000"));
+    }
+    if blocks(&name, &argv) {
+        return Step(vec![words("MULTI"), argv, words("EXEC")]);
+    }
+    let key = argv.get(1).cloned().unwrap_or_default();
+    let look = |line: &str| {
+        let mut look = words(line);
+        look.insert(1, key.clone());
+        look
+    };
+    let delete = |key: &[u8]| vec![b"DEL".to_vec(), key.to_vec()];
+    match name.as_str() {
+        "SPOP" => Step(vec![look("SMEMBERS"), argv, delete(&key)]),
+        "SRANDMEMBER" => Step(vec![look("SMEMBERS"), argv]),
+        "HRANDFIELD" => Step(vec![look("HGETALL"), argv]),
+        "ZRANDMEMBER" => Step(vec![look("ZRANGE 0 -1 WITHSCORES"), argv]),
+        "RANDOMKEY" => Step(vec![words("KEYS *"), argv]),
+        // What is stored depends on the order of a set, or on which elements were found first.
+        "SORT" if has(&argv, "STORE") && has(&argv, "BY") => {
+            let stores = |arg: &Vec<u8>| arg.eq_ignore_ascii_case(b"STORE");
+            let at = argv.iter().rposition(stores).map_or(0, |at| at + 1);
+            let stored = argv.iter().skip(at).map(|key| delete(key)).collect::<Vec<_>>();
+            Step([vec![argv], stored].concat())
+        }
+        name if name.starts_with("GEO") && has(&argv, "ANY") => {
+            let stored: Vec<Argv> = argv[1..].iter().map(|key| delete(key)).collect();
+            Step([vec![argv], stored].concat())
+        }
+        _ => Step(vec![argv]),
+    }
+}
+
+/// True for a call that may wait: it goes into a transaction, where it doesn't.
+fn blocks(name: &str, argv: &Argv) -> bool {
+    let names =
+        ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
+    let short = argv.iter().any(|arg| arg == b"0.01" || arg == b"0.001");
+    let stream = matches!(name, "XREAD" | "XREADGROUP");
+    (names.contains(&name) && !short)
+        || (stream && argv.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK")))
+}
+
+/// The command that reads all of a key of this type.
+pub fn read_all(key: &[u8], key_type: &str) -> Option<Argv> {
+    let mut argv = words(match key_type {
+        "string" => "GET",
+        "list" => "LRANGE 0 -1",
+        "hash" => "HGETALL",
+        "set" => "SMEMBERS",
+        "zset" => "ZRANGE 0 -1 WITHSCORES",
+        "stream" => "XRANGE - +",
+        _ => return None,
+    });
+    argv.insert(1, key.to_vec());
+    Some(argv)
+}
