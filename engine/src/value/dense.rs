@@ -11,6 +11,8 @@
 //! insertion short, however large the table.
 
 use std::hash::{BuildHasher, Hasher};
+use std::iter::{Chain, Flatten};
+use std::slice;
 use std::sync::OnceLock;
 
 use foldhash::quality::FixedState;
@@ -44,6 +46,9 @@ impl Keyed for SmallBytes {
         self.as_bytes()
     }
 }
+
+/// The elements of a table in order.
+pub type Iter<'a, E> = Chain<slice::Iter<'a, E>, Flatten<slice::Iter<'a, Vec<E>>>>;
 
 /// A hash table with elements in insertion order.
 #[derive(Clone)]
@@ -246,7 +251,7 @@ impl<E: Keyed> Dense<E> {
     }
 
     /// The elements in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &E> {
+    pub fn iter(&self) -> Iter<'_, E> {
         self.first.iter().chain(self.rest.iter().flatten())
     }
 

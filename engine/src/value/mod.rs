@@ -4,9 +4,11 @@ use crate::keyspace::Kind;
 
 pub mod blob;
 pub mod dense;
+pub mod hash;
 mod index;
 pub mod list;
 pub mod packed;
+pub mod set;
 pub mod small;
 pub mod varint;
 

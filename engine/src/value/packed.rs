@@ -158,6 +158,28 @@ pub fn read(packed: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {
     }
 }
 
+/// Where the element at offset `at` ends; for bytes known to be whole elements.
+#[inline]
+pub fn skip(packed: &[u8], at: usize) -> Option<usize> {
+    Some(match *packed.get(at)? {
+        tag @ 0..=0xEF => at + 1 + tag as usize,
+        INT8 => at + 2,
+        INT16 => at + 3,
+        INT32 => at + 5,
+        INT64 => at + 9,
+        _ => read(packed, at)?.1,
+    })
+}
+
+/// Reads the element at offset `at` and where the next one starts, like [`read`]; `None` also where
+/// it is not encoded as [`Encoded`] does. For bytes from outside.
+pub fn read_canonical(packed: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {
+    let (elem, next) = read(packed, at)?;
+    let mut buf = IntBuf::new();
+    let encoded = Encoded::new(elem.as_bytes(&mut buf));
+    (encoded.size() == next - at && encoded.matches(packed.get(at..)?)).then_some((elem, next))
+}
+
 /// The integer of which `bytes` is the one canonical decimal form, if it is one.
 pub fn canonical_int(bytes: &[u8]) -> Option<i64> {
     let (negative, digits) = match bytes {
