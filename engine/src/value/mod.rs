@@ -2,9 +2,11 @@
 
 use crate::keyspace::Kind;
 
+pub mod bits;
 pub mod blob;
 pub mod dense;
 pub mod hash;
+pub mod hll;
 mod index;
 pub mod list;
 pub mod packed;
