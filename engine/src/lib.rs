@@ -10,6 +10,7 @@ pub mod error;
 pub mod executor;
 pub mod extended;
 pub mod glob;
+pub mod image;
 pub mod journal;
 pub mod keyspace;
 pub mod number;

@@ -5,6 +5,7 @@ use crate::keyspace::Kind;
 pub mod bits;
 pub mod blob;
 pub mod dense;
+pub mod form;
 pub mod hash;
 pub mod hll;
 mod index;

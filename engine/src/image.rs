@@ -1,0 +1,183 @@
+//! An engine's whole state as bytes, and a digest of it.
+//!
+//! Both follow from the history of calls alone: not from the number of shards, the seed of the hash
+//! tables or the order of their buckets. So two engines that ran the same calls with the same
+//! stamps can be compared, and one can go on from the image of the other.
+//!
+//! ```text
+//! image: entries, sorted by database and key
+//! entry: database, flags, [expiry i64], access u32, key length, key, value length, value
+//! ```
+//! Numbers without a size are varints; the value is in its byte form, see `value::form`. The image
+//! lives in memory; a format for disks has checksums and a version of its own.
+
+use crate::engine::{Engine, EngineOptions};
+use crate::keyspace::{EntryRef, shard_of};
+use crate::value::{form, varint};
+use std::hash::{BuildHasher, Hasher};
+
+const HAS_EXPIRY: u64 = 1;
+/// Seed of the digest: fixed, so that digests of two engines can be compared.
+const DIGEST_SEED: u64 = 0x5EED_0F_A5_41A2;
+
+impl Engine {
+    /// A digest of the keys with their values and expiries. Access data is no part of it: reads
+    /// change it, and they are not replicated. Digests compare within one version of ashlar.
+    pub fn digest(&self) -> u64 {
+        let state = foldhash::fast::FixedState::with_seed(DIGEST_SEED);
+        let mut buf = Vec::new();
+        let mut sum = 0u64;
+        self.for_each_entry(|db, entry| {
+            buf.clear();
+            varint::push(&mut buf, u64::from(db));
+            varint::push(&mut buf, entry.key().len() as u64);
+            buf.extend_from_slice(entry.key());
+            buf.extend_from_slice(&entry.expiry().unwrap_or(i64::MIN).to_le_bytes());
+            form::encode(&entry, &mut buf);
+            let mut hasher = state.build_hasher();
+            hasher.write(&buf);
+            // A sum, since entries come in no particular order.
+            sum = sum.wrapping_add(hasher.finish());
+        });
+        sum
+    }
+
+    /// The whole state as bytes; [`Engine::from_image`] reads them.
+    pub fn image(&self) -> Vec<u8> {
+        let mut entries = Vec::new();
+        self.for_each_entry(|db, entry| {
+            let mut bytes = Vec::new();
+            push_entry(db, &entry, &mut bytes);
+            entries.push((db, entry.key().to_vec(), bytes));
+        });
+        entries.sort_unstable();
+        entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect()
+    }
+
+    /// An engine with the state of an image; `None` if the bytes are none.
+    ///
+    /// # Panics
+    /// As [`Engine::with_options`].
+    pub fn from_image(options: EngineOptions, image: &[u8]) -> Option<Engine> {
+        let engine = Engine::with_options(options);
+        let mut at = 0;
+        while at < image.len() {
+            at = engine.read_entry(image, at)?;
+        }
+        Some(engine)
+    }
+
+    fn read_entry(&self, image: &[u8], at: usize) -> Option<usize> {
+        let (db, at) = varint::read(image, at)?;
+        let db = u32::try_from(db).ok().filter(|db| *db < self.config().databases)?;
+        let (flags, at) = varint::read(image, at)?;
+        let (expiry, at) = match flags {
+            0 => (None, at),
+            HAS_EXPIRY => {
+                let bytes = image.get(at..at.checked_add(8)?)?;
+                (Some(i64::from_le_bytes(bytes.try_into().ok()?)), at + 8)
+            }
+            _ => return None,
+        };
+        let (access, at) = varint::read(image, at)?;
+        let (key, at) = string(image, at)?;
+        let (value, at) = string(image, at)?;
+        let value = form::decode(value)?;
+        let mut shard = self.lock_shard(shard_of(key, self.shard_count()));
+        let database = shard.db_mut(db);
+        let hash = self.hasher().hash(key);
+        let (mut entry, fresh) = database.put(hash, key, value, false, &mut Vec::new());
+        entry.set_expiry(expiry);
+        entry.set_access(u32::try_from(access).ok()?);
+        fresh.then_some(at)
+    }
+
+    /// Visits every entry of every database, in no particular order, while all shards are locked.
+    fn for_each_entry(&self, mut each: impl FnMut(u32, EntryRef<'_>)) {
+        let mut executor = self.executor();
+        executor.lock_all();
+        executor.for_each_shard(|shard| {
+            for (number, db) in shard.dbs().iter().enumerate() {
+                db.table().for_each(|entry| each(number as u32, EntryRef::new(entry, db)));
+            }
+        });
+    }
+}
+
+fn push_entry(db: u32, entry: &EntryRef<'_>, out: &mut Vec<u8>) {
+    varint::push(out, u64::from(db));
+    varint::push(out, if entry.expiry().is_some() { HAS_EXPIRY } else { 0 });
+    out.extend(entry.expiry().into_iter().flat_map(i64::to_le_bytes));
+    varint::push(out, u64::from(entry.access()));
+    varint::push(out, entry.key().len() as u64);
+    out.extend_from_slice(entry.key());
+    let mut value = Vec::new();
+    form::encode(entry, &mut value);
+    varint::push(out, value.len() as u64);
+    out.extend_from_slice(&value);
+}
+
+fn string(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (len, at) = varint::read(bytes, at)?;
+    let end = at.checked_add(usize::try_from(len).ok()?)?;
+    Some((bytes.get(at..end)?, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::{Call, Prefetched};
+    use crate::reply::{Protocol, Reply};
+    use crate::stamp::Stamp;
+
+    fn run(engine: &Engine, line: &str) {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let command = Engine::find_command(&args).unwrap();
+        let stamp = Stamp::new(1_000_000, 1);
+        let (mut out, mut executor) = (Vec::new(), engine.executor());
+        let call =
+            Call { command, args: &args, db: 0, stamp: &stamp, may_block: false, no_touch: false };
+        executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
+        assert_ne!(out[0], b'-', "{line}: {}", String::from_utf8_lossy(&out));
+    }
+
+    fn filled(shards: usize, hash_seed: u64) -> Engine {
+        let engine =
+            Engine::with_options(EngineOptions { shards, hash_seed, ..Default::default() });
+        run(&engine, "SET a text");
+        run(&engine, "SET b 12");
+        run(&engine, &format!("SET long {}", "x".repeat(40_000)));
+        for n in 0..100 {
+            run(&engine, &format!("SET key{n} {n}"));
+        }
+        engine
+    }
+
+    #[test]
+    fn equal_histories_give_equal_images_and_digests() {
+        let (one, many) = (filled(1, 1), filled(16, 2));
+        assert_eq!(one.image(), many.image());
+        assert_eq!(one.digest(), many.digest());
+        run(&many, "SET a other");
+        assert_ne!(one.image(), many.image());
+        assert_ne!(one.digest(), many.digest());
+    }
+
+    #[test]
+    fn an_engine_goes_on_from_an_image() {
+        let engine = filled(4, 3);
+        let image = engine.image();
+        let copy = Engine::from_image(EngineOptions::default(), &image).unwrap();
+        assert_eq!((copy.digest(), copy.image()), (engine.digest(), image.clone()));
+        run(&copy, "INCR b");
+        assert_ne!(copy.digest(), engine.digest());
+        for cut in 1..200 {
+            let _ = Engine::from_image(EngineOptions::default(), &image[..cut]);
+        }
+        assert!(Engine::from_image(EngineOptions::default(), &image[..image.len() - 1]).is_none());
+        assert!(
+            Engine::from_image(EngineOptions::default(), &[image.clone(), image].concat())
+                .is_none()
+        );
+    }
+}

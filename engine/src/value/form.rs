@@ -1,0 +1,66 @@
+//! The byte form of a value, whatever its representation: it survives the process that made it and
+//! brings back the same representation, so that two engines with equal histories stay equal through
+//! it.
+//!
+//! ```text
+//! kind u8 | body      Str, StrRaw: the bytes   Int: i64, little-endian   packed: their bytes
+//!                     Big: type u8, then what the type's own `encode` writes
+//! ```
+
+use super::{NewValue, Value, hash, list, set};
+use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
+
+// A type that gets a structure of its own gets a number here.
+const BIG_STR: u8 = 0;
+const BIG_LIST: u8 = 1;
+
+/// Appends the form of an entry's value to `out`.
+pub fn encode(entry: &EntryRef<'_>, out: &mut Vec<u8>) {
+    out.push(entry.kind() as u8);
+    match (entry.int(), entry.big()) {
+        (Some(int), _) => out.extend_from_slice(&int.to_le_bytes()),
+        (None, Some(value)) => encode_big(value, out),
+        (None, None) => out.extend_from_slice(entry.bytes()),
+    }
+}
+
+/// Appends the type and the bytes of a value with a structure of its own.
+fn encode_big(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Str(bytes) => {
+            out.push(BIG_STR);
+            out.extend_from_slice(bytes);
+        }
+        Value::List(list) => {
+            out.push(BIG_LIST);
+            list.encode(out);
+        }
+    }
+}
+
+/// Reads what [`encode`] wrote; `None` for anything else.
+pub fn decode(bytes: &[u8]) -> Option<NewValue<'_>> {
+    let (&kind, body) = bytes.split_first()?;
+    let kind = Kind::from_number(kind)?;
+    let valid = match kind {
+        Kind::Str => return Some(NewValue::Str(body)),
+        Kind::StrRaw => return Some(NewValue::StrRaw(body)),
+        Kind::Int => return Some(NewValue::Int(i64::from_le_bytes(body.try_into().ok()?))),
+        Kind::Big => return Some(NewValue::Big(Box::new(decode_big(body)?))),
+        Kind::PackedList => list::packed::validate(body),
+        Kind::PackedHash => hash::packed::validate(body),
+        Kind::PackedSet => set::packed::validate(body),
+        Kind::IntSet => set::intset::validate(body),
+        Kind::PackedZset => false,
+    };
+    (valid && body.len() <= INLINE_BYTES_MAX).then_some(NewValue::Packed(kind, body))
+}
+
+fn decode_big(bytes: &[u8]) -> Option<Value> {
+    let (&kind, body) = bytes.split_first()?;
+    Some(match kind {
+        BIG_STR => Value::Str(body.to_vec()),
+        BIG_LIST => Value::List(list::List::decode(body)?),
+        _ => return None,
+    })
+}
