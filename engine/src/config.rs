@@ -41,7 +41,8 @@ bitflags! {
     }
 }
 
-const EVENT_LETTERS: [(u8, Event); 12] = [
+/// The letters in the order in which CONFIG GET shows them.
+const EVENT_LETTERS: [(u8, Event); 14] = [
     (b'g', Event::GENERIC),
     (b'$', Event::STRING),
     (b'l', Event::LIST),
@@ -52,6 +53,8 @@ const EVENT_LETTERS: [(u8, Event); 12] = [
     (b'e', Event::EVICTED),
     (b't', Event::STREAM),
     (b'd', Event::MODULE),
+    (b'K', Event::KEYSPACE),
+    (b'E', Event::KEYEVENT),
     (b'm', Event::KEY_MISS),
     (b'n', Event::NEW),
 ];
@@ -61,8 +64,6 @@ impl Event {
     pub fn parse(text: &str) -> Option<Event> {
         text.bytes().try_fold(Event::empty(), |events, letter| {
             let event = match letter {
-                b'K' => Event::KEYSPACE,
-                b'E' => Event::KEYEVENT,
                 b'A' => Event::ALL,
                 _ => EVENT_LETTERS.iter().find(|(known, _)| *known == letter)?.1,
             };
@@ -80,11 +81,6 @@ impl Event {
         for (letter, event) in EVENT_LETTERS {
             if self.contains(event) && !(all && Event::ALL.contains(event)) {
                 text.push(letter as char);
-            }
-        }
-        for (letter, event) in [('K', Event::KEYSPACE), ('E', Event::KEYEVENT)] {
-            if self.contains(event) {
-                text.push(letter);
             }
         }
         text

@@ -1,1 +1,3 @@
 //! ashlar as a server.
+
+pub mod config;

@@ -1,0 +1,127 @@
+//! Handles of the settings that the server reads while it runs, resolved when it is compiled.
+//!
+//! A name that is not in the table does not compile.
+
+use super::table::TABLE;
+
+/// The place of a setting in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(u16);
+
+impl Id {
+    /// The place as an index into [`TABLE`].
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The setting at a place of the table; `index` must be below the table's length.
+    pub(super) const fn at(index: usize) -> Self {
+        assert!(index < TABLE.len(), "a setting's index is below the table's length");
+        Self(index as u16)
+    }
+
+    /// The setting with this name or alias, in any case.
+    pub fn find(name: &[u8]) -> Option<Self> {
+        TABLE.iter().position(|setting| setting.is_named(name)).map(Self::at)
+    }
+
+    /// The setting's description.
+    pub const fn setting(self) -> &'static super::Setting {
+        TABLE[self.0 as usize]
+    }
+}
+
+const fn id(name: &str) -> Id {
+    let mut at = 0;
+    while at < TABLE.len() {
+        if same(TABLE[at].name, name) {
+            return Id(at as u16);
+        }
+        at += 1;
+    }
+    panic!("no setting has this name")
+}
+
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+macro_rules! ids {
+    ($($handle:ident = $name:literal,)*) => {
+        $(
+            #[doc = concat!("`", $name, "`")]
+            pub const $handle: Id = id($name);
+        )*
+    };
+}
+
+ids! {
+    ACL_LOG_MAX_LEN = "acllog-max-len",
+    ACTIVE_EXPIRE_EFFORT = "active-expire-effort",
+    APPENDONLY = "appendonly",
+    BIND = "bind",
+    CLIENT_OUTPUT_BUFFER_LIMIT = "client-output-buffer-limit",
+    CLIENT_QUERY_BUFFER_LIMIT = "client-query-buffer-limit",
+    CLUSTER_ENABLED = "cluster-enabled",
+    DAEMONIZE = "daemonize",
+    DATABASES = "databases",
+    DBFILENAME = "dbfilename",
+    DIR = "dir",
+    ENABLE_DEBUG_COMMAND = "enable-debug-command",
+    ENABLE_PROTECTED_CONFIGS = "enable-protected-configs",
+    HASH_MAX_LISTPACK_ENTRIES = "hash-max-listpack-entries",
+    HASH_MAX_LISTPACK_VALUE = "hash-max-listpack-value",
+    HLL_SPARSE_MAX_BYTES = "hll-sparse-max-bytes",
+    HZ = "hz",
+    IO_THREADS = "io-threads",
+    LATENCY_MONITOR_THRESHOLD = "latency-monitor-threshold",
+    LATENCY_TRACKING = "latency-tracking",
+    LATENCY_TRACKING_INFO_PERCENTILES = "latency-tracking-info-percentiles",
+    LFU_DECAY_TIME = "lfu-decay-time",
+    LFU_LOG_FACTOR = "lfu-log-factor",
+    LIST_COMPRESS_DEPTH = "list-compress-depth",
+    LIST_MAX_LISTPACK_SIZE = "list-max-listpack-size",
+    LOGFILE = "logfile",
+    LOGLEVEL = "loglevel",
+    MAXCLIENTS = "maxclients",
+    MAXMEMORY = "maxmemory",
+    MAXMEMORY_CLIENTS = "maxmemory-clients",
+    MAXMEMORY_EVICTION_TENACITY = "maxmemory-eviction-tenacity",
+    MAXMEMORY_POLICY = "maxmemory-policy",
+    MAXMEMORY_SAMPLES = "maxmemory-samples",
+    NOTIFY_KEYSPACE_EVENTS = "notify-keyspace-events",
+    PIDFILE = "pidfile",
+    PORT = "port",
+    PROTECTED_MODE = "protected-mode",
+    PROTO_MAX_BULK_LEN = "proto-max-bulk-len",
+    REQUIREPASS = "requirepass",
+    SAVE = "save",
+    SET_MAX_INTSET_ENTRIES = "set-max-intset-entries",
+    SET_MAX_LISTPACK_ENTRIES = "set-max-listpack-entries",
+    SET_MAX_LISTPACK_VALUE = "set-max-listpack-value",
+    SHUTDOWN_TIMEOUT = "shutdown-timeout",
+    SLOWLOG_LOG_SLOWER_THAN = "slowlog-log-slower-than",
+    SLOWLOG_MAX_LEN = "slowlog-max-len",
+    STREAM_NODE_MAX_BYTES = "stream-node-max-bytes",
+    STREAM_NODE_MAX_ENTRIES = "stream-node-max-entries",
+    SUPERVISED = "supervised",
+    TCP_BACKLOG = "tcp-backlog",
+    TCP_KEEPALIVE = "tcp-keepalive",
+    TIMEOUT = "timeout",
+    TRACKING_TABLE_MAX_KEYS = "tracking-table-max-keys",
+    UNIXSOCKET = "unixsocket",
+    UNIXSOCKETPERM = "unixsocketperm",
+    ZSET_MAX_LISTPACK_ENTRIES = "zset-max-listpack-entries",
+    ZSET_MAX_LISTPACK_VALUE = "zset-max-listpack-value",
+}

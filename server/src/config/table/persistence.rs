@@ -1,0 +1,67 @@
+//! Snapshots and the append-only file.
+
+use super::super::kind::Kind;
+use super::super::setting::Setting;
+use super::super::special::read_save;
+use super::{INT_MAX, int, int_from, memory_from};
+
+const NOTHING_ON_DISK: &str = "nothing is written to disk in this version";
+
+const fn unused(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
+    Setting::new(name, Kind::Bool, default, doc).ignored(NOTHING_ON_DISK)
+}
+
+pub(super) const PERSISTENCE: &[Setting] = &[
+    Setting::new(
+        "save",
+        Kind::Words { read: read_save, form: "SECONDS CHANGES ..." },
+        "",
+        "Snapshot after SECONDS if there were CHANGES writes; the default is none, as data is \
+         kept in memory only.",
+    )
+    .only_default("this version keeps data in memory only; write: save \"\""),
+    Setting::new("appendonly", Kind::Bool, "no", "Log every write to disk.")
+        .only_default("this version keeps data in memory only; write: appendonly no"),
+    Setting::new(
+        "appendfsync",
+        Kind::Enum(&[("everysec", 2), ("always", 1), ("no", 0)]),
+        "everysec",
+        "When the log of writes is forced to disk.",
+    )
+    .ignored(NOTHING_ON_DISK),
+    Setting::new("appendfilename", Kind::Text, "appendonly.aof", "Name of the log of writes.")
+        .start()
+        .ignored(NOTHING_ON_DISK),
+    Setting::new("appenddirname", Kind::Text, "appendonlydir", "Directory of the log of writes.")
+        .start()
+        .ignored(NOTHING_ON_DISK),
+    Setting::new("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot.")
+        .protected()
+        .ignored(NOTHING_ON_DISK),
+    unused("no-appendfsync-on-rewrite", "no", "Do not force the log while it is rewritten."),
+    Setting::new("auto-aof-rewrite-percentage", int_from(0), "100", "Growth to rewrite at.")
+        .ignored(NOTHING_ON_DISK),
+    Setting::new("auto-aof-rewrite-min-size", memory_from(0), "67108864", "Size to rewrite at.")
+        .ignored(NOTHING_ON_DISK),
+    unused("aof-load-truncated", "yes", "Accept a log whose end is torn."),
+    unused("aof-use-rdb-preamble", "yes", "Start a rewritten log with a snapshot."),
+    unused("aof-timestamp-enabled", "no", "Note the time in the log."),
+    unused("aof-rewrite-incremental-fsync", "yes", "Force a rewritten log in steps."),
+    unused("aof-disable-auto-gc", "no", "Keep logs that are no longer needed."),
+    unused("rdbcompression", "yes", "Compress strings in snapshots."),
+    unused("rdbchecksum", "yes", "End snapshots with a checksum.").start(),
+    unused("rdb-del-sync-files", "no", "Remove snapshots that replication made."),
+    unused("rdb-save-incremental-fsync", "yes", "Force snapshots to disk in steps."),
+    unused("stop-writes-on-bgsave-error", "yes", "Refuse writes when a snapshot failed."),
+    Setting::new(
+        "sanitize-dump-payload",
+        Kind::Enum(&[("no", 0), ("yes", 1), ("clients", 2)]),
+        "no",
+        "Check all of what RESTORE and snapshots bring.",
+    )
+    .ignored("RESTORE always checks all of its input"),
+    Setting::new("repl-backlog-size", memory_from(1), "1048576", "Bytes kept for replicas.")
+        .ignored("there are no replicas"),
+    Setting::new("repl-backlog-ttl", int(0, INT_MAX), "3600", "Seconds it is kept without one.")
+        .ignored("there are no replicas"),
+];

@@ -1,0 +1,164 @@
+//! Replication and cluster mode: accepted as far as leaving them out breaks no promise.
+
+use super::super::kind::Kind;
+use super::super::setting::Setting;
+use super::super::special::read_primary;
+use super::{int, int_from, memory_from};
+
+const NO_REPLICAS: &str = "this server is a primary without replicas";
+
+const fn repl(
+    name: &'static str,
+    old: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, kind, default, doc).aliases(old).ignored(NO_REPLICAS)
+}
+
+pub(super) const REPLICATION: &[Setting] = &[
+    Setting::new(
+        "replicaof",
+        Kind::Words { read: read_primary, form: "HOST PORT" },
+        "",
+        "The primary to follow.",
+    )
+    .aliases(&["slaveof"])
+    .start()
+    .only_default("replication is not part of this version"),
+    Setting::new(
+        "min-replicas-to-write",
+        int_from(0),
+        "0",
+        "Refuse writes with fewer replicas than this.",
+    )
+    .aliases(&["min-slaves-to-write"])
+    .only_default("replication is not part of this version"),
+    repl(
+        "min-replicas-max-lag",
+        &["min-slaves-max-lag"],
+        int_from(0),
+        "10",
+        "Seconds of lag a replica may have to count.",
+    ),
+    repl("masterauth", &[], Kind::Text, "", "Password of the primary.").secret(),
+    repl("masteruser", &[], Kind::Text, "", "User name at the primary."),
+    repl("replica-priority", &["slave-priority"], int_from(0), "100", "Rank in a fail-over."),
+    repl("replica-read-only", &["slave-read-only"], Kind::Bool, "yes", "Refuse writes."),
+    repl(
+        "replica-serve-stale-data",
+        &["slave-serve-stale-data"],
+        Kind::Bool,
+        "yes",
+        "Answer while the primary can't be reached.",
+    ),
+    repl(
+        "replica-lazy-flush",
+        &["slave-lazy-flush"],
+        Kind::Bool,
+        "no",
+        "Free old data in the background on a full copy.",
+    ),
+    repl(
+        "replica-ignore-maxmemory",
+        &["slave-ignore-maxmemory"],
+        Kind::Bool,
+        "yes",
+        "Leave eviction to the primary.",
+    ),
+    repl("replica-ignore-disk-write-errors", &[], Kind::Bool, "no", "Go on when the disk fails."),
+    repl("replica-announced", &[], Kind::Bool, "yes", "Be listed by Sentinel."),
+    repl(
+        "replica-announce-ip",
+        &["slave-announce-ip"],
+        Kind::Text,
+        "",
+        "Address to tell the primary.",
+    ),
+    repl(
+        "replica-announce-port",
+        &["slave-announce-port"],
+        int(0, 65535),
+        "0",
+        "Port to tell the primary.",
+    ),
+    repl(
+        "repl-ping-replica-period",
+        &["repl-ping-slave-period"],
+        int_from(1),
+        "10",
+        "Seconds between signs of life.",
+    ),
+    repl("repl-timeout", &[], int_from(1), "60", "Seconds of silence until a link is given up."),
+    repl("repl-disable-tcp-nodelay", &[], Kind::Bool, "no", "Send in fewer, later packets."),
+    repl("repl-diskless-sync", &[], Kind::Bool, "yes", "Send a full copy without a file."),
+    repl("repl-diskless-sync-delay", &[], int_from(0), "5", "Seconds to wait for more replicas."),
+    repl("repl-diskless-sync-max-replicas", &[], int_from(0), "0", "Replicas to wait for at most."),
+    repl(
+        "repl-diskless-load",
+        &[],
+        Kind::Enum(&[("disabled", 0), ("on-empty-db", 1), ("swapdb", 2)]),
+        "disabled",
+        "Load a full copy straight from the socket.",
+    ),
+    repl(
+        "propagation-error-behavior",
+        &[],
+        Kind::Enum(&[("ignore", 0), ("panic", 1), ("panic-on-replicas", 2)]),
+        "ignore",
+        "What to do when a command of the primary fails.",
+    ),
+];
+
+const NO_CLUSTER: &str = "used with cluster-enabled only";
+
+const fn cluster(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, kind, default, doc).ignored(NO_CLUSTER)
+}
+
+pub(super) const CLUSTER: &[Setting] = &[
+    Setting::new("cluster-enabled", Kind::Bool, "no", "Be a node of a cluster.")
+        .start()
+        .only_default("cluster mode is not part of this version"),
+    cluster("cluster-config-file", Kind::Text, "nodes.conf", "File of the node's state.").start(),
+    cluster("cluster-node-timeout", int_from(0), "15000", "Milliseconds until a node is failing."),
+    cluster("cluster-port", int(0, 65535), "0", "Port of the cluster bus.").start(),
+    cluster("cluster-announce-ip", Kind::Text, "", "Address to tell other nodes."),
+    cluster("cluster-announce-port", int(0, 65535), "0", "Port to tell other nodes."),
+    cluster("cluster-announce-tls-port", int(0, 65535), "0", "TLS port to tell other nodes."),
+    cluster("cluster-announce-bus-port", int(0, 65535), "0", "Bus port to tell other nodes."),
+    cluster("cluster-announce-hostname", Kind::Text, "", "Host name to tell other nodes."),
+    cluster("cluster-announce-human-nodename", Kind::Text, "", "Name of the node in logs."),
+    cluster(
+        "cluster-preferred-endpoint-type",
+        Kind::Enum(&[("ip", 0), ("hostname", 1), ("unknown-endpoint", 2)]),
+        "ip",
+        "What CLUSTER SLOTS names nodes by.",
+    ),
+    cluster("cluster-migration-barrier", int_from(0), "1", "Replicas a primary keeps."),
+    cluster("cluster-allow-replica-migration", Kind::Bool, "yes", "Let replicas change primary."),
+    cluster(
+        "cluster-replica-validity-factor",
+        int_from(0),
+        "10",
+        "How old a replica's data may be in a fail-over.",
+    )
+    .aliases(&["cluster-slave-validity-factor"]),
+    cluster("cluster-replica-no-failover", Kind::Bool, "no", "Never take over by itself.")
+        .aliases(&["cluster-slave-no-failover"]),
+    cluster("cluster-require-full-coverage", Kind::Bool, "yes", "Stop when a slot has no node."),
+    cluster("cluster-allow-reads-when-down", Kind::Bool, "no", "Read when the cluster is down."),
+    cluster(
+        "cluster-allow-pubsubshard-when-down",
+        Kind::Bool,
+        "yes",
+        "Sharded messages when the cluster is down.",
+    ),
+    cluster("cluster-link-sendbuf-limit", memory_from(0), "0", "Bytes waiting for a node."),
+];
