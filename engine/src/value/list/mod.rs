@@ -108,6 +108,14 @@ impl List {
         self.len += 1;
     }
 
+    /// Adds an element at an end.
+    pub fn push(&mut self, side: Side, bytes: &[u8]) {
+        match side {
+            Side::Left => self.push_front(bytes),
+            Side::Right => self.push_back(bytes),
+        }
+    }
+
     /// The element at `index`.
     pub fn get(&self, index: usize) -> Option<Elem<'_>> {
         self.iter_at(index, false).next()
