@@ -7,12 +7,12 @@ use crate::error::{CmdResult, Error, Stop};
 use crate::keyspace::{EntryMut, EntryRef, Kind};
 use crate::number;
 use crate::reply::Reply;
+use crate::value::blob::Blob;
 use crate::value::list::codec::{self, Framed};
 use crate::value::list::packed::{self, Limit};
 use crate::value::list::{List, ListRef, Side};
 use crate::value::packed::IntBuf;
 use crate::value::{NewValue, Value};
-use crate::value::blob::Blob;
 use smallvec::SmallVec;
 
 const READ: Flags = Flags::READONLY;

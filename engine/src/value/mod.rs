@@ -13,6 +13,7 @@ pub mod list;
 pub mod packed;
 pub mod set;
 pub mod small;
+pub mod stream;
 pub mod varint;
 
 /// The data types, as TYPE names them.
@@ -48,6 +49,8 @@ pub enum Value {
     Str(Vec<u8>),
     /// A list.
     List(list::List),
+    /// A stream.
+    Stream(Box<stream::Stream>),
 }
 
 /// Elements above which a value is dropped away from the hot path.
@@ -61,6 +64,7 @@ impl Value {
         match self {
             Value::Str(_) => Type::String,
             Value::List(_) => Type::List,
+            Value::Stream(_) => Type::Stream,
         }
     }
 
@@ -69,6 +73,7 @@ impl Value {
         match self {
             Value::Str(bytes) => bytes.len() > HEAVY_BYTES,
             Value::List(list) => list.len() > HEAVY_ELEMENTS,
+            Value::Stream(_) => true,
         }
     }
 }

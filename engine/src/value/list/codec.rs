@@ -1,21 +1,17 @@
 //! Elements that can be walked from both ends.
 //!
 //! ```text
-//! element (see packed)  |  its size, readable from the right
+//! element (see packed)  |  its size, readable from the right (see varint)
 //! ```
-//! The size is in groups of seven bits, the lowest group in the last byte; the top bit of a byte says
-//! that one more stands to its left.
 
 use crate::value::packed::{self, Elem, Encoded};
-
-/// Most bytes that a size takes: 35 bits hold the longest string and its tag.
-const BACK_MAX: usize = 5;
+use crate::value::varint::{self, REVERSED_MAX};
 
 /// An element on its way into a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Framed<'a> {
     elem: Encoded<'a>,
-    back: [u8; BACK_MAX],
+    back: [u8; REVERSED_MAX],
     back_len: u8,
 }
 
@@ -23,14 +19,7 @@ impl<'a> Framed<'a> {
     /// Encodes `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         let elem = Encoded::new(bytes);
-        let mut size = elem.size();
-        let width = back_width(size);
-        let mut back = [0; BACK_MAX];
-        for slot in back[..width].iter_mut().rev() {
-            *slot = (size & 0x7F) as u8 | 0x80;
-            size >>= 7;
-        }
-        back[0] &= 0x7F;
+        let (back, width) = varint::reversed(elem.size());
         Framed { elem, back, back_len: width as u8 }
     }
 
@@ -54,39 +43,19 @@ impl<'a> Framed<'a> {
     }
 }
 
-/// Bytes that the size after an element of `size` bytes takes.
-fn back_width(size: usize) -> usize {
-    match size {
-        0..0x80 => 1,
-        0x80..0x4000 => 2,
-        0x4000..0x20_0000 => 3,
-        0x20_0000..0x1000_0000 => 4,
-        _ => 5,
-    }
-}
-
 /// Reads the element at offset `at` and where the next one starts.
 #[inline]
 pub fn next(bytes: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {
     let (elem, end) = packed::read(bytes, at)?;
-    Some((elem, end + back_width(end - at)))
+    Some((elem, end + varint::reversed_width(end - at)))
 }
 
 /// Reads the element that ends at offset `end` and where it starts.
 #[inline]
 pub fn prev(bytes: &[u8], end: usize) -> Option<(Elem<'_>, usize)> {
-    let mut size = 0;
-    let mut at = end;
-    for group in 0..BACK_MAX {
-        at = at.checked_sub(1)?;
-        let byte = *bytes.get(at)?;
-        size |= usize::from(byte & 0x7F) << (7 * group);
-        if byte < 0x80 {
-            let start = at.checked_sub(size)?;
-            return packed::read(bytes, start).map(|(elem, _)| (elem, start));
-        }
-    }
-    None
+    let (size, from) = varint::read_reversed(bytes, end)?;
+    let start = from.checked_sub(size)?;
+    packed::read(bytes, start).map(|(elem, _)| (elem, start))
 }
 
 /// The element that `bytes` would be stored as, to compare stored ones with.
