@@ -7,12 +7,13 @@
 //!                     Big: type u8, then what the type's own `encode` writes
 //! ```
 
-use super::{NewValue, Value, hash, list, set};
+use super::{NewValue, Value, hash, list, set, stream};
 use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
 
 // A type that gets a structure of its own gets a number here.
 const BIG_STR: u8 = 0;
 const BIG_LIST: u8 = 1;
+const BIG_STREAM: u8 = 2;
 
 /// Appends the form of an entry's value to `out`.
 pub fn encode(entry: &EntryRef<'_>, out: &mut Vec<u8>) {
@@ -34,6 +35,10 @@ fn encode_big(value: &Value, out: &mut Vec<u8>) {
         Value::List(list) => {
             out.push(BIG_LIST);
             list.encode(out);
+        }
+        Value::Stream(stream) => {
+            out.push(BIG_STREAM);
+            stream.encode(out);
         }
     }
 }
@@ -61,6 +66,7 @@ fn decode_big(bytes: &[u8]) -> Option<Value> {
     Some(match kind {
         BIG_STR => Value::Str(body.to_vec()),
         BIG_LIST => Value::List(list::List::decode(body)?),
+        BIG_STREAM => Value::Stream(Box::new(stream::Stream::decode(body)?)),
         _ => return None,
     })
 }
