@@ -7,7 +7,9 @@
 use crate::pools;
 use crate::random::Random;
 use crate::resp::Argv;
-use crate::syntax::{Arg, ArgKind, parse};
+use ashlar_engine::command::Flags;
+use ashlar_engine::commands::syntax::{Arg, ArgKind, parse};
+use ashlar_engine::engine::command_table;
 
 /// How often a repeated argument comes at the most.
 const REPEAT_MAX: usize = 4;
@@ -32,6 +34,22 @@ impl Spec {
             Err(error) => panic!("the syntax of {name}: {error}: {syntax}"),
         }
     }
+}
+
+/// The engine's commands, subcommands instead of their containers.
+pub fn table() -> Vec<Spec> {
+    let mut specs = Vec::new();
+    for command in command_table().all() {
+        let family = command.group.name();
+        if command.run.is_some() && !command.flags.contains(Flags::INTERNAL) {
+            specs.push(Spec::new(family, command.name, command.syntax));
+        }
+        for sub in command.subcommands {
+            let name = format!("{} {}", command.name, sub.name);
+            specs.push(Spec::new(family, &name, sub.syntax));
+        }
+    }
+    specs
 }
 
 /// Makes random calls.

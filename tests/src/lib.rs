@@ -9,9 +9,8 @@ pub mod cli;
 pub mod differential;
 pub mod golden;
 pub mod grammar;
+pub mod host;
 pub mod pools;
 pub mod process;
 pub mod random;
 pub mod resp;
-#[path = "../../engine/src/commands/syntax.rs"]
-pub mod syntax;

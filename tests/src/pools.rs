@@ -6,7 +6,7 @@
 //! megabytes.
 
 use crate::random::Random;
-use crate::syntax::ArgKind;
+use ashlar_engine::commands::syntax::ArgKind;
 
 /// Families with a pool of keys, the prefix of its keys, and whose calls the key is good for.
 const KEYS: [(&str, &str); 9] = [

@@ -49,9 +49,9 @@ const LEFT_OUT: &[&str] = &[
     "PFSELFTEST",
 ];
 
-/// True for commands of this table that a differential can send.
-pub fn is_comparable(spec: &Spec) -> bool {
-    let data = [
+/// True for commands that work on the data of one server alone.
+pub fn is_data(spec: &Spec) -> bool {
+    let families = [
         "string",
         "hash",
         "list",
@@ -63,7 +63,12 @@ pub fn is_comparable(spec: &Spec) -> bool {
         "geo",
         "generic",
     ];
-    data.contains(&spec.family.as_str()) && !LEFT_OUT.contains(&spec.name.as_str())
+    families.contains(&spec.family.as_str())
+}
+
+/// True for commands of the table that a differential can send.
+pub fn is_comparable(spec: &Spec) -> bool {
+    is_data(spec) && !LEFT_OUT.contains(&spec.name.as_str())
 }
 
 /// A sequence of `len` steps, most of them of one family.
