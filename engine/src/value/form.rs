@@ -7,13 +7,14 @@
 //!                     Big: type u8, then what the type's own `encode` writes
 //! ```
 
-use super::{NewValue, Value, hash, list, set, stream};
+use super::{NewValue, Value, hash, list, set, stream, zset};
 use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
 
 // A type that gets a structure of its own gets a number here.
 const BIG_STR: u8 = 0;
 const BIG_LIST: u8 = 1;
 const BIG_STREAM: u8 = 2;
+const BIG_ZSET: u8 = 5;
 
 /// Appends the form of an entry's value to `out`.
 pub fn encode(entry: &EntryRef<'_>, out: &mut Vec<u8>) {
@@ -36,6 +37,10 @@ fn encode_big(value: &Value, out: &mut Vec<u8>) {
             out.push(BIG_LIST);
             list.encode(out);
         }
+        Value::Zset(zset) => {
+            out.push(BIG_ZSET);
+            zset.encode(out);
+        }
         Value::Stream(stream) => {
             out.push(BIG_STREAM);
             stream.encode(out);
@@ -56,7 +61,7 @@ pub fn decode(bytes: &[u8]) -> Option<NewValue<'_>> {
         Kind::PackedHash => hash::packed::validate(body),
         Kind::PackedSet => set::packed::validate(body),
         Kind::IntSet => set::intset::validate(body),
-        Kind::PackedZset => false,
+        Kind::PackedZset => zset::packed::validate(body),
     };
     (valid && body.len() <= INLINE_BYTES_MAX).then_some(NewValue::Packed(kind, body))
 }
@@ -66,6 +71,7 @@ fn decode_big(bytes: &[u8]) -> Option<Value> {
     Some(match kind {
         BIG_STR => Value::Str(body.to_vec()),
         BIG_LIST => Value::List(list::List::decode(body)?),
+        BIG_ZSET => Value::Zset(Box::new(zset::Zset::decode(body)?)),
         BIG_STREAM => Value::Stream(Box::new(stream::Stream::decode(body)?)),
         _ => return None,
     })

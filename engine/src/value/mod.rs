@@ -15,6 +15,7 @@ pub mod set;
 pub mod small;
 pub mod stream;
 pub mod varint;
+pub mod zset;
 
 /// The data types, as TYPE names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +50,8 @@ pub enum Value {
     Str(Vec<u8>),
     /// A list.
     List(list::List),
+    /// A sorted set.
+    Zset(Box<zset::Zset>),
     /// A stream.
     Stream(Box<stream::Stream>),
 }
@@ -64,6 +67,7 @@ impl Value {
         match self {
             Value::Str(_) => Type::String,
             Value::List(_) => Type::List,
+            Value::Zset(_) => Type::Zset,
             Value::Stream(_) => Type::Stream,
         }
     }
@@ -73,6 +77,7 @@ impl Value {
         match self {
             Value::Str(bytes) => bytes.len() > HEAVY_BYTES,
             Value::List(list) => list.len() > HEAVY_ELEMENTS,
+            Value::Zset(zset) => zset.len() > HEAVY_ELEMENTS,
             Value::Stream(_) => true,
         }
     }

@@ -1,0 +1,164 @@
+//! Sorted sets: members with scores, in the order of (score, member).
+//!
+//! A small one is [packed] bytes inside its key's entry; a large one is a [`Zset`], a
+//! B+tree that counts its elements beside a hash table of the members. Ranges by rank, score and
+//! member all become ranges of ranks first ([`ZsetRef::resolve`]), so that counting, reading in
+//! either direction and removing are one operation each.
+
+mod big;
+mod node;
+pub mod packed;
+mod tree;
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+pub use big::Zset;
+pub use packed::MemberBuf;
+
+/// One end of a range of scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScoreBound {
+    /// The score; never NaN.
+    pub value: f64,
+    /// Whether elements with exactly this score are left out.
+    pub exclusive: bool,
+}
+
+impl ScoreBound {
+    /// Whether this, as a lower end, leaves out `score`.
+    #[inline]
+    pub fn is_above(&self, score: f64) -> bool {
+        if self.exclusive { score <= self.value } else { score < self.value }
+    }
+
+    /// Whether this, as an upper end, leaves out `score`.
+    #[inline]
+    pub fn is_below(&self, score: f64) -> bool {
+        if self.exclusive { score >= self.value } else { score > self.value }
+    }
+}
+
+/// One end of a range of members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LexBound<'a> {
+    /// Before every member.
+    Min,
+    /// After every member.
+    Max,
+    /// At this string, including it.
+    Included(&'a [u8]),
+    /// At this string, without it.
+    Excluded(&'a [u8]),
+}
+
+impl LexBound<'_> {
+    /// Whether this, as a lower end, leaves out a member; `cmp` compares that to a string.
+    pub fn is_above(&self, cmp: impl Fn(&[u8]) -> Ordering) -> bool {
+        match *self {
+            LexBound::Min => false,
+            LexBound::Max => true,
+            LexBound::Included(bound) => cmp(bound).is_lt(),
+            LexBound::Excluded(bound) => cmp(bound).is_le(),
+        }
+    }
+
+    /// Whether this, as an upper end, leaves out a member; `cmp` compares that to a string.
+    pub fn is_below(&self, cmp: impl Fn(&[u8]) -> Ordering) -> bool {
+        match *self {
+            LexBound::Min => true,
+            LexBound::Max => false,
+            LexBound::Included(bound) => cmp(bound).is_gt(),
+            LexBound::Excluded(bound) => cmp(bound).is_ge(),
+        }
+    }
+}
+
+/// Which elements a command is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RangeSpec<'a> {
+    /// From one rank to another, both included; negative ranks count from the end.
+    Rank(i64, i64),
+    /// By score.
+    Score(ScoreBound, ScoreBound),
+    /// By member, among elements of equal score.
+    Lex(LexBound<'a>, LexBound<'a>),
+}
+
+/// The ranks from `start` to `stop`, both included and negative ones counted from the end, of
+/// `len` elements.
+pub fn rank_range(len: usize, start: i64, stop: i64) -> Range<usize> {
+    let from_end = |rank: i64| if rank < 0 { rank.saturating_add(len as i64) } else { rank };
+    let start = from_end(start).max(0) as usize;
+    let end = from_end(stop).saturating_add(1).clamp(0, len as i64) as usize;
+    start.min(end)..end
+}
+
+/// A sorted set in either form, to read.
+#[derive(Clone, Copy)]
+pub enum ZsetRef<'a> {
+    /// Packed bytes.
+    Packed(&'a [u8]),
+    /// A large one.
+    Big(&'a Zset),
+}
+
+impl<'a> ZsetRef<'a> {
+    /// A sorted set without elements.
+    pub const EMPTY: ZsetRef<'static> = ZsetRef::Packed(&packed::EMPTY);
+
+    /// Number of elements.
+    pub fn len(self) -> usize {
+        match self {
+            ZsetRef::Packed(bytes) => packed::len(bytes),
+            ZsetRef::Big(zset) => zset.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// A member's score.
+    pub fn score(self, member: &[u8]) -> Option<f64> {
+        match self {
+            ZsetRef::Packed(bytes) => packed::find(bytes, member).map(|(_, item)| item.score),
+            ZsetRef::Big(zset) => zset.score(member),
+        }
+    }
+
+    /// A member's rank, from the lowest, and score.
+    pub fn rank(self, member: &[u8]) -> Option<(usize, f64)> {
+        match self {
+            ZsetRef::Packed(bytes) => {
+                packed::find(bytes, member).map(|(rank, item)| (rank, item.score))
+            }
+            ZsetRef::Big(zset) => zset.rank(member),
+        }
+    }
+
+    /// The ranks that `spec` selects.
+    pub fn resolve(self, spec: &RangeSpec<'_>) -> Range<usize> {
+        match self {
+            ZsetRef::Packed(bytes) => packed::resolve(bytes, spec),
+            ZsetRef::Big(zset) => zset.resolve(spec),
+        }
+    }
+
+    /// Calls `each` with the elements of these ranks, from the highest down if `reverse`.
+    pub fn for_range(self, ranks: Range<usize>, reverse: bool, each: impl FnMut(&[u8], f64)) {
+        match self {
+            ZsetRef::Packed(bytes) => packed::for_range(bytes, ranks, reverse, each),
+            ZsetRef::Big(zset) => zset.for_range(ranks, reverse, each),
+        }
+    }
+
+    /// Calls `each` with every element, in order.
+    pub fn for_each(self, each: impl FnMut(&[u8], f64)) {
+        self.for_range(0..self.len(), false, each);
+    }
+}
+
+#[cfg(test)]
+mod tests;
