@@ -202,12 +202,7 @@ impl Zset {
     }
 
     /// Calls `each` with the elements of these ranks, from the highest down if `reverse`.
-    pub fn for_range(
-        &self,
-        ranks: Range<usize>,
-        reverse: bool,
-        mut each: impl FnMut(&[u8], f64),
-    ) {
+    pub fn for_range(&self, ranks: Range<usize>, reverse: bool, mut each: impl FnMut(&[u8], f64)) {
         self.tree.for_range(ranks, reverse, |score, id| {
             if let Some(element) = self.members.at(id as usize) {
                 each(element.key(), score);

@@ -80,7 +80,13 @@ fn remove<T: Copy>(values: &mut [T], len: usize, at: usize) {
 
 impl Leaf {
     pub fn new() -> Self {
-        Leaf { len: 0, prev: NONE, next: NONE, scores: [f64::INFINITY; LEAF_MAX], ids: [0; LEAF_MAX] }
+        Leaf {
+            len: 0,
+            prev: NONE,
+            next: NONE,
+            scores: [f64::INFINITY; LEAF_MAX],
+            ids: [0; LEAF_MAX],
+        }
     }
 
     pub fn insert(&mut self, at: usize, score: f64, id: u32) {

@@ -398,9 +398,7 @@ impl Item<'_> {
 
 /// The offset at which `(score, member)` belongs.
 fn position(bytes: &[u8], member: &[u8], score: f64) -> usize {
-    iter(bytes)
-        .find(|item| !item.is_before(score, member))
-        .map_or(bytes.len(), |item| item.at)
+    iter(bytes).find(|item| !item.is_before(score, member)).map_or(bytes.len(), |item| item.at)
 }
 
 /// Removes the elements of these ranks.

@@ -16,7 +16,8 @@ enum Op {
 type Model = BTreeMap<Vec<u8>, f64>;
 
 fn sorted(model: &Model) -> Vec<(Vec<u8>, f64)> {
-    let mut elements: Vec<_> = model.iter().map(|(member, score)| (member.clone(), *score)).collect();
+    let mut elements: Vec<_> =
+        model.iter().map(|(member, score)| (member.clone(), *score)).collect();
     elements.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
     elements
 }

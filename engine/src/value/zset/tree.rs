@@ -335,12 +335,7 @@ impl Tree {
     }
 
     /// Calls `each` with the scores and ids of these ranks, from the highest down if `reverse`.
-    pub fn for_range(
-        &self,
-        ranks: Range<usize>,
-        reverse: bool,
-        mut each: impl FnMut(f64, u32),
-    ) {
+    pub fn for_range(&self, ranks: Range<usize>, reverse: bool, mut each: impl FnMut(f64, u32)) {
         let end = ranks.end.min(self.len);
         let mut left = end.saturating_sub(ranks.start);
         if left == 0 {
@@ -375,12 +370,7 @@ struct Merge {
     from: usize,
 }
 
-fn merge_with(
-    parent: &Inner,
-    at: usize,
-    max: usize,
-    len: impl Fn(u32) -> usize,
-) -> Option<Merge> {
+fn merge_with(parent: &Inner, at: usize, max: usize, len: impl Fn(u32) -> usize) -> Option<Merge> {
     let len = |at: usize| len(parent.children[at]);
     let own = len(at);
     let fits = |other: usize| own + len(other) <= max / 4 * 3;
