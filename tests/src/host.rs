@@ -118,7 +118,8 @@ impl InProcess {
                 error(&format!("PANIC {text}"))
             }
             // Nobody else can make it ready: the time it would wait passes at once.
-            Ok(Outcome::WouldBlock) => self.execute(argv, false),
+            Ok(Outcome::WouldBlock) if self.protocol == Protocol::Resp2 => Value::NullArray,
+            Ok(Outcome::WouldBlock) => Value::Null,
             Ok(_) => match resp::parse(&out) {
                 Ok(Some((value, len))) if len == out.len() => value,
                 _ => error(&format!("MALFORMED {:?}", String::from_utf8_lossy(&out))),

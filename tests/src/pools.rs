@@ -298,7 +298,7 @@ fn by_name(random: &mut Random, command: &str, name: &str) -> Option<Vec<u8>> {
         "seconds" | "milliseconds" => LIFETIMES,
         name if name.starts_with("unix-time-milli") => TIMES_MS,
         name if name.starts_with("unix-time") => TIMES_S,
-        "timeout" => &["0.01", "0.001", "0.01", "-1", "abc"],
+        "timeout" => &["0.01", "0", "1", "0.5", "0.01", "0.001", "-1", "abc"],
         "count" if command.ends_with("SCAN") => &["1000", "100000", "1000", "1000", "0", "a"],
         "count" | "len" | "rank" | "maxlen" | "num-matches" => COUNTS,
         "cursor" => &["0", "0", "0", "0", "0", "0", "abc", "-1", "1x"],

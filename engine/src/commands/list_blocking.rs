@@ -108,8 +108,8 @@ fn brpoplpush(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
 }
 
 fn blmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    parse_timeout(args[1], cx.now_ms())?;
     let (keys, side, count) = parse_mpop(&args[2..])?;
+    parse_timeout(args[1], cx.now_ms())?;
     for key in keys {
         if take(cx, key, side, count, Taken::KeyAndArray, reply)? {
             return Ok(());

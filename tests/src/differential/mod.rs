@@ -12,14 +12,20 @@ pub mod sequence;
 pub mod shrink;
 
 use crate::cli;
+use crate::golden::Host;
+use crate::grammar::{Generator, Spec, table};
+use crate::host::InProcess;
 use crate::process::Server;
 use crate::resp::{Argv, Client, Value};
-use sequence::Step;
-use std::collections::BTreeMap;
+use sequence::{Step, is_comparable, sequence};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many commands are sent before replies are read.
 const BATCH: usize = 100;
+/// Steps of a sequence: enough for collections to outgrow their small representations.
+const SEQUENCE_STEPS: usize = 300;
 /// How many different findings a run collects before it stops looking.
 const FINDINGS_MAX: usize = 12;
 
@@ -63,6 +69,23 @@ impl Target for Live<'_> {
 
     fn replies(&mut self, commands: &[Argv]) -> io::Result<Vec<Value>> {
         commands.iter().map(|_| self.client.reply()).collect()
+    }
+}
+
+impl Target for InProcess {
+    fn reset(&mut self, protocol: u8) {
+        Host::reset(self);
+        self.protocol(protocol);
+    }
+
+    fn send(&mut self, _commands: &[Argv]) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        self.now_ms = now.as_millis() as i64;
+        Ok(())
+    }
+
+    fn replies(&mut self, commands: &[Argv]) -> io::Result<Vec<Value>> {
+        Ok(commands.iter().map(|argv| self.run(argv)).collect())
     }
 }
 
@@ -170,7 +193,9 @@ fn first_difference(
     subject: &[Value],
     step: usize,
 ) -> Option<Difference> {
+    let is_there = |reply: &Value| !matches!(reply, Value::Error(text) if text.starts_with(b"ERR unknown command"));
     let mut all = commands.iter().zip(oracle.iter().zip(subject));
+    let mut all = all.by_ref().filter(|(_, (_, subject))| is_there(subject));
     all.find(|(argv, (oracle, subject))| !compare::same(argv, oracle, subject)).map(
         |(argv, (oracle, subject))| Difference {
             command: argv.clone(),
@@ -179,6 +204,46 @@ fn first_difference(
             step,
         },
     )
+}
+
+/// The commands of the engine's table that a differential can send and that the oracle knows.
+pub fn specs(oracle: &mut Client) -> io::Result<Vec<Spec>> {
+    let known = oracle.line("COMMAND LIST")?;
+    let known: HashSet<String> =
+        known.items().unwrap_or_default().iter().map(|name| name.text().to_uppercase()).collect();
+    let is_known = |spec: &Spec| {
+        let first = spec.name.split(' ').next().unwrap_or_default();
+        known.contains(first)
+    };
+    Ok(table().into_iter().filter(|spec| is_comparable(spec) && is_known(spec)).collect())
+}
+
+/// Runs random sequences over every family, half of them in RESP2 and half in RESP3, about
+/// `commands` in all.
+pub fn run<O: Target, S: Target>(
+    pair: &mut Pair<O, S>,
+    specs: &[Spec],
+    seed: u64,
+    commands: usize,
+) -> Findings {
+    let mut families: Vec<&str> = specs.iter().map(|spec| spec.family.as_str()).collect();
+    families.sort_unstable();
+    families.dedup();
+    if let Ok(only) = std::env::var("ASHLAR_FAMILY") {
+        families.retain(|family| *family == only);
+    }
+    let mut findings = Findings::default();
+    let mut generator = Generator::new(seed);
+    for round in 0.. {
+        if findings.commands >= commands || findings.is_full() {
+            break;
+        }
+        pair.protocol = 2 + (round % 2) as u8;
+        let family = families[round / 2 % families.len()];
+        let steps = sequence(&mut generator, specs, family, SEQUENCE_STEPS);
+        findings.check(pair, steps, seed);
+    }
+    findings
 }
 
 /// What a run over many sequences found.
@@ -207,7 +272,8 @@ impl Findings {
             return;
         }
         let kept = steps[..steps.len().min(difference.step + 1)].to_vec();
-        let kept = shrink::shrink(kept, |steps| pair.run(steps).is_some());
+        let same = |found: Difference| found.command[0].eq_ignore_ascii_case(name.as_bytes());
+        let kept = shrink::shrink(kept, |steps| pair.run(steps).is_some_and(same));
         let last = pair.run(&kept).unwrap_or(difference);
         self.reports.insert(name, report(&kept, &last, pair.protocol, seed));
     }

@@ -152,7 +152,7 @@ pub fn step(mut argv: Argv) -> Step {
 fn blocks(name: &str, argv: &Argv) -> bool {
     let names =
         ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
-    let short = argv.iter().any(|arg| arg == b"0.01" || arg == b"0.001");
+    let short = argv.iter().any(|arg| arg == b"0.001");
     let stream = matches!(name, "XREAD" | "XREADGROUP");
     (names.contains(&name) && !short)
         || (stream && argv.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK")))
