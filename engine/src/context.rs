@@ -111,6 +111,17 @@ impl Cx<'_> {
         Some(entry)
     }
 
+    /// The live entry of `key`; counts as a hit or a miss but not as an access.
+    #[inline]
+    pub fn look(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let entry = self.peek(key);
+        match entry {
+            Some(_) => self.effects.hits.set(self.effects.hits.get() + 1),
+            None => self.missed(key),
+        }
+        entry
+    }
+
     /// The live entry of `key`; not an access.
     #[inline]
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_>> {
@@ -312,6 +323,11 @@ impl Cx<'_> {
     /// Where it is not a number or there is no such database, with Redis's texts.
     pub fn parse_db(&self, arg: &[u8]) -> Result<u32, Error> {
         let db = crate::number::parse_i64(arg).ok_or(Error::NotInteger)?;
+        if i32::try_from(db).is_err() {
+            return Err(Error::text(
+                "ERR value is out of range, value must between -2147483648 and 2147483647",
+            ));
+        }
         match u32::try_from(db) {
             Ok(db) if db < self.config.databases => Ok(db),
             _ => Err(Error::text("ERR DB index is out of range")),

@@ -24,20 +24,11 @@ impl Engine {
     /// A digest of the keys with their values and expiries. Access data is no part of it: reads
     /// change it, and they are not replicated. Digests compare within one version of ashlar.
     pub fn digest(&self) -> u64 {
-        let state = foldhash::fast::FixedState::with_seed(DIGEST_SEED);
         let mut buf = Vec::new();
         let mut sum = 0u64;
+        // A sum, since entries come in no particular order.
         self.for_each_entry(|db, entry| {
-            buf.clear();
-            varint::push(&mut buf, u64::from(db));
-            varint::push(&mut buf, entry.key().len() as u64);
-            buf.extend_from_slice(entry.key());
-            buf.extend_from_slice(&entry.expiry().unwrap_or(i64::MIN).to_le_bytes());
-            form::encode(&entry, &mut buf);
-            let mut hasher = state.build_hasher();
-            hasher.write(&buf);
-            // A sum, since entries come in no particular order.
-            sum = sum.wrapping_add(hasher.finish());
+            sum = sum.wrapping_add(entry_digest(db, &entry, &mut buf));
         });
         sum
     }
@@ -102,6 +93,30 @@ impl Engine {
             }
         });
     }
+}
+
+/// The part of an entry in the digest of the whole; `buf` is room to work in.
+pub(crate) fn entry_digest(db: u32, entry: &EntryRef<'_>, buf: &mut Vec<u8>) -> u64 {
+    buf.clear();
+    varint::push(buf, u64::from(db));
+    varint::push(buf, entry.key().len() as u64);
+    buf.extend_from_slice(entry.key());
+    buf.extend_from_slice(&entry.expiry().unwrap_or(i64::MIN).to_le_bytes());
+    form::encode(entry, buf);
+    hash(buf)
+}
+
+/// A digest of an entry's value alone; `buf` is room to work in.
+pub(crate) fn value_digest(entry: &EntryRef<'_>, buf: &mut Vec<u8>) -> u64 {
+    buf.clear();
+    form::encode(entry, buf);
+    hash(buf)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::with_seed(DIGEST_SEED).build_hasher();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 fn push_entry(db: u32, entry: &EntryRef<'_>, out: &mut Vec<u8>) {

@@ -195,7 +195,7 @@ fn push_to(
 }
 
 /// Creates a list of elements that are added at an end, one after the other.
-fn create(cx: &mut Cx<'_>, key: &[u8], side: Side, values: &[&[u8]], limit: Limit) {
+pub(super) fn create(cx: &mut Cx<'_>, key: &[u8], side: Side, values: &[&[u8]], limit: Limit) {
     let size: usize = values.iter().map(|value| Framed::new(value).size()).sum();
     if !limit.allows(packed::EMPTY.len() + size, values.len()) {
         let mut list = List::new();

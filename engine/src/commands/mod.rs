@@ -2,10 +2,28 @@
 
 use crate::command::Command;
 
+pub mod debug;
+pub mod expire;
+pub mod generic;
+pub mod keyspace;
 pub mod list;
 pub mod list_blocking;
+pub mod object;
+pub mod scan;
+pub mod sort;
 pub mod string;
 pub mod syntax;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
-pub const FAMILIES: &[&[Command]] = &[list::COMMANDS, list_blocking::COMMANDS, string::COMMANDS];
+pub const FAMILIES: &[&[Command]] = &[
+    debug::COMMANDS,
+    expire::COMMANDS,
+    generic::COMMANDS,
+    keyspace::COMMANDS,
+    list::COMMANDS,
+    list_blocking::COMMANDS,
+    object::COMMANDS,
+    scan::COMMANDS,
+    sort::COMMANDS,
+    string::COMMANDS,
+];

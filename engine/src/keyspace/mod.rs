@@ -6,12 +6,14 @@
 
 pub mod access;
 mod db;
+mod detached;
 mod entry;
 mod shard;
 mod table;
 
 pub(crate) use db::{Db, KeyHasher};
 pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
+pub use detached::Detached;
 pub use entry::{INLINE_BYTES_MAX, Kind};
 pub use shard::WatchToken;
 pub(crate) use shard::{Shard, shard_of};

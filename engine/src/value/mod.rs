@@ -15,6 +15,7 @@ pub mod set;
 pub mod small;
 pub mod stream;
 pub mod varint;
+pub mod view;
 pub mod zset;
 
 /// The data types, as TYPE names them.
@@ -70,6 +71,17 @@ impl Value {
             Value::Zset(_) => Type::Zset,
             Value::Stream(_) => Type::Stream,
         }
+    }
+
+    /// Bytes of memory the value takes outside its key's entry.
+    pub fn memory(&self) -> usize {
+        let inside = match self {
+            Value::Str(bytes) => bytes.capacity(),
+            Value::List(list) => list.memory() - size_of::<list::List>(),
+            Value::Zset(zset) => zset.memory(),
+            Value::Stream(stream) => stream.memory(),
+        };
+        size_of::<Value>() + inside
     }
 
     /// Whether dropping the value takes long.
