@@ -1,0 +1,447 @@
+//! INFO: the server's state as text, in Redis's sections and field names.
+//!
+//! Monitoring tools read these fields by name, so every field of Redis that has a meaning here is
+//! present, with zero where the feature does not exist. Only the sections that are asked for are
+//! computed, since some of them have to visit every shard.
+
+use std::fmt::Write;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ashlar_engine::engine::DbStats;
+
+use crate::config::{Settings, human_bytes, ids, percentiles};
+use crate::proc;
+use crate::stats::{Counter, Stats};
+
+/// The version of Redis whose behaviour clients may expect.
+pub const REDIS_VERSION: &str = "7.4.2";
+/// The version of this server.
+pub const ASHLAR_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What identifies this run of the server.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Forty random hexadecimal digits.
+    pub run_id: String,
+    /// The name of the history of changes; replicas compare it.
+    pub replication_id: String,
+    /// When the server was started.
+    pub started: Instant,
+    /// The same in seconds since 1970.
+    pub started_unix: i64,
+}
+
+impl Identity {
+    /// Of a server that starts now, with 40 random bytes.
+    pub fn new(random: [u8; 40]) -> Self {
+        let (run, replication) = random.split_at(20);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            run_id: hex(run),
+            replication_id: hex(replication),
+            started: Instant::now(),
+            started_unix: unix_micros() / 1_000_000,
+        }
+    }
+}
+
+/// Clients, for the section of that name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientFacts {
+    /// Connected.
+    pub connected: u64,
+    /// Waiting in a blocking command.
+    pub blocked: u64,
+    /// With client-side caching on.
+    pub tracking: u64,
+    /// Subscribed to something.
+    pub pubsub: u64,
+    /// With watched keys.
+    pub watching: u64,
+    /// Keys that somebody watches.
+    pub watched_keys: u64,
+    /// Keys that somebody is blocked on.
+    pub blocking_keys: u64,
+    /// The longest input buffer of late.
+    pub input_buffer_max: u64,
+    /// The longest output buffer of late.
+    pub output_buffer_max: u64,
+    /// Channels with a subscriber.
+    pub channels: u64,
+    /// Patterns with a subscriber.
+    pub patterns: u64,
+    /// Sharded channels with a subscriber.
+    pub shard_channels: u64,
+    /// Keys that are remembered for client-side caching.
+    pub tracked_keys: u64,
+    /// Pairs of a remembered key and a client.
+    pub tracked_items: u64,
+    /// Prefixes of broadcasting mode.
+    pub tracked_prefixes: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryFacts {
+    /// What the server uses: what counts against `maxmemory`.
+    pub used: u64,
+    /// The most that was ever used.
+    pub peak: u64,
+    /// What it used when it had started.
+    pub startup: u64,
+    /// Tables and buffers, as opposed to data.
+    pub overhead: u64,
+    /// Buffers of clients.
+    pub clients: u64,
+    /// The allocator's pages that hold something.
+    pub allocator_active: u64,
+    /// The allocator's pages in memory.
+    pub allocator_resident: u64,
+    /// Large values that wait for being freed.
+    pub lazyfree_pending: u64,
+}
+
+/// Where INFO gets its facts from.
+pub trait InfoSource {
+    /// What identifies this run.
+    fn identity(&self) -> &Identity;
+    /// The settings.
+    fn settings(&self) -> &Settings;
+    /// The counters.
+    fn stats(&self) -> &Stats;
+    /// The port that is listened on.
+    fn port(&self) -> u16;
+    /// Clients.
+    fn clients(&self) -> ClientFacts;
+    /// Memory.
+    fn memory(&self) -> MemoryFacts;
+    /// Keys of each database.
+    fn databases(&self) -> Vec<DbStats>;
+    /// Writes since the last snapshot.
+    fn changes(&self) -> u64;
+    /// The allocator's name.
+    fn allocator(&self) -> &'static str {
+        "jemalloc"
+    }
+}
+
+type Section = fn(&dyn InfoSource, &mut String);
+
+/// All sections in their order: name, whether it is shown without being asked for, how it is made.
+const SECTIONS: &[(&str, bool, Section)] = &[
+    ("Server", true, server),
+    ("Clients", true, clients),
+    ("Memory", true, memory),
+    ("Persistence", true, persistence),
+    ("Stats", true, stats),
+    ("Replication", true, replication),
+    ("CPU", true, cpu),
+    ("Modules", true, |_, _| {}),
+    ("Commandstats", false, command_stats),
+    ("Errorstats", true, error_stats),
+    ("Latencystats", false, latency_stats),
+    ("Cluster", true, |_, out| field(out, "cluster_enabled", 0)),
+    ("Keyspace", true, keyspace),
+];
+
+/// The text of the sections that `names` ask for (the default ones without a name).
+pub fn text(source: &dyn InfoSource, names: &[&[u8]]) -> String {
+    let asked = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word.as_bytes()));
+    let all = asked("all") || asked("everything");
+    let default = names.is_empty() || asked("default");
+    let mut out = String::new();
+    for (name, by_default, make) in SECTIONS {
+        // `all` leaves out what modules generate, which is nothing but the section's title.
+        let in_all = all && (*name != "Modules" || asked("everything"));
+        if in_all || (default && *by_default) || asked(name) {
+            if !out.is_empty() {
+                out.push_str("\r\n");
+            }
+            line(&mut out, format_args!("# {name}"));
+            make(source, &mut out);
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string can't fail.
+    let _ = out.write_fmt(text);
+    out.push_str("\r\n");
+}
+
+fn field(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    line(out, format_args!("{name}:{value}"));
+}
+
+/// Fields that are zero, since the feature does not exist.
+fn zeros(out: &mut String, names: &[&str]) {
+    for name in names {
+        field(out, name, 0);
+    }
+}
+
+/// A byte count, and once more for people.
+fn bytes(out: &mut String, name: &str, value: u64) {
+    field(out, name, value);
+    line(out, format_args!("{name}_human:{}", human_bytes(value)));
+}
+
+fn unix_micros() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn server(source: &dyn InfoSource, out: &mut String) {
+    let (identity, settings) = (source.identity(), source.settings());
+    let uptime = identity.started.elapsed().as_secs();
+    field(out, "redis_version", REDIS_VERSION);
+    field(out, "ashlar_version", ASHLAR_VERSION);
+    field(out, "redis_git_sha1", "00000000");
+    field(out, "redis_git_dirty", 0);
+    field(out, "redis_build_id", 0);
+    field(out, "redis_mode", "standalone");
+    field(out, "os", proc::system());
+    field(out, "arch_bits", usize::BITS);
+    field(out, "monotonic_clock", "POSIX clock_gettime");
+    field(out, "multiplexing_api", "epoll");
+    field(out, "process_id", std::process::id());
+    let supervised = settings.show(ids::SUPERVISED);
+    field(out, "process_supervised", String::from_utf8_lossy(&supervised));
+    field(out, "run_id", &identity.run_id);
+    field(out, "tcp_port", source.port());
+    field(out, "server_time_usec", unix_micros());
+    field(out, "uptime_in_seconds", uptime);
+    field(out, "uptime_in_days", uptime / 86_400);
+    field(out, "hz", settings.number(ids::HZ));
+    field(out, "configured_hz", settings.number(ids::HZ));
+    field(out, "lru_clock", (unix_micros() / 1_000_000) & 0xff_ffff);
+    let executable = std::env::current_exe().unwrap_or_default();
+    field(out, "executable", executable.display());
+    let file = settings.file().map(|file| file.display().to_string());
+    field(out, "config_file", file.unwrap_or_default());
+    let threads = settings.number(ids::IO_THREADS);
+    field(out, "io_threads_active", i32::from(threads > 1));
+    field(out, "worker_threads", threads);
+}
+
+fn clients(source: &dyn InfoSource, out: &mut String) {
+    let facts = source.clients();
+    field(out, "connected_clients", facts.connected);
+    field(out, "cluster_connections", 0);
+    field(out, "maxclients", source.settings().number(ids::MAXCLIENTS));
+    field(out, "client_recent_max_input_buffer", facts.input_buffer_max);
+    field(out, "client_recent_max_output_buffer", facts.output_buffer_max);
+    field(out, "blocked_clients", facts.blocked);
+    field(out, "tracking_clients", facts.tracking);
+    field(out, "pubsub_clients", facts.pubsub);
+    field(out, "watching_clients", facts.watching);
+    field(out, "clients_in_timeout_table", 0);
+    field(out, "total_watched_keys", facts.watched_keys);
+    field(out, "total_blocking_keys", facts.blocking_keys);
+    field(out, "total_blocking_keys_on_nokey", 0);
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn memory(source: &dyn InfoSource, out: &mut String) {
+    let facts = source.memory();
+    let rss = proc::resident_bytes();
+    let dataset = facts.used.saturating_sub(facts.overhead);
+    let net = facts.used.saturating_sub(facts.startup);
+    bytes(out, "used_memory", facts.used);
+    bytes(out, "used_memory_rss", rss);
+    bytes(out, "used_memory_peak", facts.peak);
+    line(out, format_args!("used_memory_peak_perc:{:.2}%", ratio(facts.used, facts.peak) * 100.0));
+    field(out, "used_memory_overhead", facts.overhead);
+    field(out, "used_memory_startup", facts.startup);
+    field(out, "used_memory_dataset", dataset);
+    let share = ratio(dataset, net).min(1.0) * 100.0;
+    line(out, format_args!("used_memory_dataset_perc:{share:.2}%"));
+    field(out, "allocator_allocated", facts.used);
+    field(out, "allocator_active", facts.allocator_active);
+    field(out, "allocator_resident", facts.allocator_resident);
+    field(out, "allocator_muzzy", 0);
+    bytes(out, "total_system_memory", proc::total_memory_bytes());
+    bytes(out, "used_memory_lua", 0);
+    zeros(out, &["used_memory_vm_eval", "used_memory_scripts_eval", "number_of_cached_scripts"]);
+    zeros(out, &["number_of_functions", "number_of_libraries", "used_memory_vm_functions"]);
+    bytes(out, "used_memory_vm_total", 0);
+    field(out, "used_memory_functions", 0);
+    bytes(out, "used_memory_scripts", 0);
+    bytes(out, "maxmemory", source.settings().count(ids::MAXMEMORY));
+    let policy = source.settings().show(ids::MAXMEMORY_POLICY);
+    field(out, "maxmemory_policy", String::from_utf8_lossy(&policy));
+    let apart = |name: &str, a: u64, b: u64, out: &mut String| {
+        line(out, format_args!("{name}_ratio:{:.2}", ratio(a, b)));
+        field(out, &format!("{name}_bytes"), a as i64 - b as i64);
+    };
+    apart("allocator_frag", facts.allocator_active, facts.used, out);
+    apart("allocator_rss", facts.allocator_resident, facts.allocator_active, out);
+    apart("rss_overhead", rss, facts.allocator_resident, out);
+    apart("mem_fragmentation", rss, facts.used, out);
+    zeros(out, &["mem_not_counted_for_evict", "mem_replication_backlog"]);
+    zeros(out, &["mem_total_replication_buffers", "mem_clients_slaves"]);
+    field(out, "mem_clients_normal", facts.clients);
+    zeros(out, &["mem_cluster_links", "mem_aof_buffer"]);
+    field(out, "mem_allocator", source.allocator());
+    zeros(out, &["active_defrag_running"]);
+    field(out, "lazyfree_pending_objects", facts.lazyfree_pending);
+    field(out, "lazyfreed_objects", source.stats().total(Counter::LazyFreed));
+}
+
+fn persistence(source: &dyn InfoSource, out: &mut String) {
+    zeros(out, &["loading", "async_loading", "current_cow_peak", "current_cow_size"]);
+    zeros(out, &["current_cow_size_age"]);
+    field(out, "current_fork_perc", "0.00");
+    zeros(out, &["current_save_keys_processed", "current_save_keys_total"]);
+    field(out, "rdb_changes_since_last_save", source.changes());
+    field(out, "rdb_bgsave_in_progress", 0);
+    field(out, "rdb_last_save_time", source.identity().started_unix);
+    field(out, "rdb_last_bgsave_status", "ok");
+    field(out, "rdb_last_bgsave_time_sec", -1);
+    field(out, "rdb_current_bgsave_time_sec", -1);
+    zeros(out, &["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired"]);
+    zeros(out, &["rdb_last_load_keys_loaded", "aof_enabled", "aof_rewrite_in_progress"]);
+    field(out, "aof_rewrite_scheduled", 0);
+    field(out, "aof_last_rewrite_time_sec", -1);
+    field(out, "aof_current_rewrite_time_sec", -1);
+    field(out, "aof_last_bgrewrite_status", "ok");
+    zeros(out, &["aof_rewrites", "aof_rewrites_consecutive_failures"]);
+    field(out, "aof_last_write_status", "ok");
+    zeros(out, &["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+}
+
+fn stats(source: &dyn InfoSource, out: &mut String) {
+    let (stats, facts, rates) = (source.stats(), source.clients(), source.stats().rates());
+    let count = |out: &mut String, name: &str, counter: Counter| {
+        field(out, name, stats.total(counter));
+    };
+    count(out, "total_connections_received", Counter::Connections);
+    count(out, "total_commands_processed", Counter::Commands);
+    field(out, "instantaneous_ops_per_sec", rates.commands);
+    count(out, "total_net_input_bytes", Counter::InputBytes);
+    count(out, "total_net_output_bytes", Counter::OutputBytes);
+    zeros(out, &["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
+    line(out, format_args!("instantaneous_input_kbps:{:.2}", rates.input_kib));
+    line(out, format_args!("instantaneous_output_kbps:{:.2}", rates.output_kib));
+    field(out, "instantaneous_input_repl_kbps", "0.00");
+    field(out, "instantaneous_output_repl_kbps", "0.00");
+    count(out, "rejected_connections", Counter::RejectedConnections);
+    zeros(out, &["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    count(out, "expired_subkeys", Counter::ExpiredFields);
+    count(out, "expired_keys", Counter::ExpiredKeys);
+    field(out, "expired_stale_perc", "0.00");
+    zeros(out, &["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
+    count(out, "evicted_keys", Counter::EvictedKeys);
+    count(out, "evicted_clients", Counter::EvictedClients);
+    zeros(out, &["evicted_scripts"]);
+    count(out, "total_eviction_exceeded_time", Counter::EvictionExceededMs);
+    field(out, "current_eviction_exceeded_time", 0);
+    count(out, "keyspace_hits", Counter::KeyspaceHits);
+    count(out, "keyspace_misses", Counter::KeyspaceMisses);
+    field(out, "pubsub_channels", facts.channels);
+    field(out, "pubsub_patterns", facts.patterns);
+    field(out, "pubsubshard_channels", facts.shard_channels);
+    zeros(out, &["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    zeros(out, &["slave_expires_tracked_keys", "active_defrag_hits", "active_defrag_misses"]);
+    zeros(out, &["active_defrag_key_hits", "active_defrag_key_misses"]);
+    zeros(out, &["total_active_defrag_time", "current_active_defrag_time"]);
+    field(out, "tracking_total_keys", facts.tracked_keys);
+    field(out, "tracking_total_items", facts.tracked_items);
+    field(out, "tracking_total_prefixes", facts.tracked_prefixes);
+    field(out, "unexpected_error_replies", 0);
+    count(out, "total_error_replies", Counter::ErrorReplies);
+    field(out, "dump_payload_sanitizations", 0);
+    count(out, "total_reads_processed", Counter::Reads);
+    count(out, "total_writes_processed", Counter::Writes);
+    zeros(out, &["io_threaded_reads_processed", "io_threaded_writes_processed"]);
+    count(out, "client_query_buffer_limit_disconnections", Counter::QueryLimitDisconnections);
+    count(out, "client_output_buffer_limit_disconnections", Counter::OutputLimitDisconnections);
+    zeros(out, &["reply_buffer_shrinks", "reply_buffer_expands"]);
+    zeros(out, &["acl_access_denied_auth", "acl_access_denied_cmd"]);
+    zeros(out, &["acl_access_denied_key", "acl_access_denied_channel"]);
+}
+
+fn replication(source: &dyn InfoSource, out: &mut String) {
+    field(out, "role", "master");
+    field(out, "connected_slaves", 0);
+    field(out, "master_failover_state", "no-failover");
+    field(out, "master_replid", &source.identity().replication_id);
+    field(out, "master_replid2", "0".repeat(40));
+    field(out, "master_repl_offset", 0);
+    field(out, "second_repl_offset", -1);
+    field(out, "repl_backlog_active", 0);
+    let size = source.settings().get(&[b"repl-backlog-size"]);
+    let size = size.first().map(|(_, size)| String::from_utf8_lossy(size).into_owned());
+    field(out, "repl_backlog_size", size.unwrap_or_default());
+    zeros(out, &["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+}
+
+fn cpu(_source: &dyn InfoSource, out: &mut String) {
+    let times = proc::cpu_seconds();
+    line(out, format_args!("used_cpu_sys:{:.6}", times.system));
+    line(out, format_args!("used_cpu_user:{:.6}", times.user));
+    line(out, format_args!("used_cpu_sys_children:{:.6}", times.children_system));
+    line(out, format_args!("used_cpu_user_children:{:.6}", times.children_user));
+    let main = proc::main_thread_cpu_seconds();
+    line(out, format_args!("used_cpu_sys_main_thread:{:.6}", main.system));
+    line(out, format_args!("used_cpu_user_main_thread:{:.6}", main.user));
+}
+
+fn command_stats(source: &dyn InfoSource, out: &mut String) {
+    for (name, totals) in source.stats().command_totals() {
+        let micros = totals.nanos as f64 / 1000.0;
+        let per_call = if totals.calls == 0 { 0.0 } else { micros / totals.calls as f64 };
+        line(
+            out,
+            format_args!(
+                "cmdstat_{name}:calls={},usec={},usec_per_call={per_call:.2},rejected_calls={},\
+                 failed_calls={}",
+                totals.calls,
+                totals.nanos / 1000,
+                totals.rejected,
+                totals.failed
+            ),
+        );
+    }
+}
+
+fn error_stats(source: &dyn InfoSource, out: &mut String) {
+    for (kind, count) in source.stats().error_totals() {
+        line(out, format_args!("errorstat_{kind}:count={count}"));
+    }
+}
+
+fn latency_stats(source: &dyn InfoSource, out: &mut String) {
+    let settings = source.settings();
+    if !settings.flag(ids::LATENCY_TRACKING) {
+        return;
+    }
+    let wanted = percentiles(&settings.text(ids::LATENCY_TRACKING_INFO_PERCENTILES));
+    for (name, histogram) in source.stats().histograms() {
+        let shown = wanted.iter().map(|percent| {
+            format!("p{percent}={:.3}", histogram.percentile(*percent) as f64 / 1000.0)
+        });
+        let shown = shown.collect::<Vec<_>>().join(",");
+        line(out, format_args!("latency_percentiles_usec_{name}:{shown}"));
+    }
+}
+
+fn keyspace(source: &dyn InfoSource, out: &mut String) {
+    for (number, db) in source.databases().iter().enumerate().filter(|(_, db)| db.keys > 0) {
+        line(
+            out,
+            format_args!(
+                "db{number}:keys={},expires={},avg_ttl=0,subexpiry=0",
+                db.keys, db.expires
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "info_tests.rs"]
+mod tests;
