@@ -5,11 +5,17 @@ use crate::command::Command;
 pub mod debug;
 pub mod expire;
 pub mod generic;
+pub mod hash;
+pub mod hash_ttl;
 pub mod keyspace;
 pub mod list;
 pub mod list_blocking;
 pub mod object;
+mod sample;
 pub mod scan;
+mod scan_args;
+pub mod set;
+pub mod set_algebra;
 pub mod sort;
 pub mod string;
 pub mod syntax;
@@ -19,11 +25,15 @@ pub const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    hash::COMMANDS,
+    hash_ttl::COMMANDS,
     keyspace::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,
     object::COMMANDS,
     scan::COMMANDS,
+    set::COMMANDS,
+    set_algebra::COMMANDS,
     sort::COMMANDS,
     string::COMMANDS,
 ];

@@ -260,7 +260,7 @@ impl<E: Keyed> Dense<E> {
     ///
     /// Every element that is there from begin to end is visited at least once, whatever is
     /// inserted and removed between the calls: what moves, moves from behind to a lower position.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&E)) -> u64 {
+    pub fn scan<'s>(&'s self, cursor: u64, count: usize, mut visit: impl FnMut(&'s E)) -> u64 {
         let from = match usize::try_from(cursor) {
             Ok(0) => self.len,
             Ok(cursor) => cursor.min(self.len),

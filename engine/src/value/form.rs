@@ -14,6 +14,8 @@ use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
 const BIG_STR: u8 = 0;
 const BIG_LIST: u8 = 1;
 const BIG_STREAM: u8 = 2;
+const BIG_HASH: u8 = 3;
+const BIG_SET: u8 = 4;
 const BIG_ZSET: u8 = 5;
 
 /// Appends the form of an entry's value to `out`.
@@ -36,6 +38,14 @@ fn encode_big(value: &Value, out: &mut Vec<u8>) {
         Value::List(list) => {
             out.push(BIG_LIST);
             list.encode(out);
+        }
+        Value::Hash(hash) => {
+            out.push(BIG_HASH);
+            hash.encode(out);
+        }
+        Value::Set(set) => {
+            out.push(BIG_SET);
+            set.encode(out);
         }
         Value::Zset(zset) => {
             out.push(BIG_ZSET);
@@ -71,6 +81,8 @@ fn decode_big(bytes: &[u8]) -> Option<Value> {
     Some(match kind {
         BIG_STR => Value::Str(body.to_vec()),
         BIG_LIST => Value::List(list::List::decode(body)?),
+        BIG_HASH => Value::Hash(hash::Hash::decode(body)?),
+        BIG_SET => Value::Set(set::Set::decode(body)?),
         BIG_ZSET => Value::Zset(Box::new(zset::Zset::decode(body)?)),
         BIG_STREAM => Value::Stream(Box::new(stream::Stream::decode(body)?)),
         _ => return None,

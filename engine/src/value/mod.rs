@@ -8,6 +8,7 @@ pub mod dense;
 pub mod form;
 pub mod hash;
 pub mod hll;
+pub mod holder;
 mod index;
 pub mod list;
 pub mod packed;
@@ -51,6 +52,10 @@ pub enum Value {
     Str(Vec<u8>),
     /// A list.
     List(list::List),
+    /// A hash.
+    Hash(hash::Hash),
+    /// A set.
+    Set(set::Set),
     /// A sorted set.
     Zset(Box<zset::Zset>),
     /// A stream.
@@ -68,6 +73,8 @@ impl Value {
         match self {
             Value::Str(_) => Type::String,
             Value::List(_) => Type::List,
+            Value::Hash(_) => Type::Hash,
+            Value::Set(_) => Type::Set,
             Value::Zset(_) => Type::Zset,
             Value::Stream(_) => Type::Stream,
         }
@@ -78,6 +85,8 @@ impl Value {
         let inside = match self {
             Value::Str(bytes) => bytes.capacity(),
             Value::List(list) => list.memory() - size_of::<list::List>(),
+            Value::Hash(hash) => hash.memory() - size_of::<hash::Hash>(),
+            Value::Set(set) => set.memory() - size_of::<set::Set>(),
             Value::Zset(zset) => zset.memory(),
             Value::Stream(stream) => stream.memory(),
         };
@@ -89,6 +98,8 @@ impl Value {
         match self {
             Value::Str(bytes) => bytes.len() > HEAVY_BYTES,
             Value::List(list) => list.len() > HEAVY_ELEMENTS,
+            Value::Hash(hash) => hash.len() > HEAVY_ELEMENTS,
+            Value::Set(set) => set.len() > HEAVY_ELEMENTS,
             Value::Zset(zset) => zset.len() > HEAVY_ELEMENTS,
             Value::Stream(_) => true,
         }

@@ -47,10 +47,12 @@ impl<'a> View<'a> {
         }
     }
 
-    fn of(value: &'a Value, _now_ms: i64) -> View<'a> {
+    fn of(value: &'a Value, now_ms: i64) -> View<'a> {
         match value {
             Value::Str(bytes) => View::Str(bytes),
             Value::List(list) => View::List(ListRef::Big(list)),
+            Value::Hash(hash) => View::Hash(HashRef::Big(hash, now_ms)),
+            Value::Set(set) => View::Set(SetRef::Big(set)),
             Value::Zset(zset) => View::Zset(ZsetRef::Big(zset)),
             Value::Stream(stream) => View::Stream(stream),
         }
@@ -66,7 +68,11 @@ pub fn encoding(entry: &EntryRef<'_>) -> &'static str {
         (Kind::PackedList | Kind::PackedHash | Kind::PackedSet | Kind::PackedZset, _) => "listpack",
         (_, Type::String) => "raw",
         (_, Type::List) => "quicklist",
-        (_, Type::Hash | Type::Set) => "hashtable",
+        (_, Type::Hash) => match entry.big() {
+            Some(Value::Hash(hash)) if hash.is_compact() => "listpackex",
+            _ => "hashtable",
+        },
+        (_, Type::Set) => "hashtable",
         (_, Type::Zset) => "skiplist",
         (_, Type::Stream) => "stream",
     }

@@ -1,6 +1,7 @@
 //! Hashes: one run of bytes while they are small ([`packed`]), a hash table that keeps the order
 //! of insertion when large or when a field has an expiry ([`Hash`]).
 
+mod edit;
 pub mod packed;
 mod pair;
 #[cfg(test)]
@@ -12,7 +13,9 @@ use self::ttl::Deadlines;
 use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, read_canonical};
 use super::varint;
+use std::fmt;
 
+pub use self::edit::{HashMut, Limits};
 pub use self::ttl::is_past;
 
 /// The encoded form has expiry times.
@@ -132,12 +135,12 @@ impl Hash {
     }
 
     /// Visits up to `count` fields and returns the next cursor, as [`Dense::scan`] does.
-    pub fn scan(
-        &self,
+    pub fn scan<'s>(
+        &'s self,
         cursor: u64,
         count: usize,
         now_ms: i64,
-        mut visit: impl FnMut(&[u8], &[u8]),
+        mut visit: impl FnMut(&'s [u8], &'s [u8]),
     ) -> u64 {
         self.fields.scan(cursor, count, |pair| {
             if !self.is_expired(pair.field(), now_ms) {
@@ -239,6 +242,12 @@ impl Hash {
         }
         let has_deadlines = hash.deadlines.is_some() == (flags & FLAG_DEADLINES != 0);
         (at == bytes.len() && count > 0 && has_deadlines).then_some(hash)
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hash").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

@@ -60,18 +60,18 @@ pub fn len(bytes: &[u8]) -> usize {
 }
 
 /// Puts `value` in place of the one at offsets `value_at..end`.
-pub fn replace(blob: &mut impl Blob, value_at: usize, end: usize, value: &Encoded<'_>) {
+pub fn replace(blob: &mut (impl Blob + ?Sized), value_at: usize, end: usize, value: &Encoded<'_>) {
     blob.splice(value_at, end - value_at, &[value.head(), value.body()]);
 }
 
 /// Adds a field that is not there yet.
-pub fn push(blob: &mut impl Blob, field: &Encoded<'_>, value: &Encoded<'_>) {
+pub fn push(blob: &mut (impl Blob + ?Sized), field: &Encoded<'_>, value: &Encoded<'_>) {
     let end = blob.bytes().len();
     blob.splice(end, 0, &[field.head(), field.body(), value.head(), value.body()]);
 }
 
 /// Removes a field. Returns whether it was there.
-pub fn remove(blob: &mut impl Blob, field: &[u8]) -> bool {
+pub fn remove(blob: &mut (impl Blob + ?Sized), field: &[u8]) -> bool {
     match find(blob.bytes(), &Encoded::new(field)) {
         Found::At { field, end, .. } => {
             blob.splice(field, end - field, &[]);

@@ -104,7 +104,7 @@ impl Deadlines {
     }
 }
 
-/// Whether a time has passed: like a key, a field lives through its last millisecond.
+/// Whether a time has come, as for keys.
 pub fn is_past(at_ms: i64, now_ms: i64) -> bool {
-    at_ms < now_ms
+    at_ms <= now_ms
 }

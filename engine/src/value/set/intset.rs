@@ -75,7 +75,7 @@ pub fn contains(bytes: &[u8], member: i64) -> bool {
 }
 
 /// Adds a member at the position that [`find`] gave.
-pub fn insert_at(blob: &mut impl Blob, position: usize, member: i64) {
+pub fn insert_at(blob: &mut (impl Blob + ?Sized), position: usize, member: i64) {
     let old_width = width(blob.bytes());
     let new_width = width_of(member);
     if new_width <= old_width {
@@ -99,7 +99,7 @@ pub fn insert_at(blob: &mut impl Blob, position: usize, member: i64) {
 }
 
 /// Adds a member. Returns whether it is new.
-pub fn insert(blob: &mut impl Blob, member: i64) -> bool {
+pub fn insert(blob: &mut (impl Blob + ?Sized), member: i64) -> bool {
     let position = find(blob.bytes(), member);
     if let Err(position) = position {
         insert_at(blob, position, member);
@@ -108,13 +108,13 @@ pub fn insert(blob: &mut impl Blob, member: i64) -> bool {
 }
 
 /// Removes the member at a position.
-pub fn remove_at(blob: &mut impl Blob, position: usize) {
+pub fn remove_at(blob: &mut (impl Blob + ?Sized), position: usize) {
     let width = width(blob.bytes());
     blob.splice(1 + position * width, width, &[]);
 }
 
 /// Removes a member. Returns whether it was there.
-pub fn remove(blob: &mut impl Blob, member: i64) -> bool {
+pub fn remove(blob: &mut (impl Blob + ?Sized), member: i64) -> bool {
     let position = find(blob.bytes(), member);
     if let Ok(position) = position {
         remove_at(blob, position);

@@ -1,6 +1,7 @@
 //! Sets: sorted integers ([`intset`]) or one run of bytes ([`packed`]) while they are small, a hash
 //! table that keeps the order of insertion when large ([`Set`]).
 
+mod edit;
 pub mod intset;
 pub mod packed;
 
@@ -8,6 +9,9 @@ use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, canonical_int, read_canonical};
 use super::small::SmallBytes;
 use super::varint;
+use std::fmt;
+
+pub use self::edit::{Builder, Limits, SetMut, draft};
 
 /// A large set.
 #[derive(Clone, Default)]
@@ -81,7 +85,7 @@ impl Set {
     }
 
     /// Visits up to `count` members and returns the next cursor, as [`Dense::scan`] does.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8])) -> u64 {
+    pub fn scan<'s>(&'s self, cursor: u64, count: usize, mut visit: impl FnMut(&'s [u8])) -> u64 {
         self.members.scan(cursor, count, |member| visit(member.as_bytes()))
     }
 
@@ -104,6 +108,12 @@ impl Set {
             at = end;
         }
         (at == bytes.len() && count > 0).then_some(set)
+    }
+}
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Set").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -147,7 +157,10 @@ impl<'a> SetRef<'a> {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            SetRef::Packed(bytes) => bytes.is_empty(),
+            _ => self.len() == 0,
+        }
     }
 
     /// Whether it is a member.
@@ -159,6 +172,15 @@ impl<'a> SetRef<'a> {
             }
             SetRef::Packed(bytes) => packed::contains(bytes, member),
             SetRef::Big(set) => set.contains(member),
+        }
+    }
+
+    /// Whether an element of another collection is a member.
+    #[inline]
+    pub fn contains_elem(&self, member: Elem<'_>) -> bool {
+        match (self, member) {
+            (SetRef::Ints(bytes), Elem::Int(int)) => intset::contains(bytes, int),
+            _ => self.contains(member.as_bytes(&mut IntBuf::new())),
         }
     }
 

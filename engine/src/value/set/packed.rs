@@ -43,13 +43,13 @@ pub fn at(bytes: &[u8], position: usize) -> Option<(Elem<'_>, usize, usize)> {
 }
 
 /// Adds a member that is not there yet.
-pub fn push(blob: &mut impl Blob, member: &Encoded<'_>) {
+pub fn push(blob: &mut (impl Blob + ?Sized), member: &Encoded<'_>) {
     let end = blob.bytes().len();
     blob.splice(end, 0, &[member.head(), member.body()]);
 }
 
 /// Removes a member. Returns whether it was there.
-pub fn remove(blob: &mut impl Blob, member: &[u8]) -> bool {
+pub fn remove(blob: &mut (impl Blob + ?Sized), member: &[u8]) -> bool {
     let found = find(blob.bytes(), &Encoded::new(member));
     if let Ok((at, end)) = found {
         blob.splice(at, end - at, &[]);

@@ -1,0 +1,104 @@
+//! What holds a value that may change its form: an entry of the keyspace, or a draft of one.
+//!
+//! Code that edits a collection works on a [`Holder`], so that the same lines fill a new value
+//! before it enters the keyspace and change one that is there.
+
+use super::blob::Blob;
+use super::{NewValue, Value};
+use crate::keyspace::{EntryMut, Kind};
+
+/// Holds a value, packed in bytes or as a structure of its own.
+pub trait Holder: Blob {
+    /// The representation.
+    fn kind(&self) -> Kind;
+    /// The structure of kind `Big`.
+    fn big(&self) -> Option<&Value>;
+    /// The structure of kind `Big`, to be edited.
+    fn big_mut(&mut self) -> Option<&mut Value>;
+    /// Changes the representation.
+    fn replace(&mut self, value: NewValue<'_>);
+}
+
+impl Holder for EntryMut<'_> {
+    #[inline]
+    fn kind(&self) -> Kind {
+        self.kind()
+    }
+
+    #[inline]
+    fn big(&self) -> Option<&Value> {
+        self.big()
+    }
+
+    #[inline]
+    fn big_mut(&mut self) -> Option<&mut Value> {
+        self.big_mut()
+    }
+
+    fn replace(&mut self, value: NewValue<'_>) {
+        self.replace(value);
+    }
+}
+
+/// A collection that is not in the keyspace yet.
+pub struct Draft {
+    kind: Kind,
+    bytes: Vec<u8>,
+    big: Option<Box<Value>>,
+}
+
+impl Draft {
+    /// An empty collection of a packed kind.
+    pub fn packed(kind: Kind) -> Self {
+        Draft { kind, bytes: Vec::new(), big: None }
+    }
+
+    /// A collection with a structure of its own.
+    pub fn big(value: Value) -> Self {
+        Draft { kind: Kind::Big, bytes: Vec::new(), big: Some(Box::new(value)) }
+    }
+
+    /// The value, to be inserted; the draft is spent then.
+    pub fn value(&mut self) -> NewValue<'_> {
+        match self.big.take() {
+            Some(value) => NewValue::Big(value),
+            None => NewValue::Packed(self.kind, &self.bytes),
+        }
+    }
+}
+
+impl Blob for Draft {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn splice(&mut self, at: usize, remove: usize, insert: &[&[u8]]) {
+        Blob::splice(&mut self.bytes, at, remove, insert);
+    }
+}
+
+impl Holder for Draft {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn big(&self) -> Option<&Value> {
+        self.big.as_deref()
+    }
+
+    fn big_mut(&mut self) -> Option<&mut Value> {
+        self.big.as_deref_mut()
+    }
+
+    fn replace(&mut self, value: NewValue<'_>) {
+        match value {
+            NewValue::Big(value) => *self = Draft { big: Some(value), ..Draft::packed(Kind::Big) },
+            NewValue::Packed(kind, bytes) => {
+                *self = Draft { bytes: bytes.to_vec(), ..Draft::packed(kind) };
+            }
+            NewValue::Str(_) | NewValue::StrRaw(_) | NewValue::Int(_) => {
+                debug_assert!(false, "a draft is of a collection");
+            }
+        }
+    }
+}
