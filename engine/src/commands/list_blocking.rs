@@ -117,3 +117,16 @@ fn blmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     }
     wait(cx, || reply.null_array())
 }
+
+/// Reads a timeout in milliseconds; 0 is for no end.
+///
+/// # Errors
+/// Where it is not a number of milliseconds that can be waited for, with Redis's texts.
+pub fn parse_timeout_ms(arg: &[u8], now_ms: i64) -> Result<i64, Error> {
+    let ms = number::parse_i64(arg)
+        .ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
+    if ms < 0 {
+        return Err(Error::text("ERR timeout is negative"));
+    }
+    now_ms.checked_add(ms).map(|_| ms).ok_or(Error::text("ERR timeout is out of range"))
+}

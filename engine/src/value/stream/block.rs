@@ -245,6 +245,20 @@ impl Block {
         }
     }
 
+    /// Drops deleted entries from the end, so that ids below theirs can follow.
+    pub fn drop_deleted_end(&mut self) {
+        let mut end = self.bytes.len();
+        while let Some(raw) = self.read_before(end) {
+            if !raw.is_deleted() {
+                self.last = raw.id;
+                break;
+            }
+            end = raw.start;
+            self.deleted -= 1;
+        }
+        self.bytes.truncate(end);
+    }
+
     /// Marks entries from the first on as deleted while `wanted(id)`; says how many.
     pub fn delete_while(&mut self, mut wanted: impl FnMut(Id) -> bool) -> u64 {
         let mut at = self.entries_at;

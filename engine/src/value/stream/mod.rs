@@ -12,12 +12,14 @@
 mod block;
 mod group;
 mod id;
+mod progress;
 #[cfg(test)]
 mod tests;
 
 pub use self::block::{Fields, NodeLimit};
 pub use self::group::{Consumer, ConsumerId, Group, Pending};
 pub use self::id::{Id, IdBuf};
+pub use self::progress::Progress;
 
 use self::block::Block;
 use super::varint;
@@ -88,9 +90,31 @@ impl Stream {
         self.entries_added
     }
 
-    /// Sets the last id. The caller has checked that no entry is above it.
+    /// Sets the last id. The caller has checked that no entry is above it; deleted ones may be, and
+    /// give way.
     pub fn set_last_id(&mut self, id: Id) {
+        if let Some(block) = self.blocks.back_mut()
+            && block.last > id
+        {
+            block.drop_deleted_end();
+        }
         self.last_id = id;
+    }
+
+    /// What the counters of groups are reckoned from.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            len: self.len,
+            first_id: self.first_id(),
+            last_id: self.last_id,
+            max_deleted_id: self.max_deleted_id,
+            entries_added: self.entries_added,
+        }
+    }
+
+    /// First ids of the blocks.
+    pub fn block_ids(&self) -> impl ExactSizeIterator<Item = Id> {
+        self.blocks.iter().map(|block| block.first)
     }
 
     /// Sets the count of entries ever added.
