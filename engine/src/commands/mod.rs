@@ -17,6 +17,11 @@ mod scan_args;
 pub mod set;
 pub mod set_algebra;
 pub mod sort;
+pub mod stream;
+pub mod stream_claim;
+pub mod stream_group;
+pub mod stream_info;
+pub mod stream_read;
 pub mod string;
 pub mod syntax;
 
@@ -35,5 +40,10 @@ pub const FAMILIES: &[&[Command]] = &[
     set::COMMANDS,
     set_algebra::COMMANDS,
     sort::COMMANDS,
+    stream::COMMANDS,
+    stream_claim::COMMANDS,
+    stream_group::COMMANDS,
+    stream_info::COMMANDS,
+    stream_read::COMMANDS,
     string::COMMANDS,
 ];

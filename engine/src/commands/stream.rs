@@ -46,8 +46,7 @@ pub const COMMANDS: &[Command] = &[
         .docs("5.0.0", "O(1)", "Sets the last id of a stream, for replication."),
 ];
 
-const INVALID_ID: Error =
-    Error::text("ERR Invalid stream ID specified as stream command argument");
+const INVALID_ID: Error = Error::text("ERR Invalid stream ID specified as stream command argument");
 /// Longest text that is looked at as an id.
 const ID_TEXT_MAX: usize = 127;
 /// Longest entry, in bytes of fields and values.
@@ -142,9 +141,9 @@ pub(super) fn parse_id_or_end(text: &[u8], seq: u64) -> Result<Id, Error> {
 /// Reads the start of a range; `(` leaves the id itself out.
 pub(super) fn parse_start(text: &[u8]) -> Result<Id, Error> {
     match text {
-        [b'(', id @ ..] if !id.is_empty() => parse_id(id, 0)?
-            .next()
-            .ok_or(Error::text("ERR invalid start ID for the interval")),
+        [b'(', id @ ..] if !id.is_empty() => {
+            parse_id(id, 0)?.next().ok_or(Error::text("ERR invalid start ID for the interval"))
+        }
         text => parse_id_or_end(text, 0),
     }
 }
@@ -152,9 +151,9 @@ pub(super) fn parse_start(text: &[u8]) -> Result<Id, Error> {
 /// Reads the end of a range; `(` leaves the id itself out.
 pub(super) fn parse_end(text: &[u8]) -> Result<Id, Error> {
     match text {
-        [b'(', id @ ..] if !id.is_empty() => parse_id(id, u64::MAX)?
-            .prev()
-            .ok_or(Error::text("ERR invalid end ID for the interval")),
+        [b'(', id @ ..] if !id.is_empty() => {
+            parse_id(id, u64::MAX)?.prev().ok_or(Error::text("ERR invalid end ID for the interval"))
+        }
         text => parse_id_or_end(text, u64::MAX),
     }
 }
@@ -314,8 +313,8 @@ const LIMIT_WITHOUT_APPROX: Error =
 
 fn parse_max_len(text: &[u8]) -> Result<Keep, Error> {
     let len = number::parse_i64(text).ok_or(Error::NotInteger)?;
-    let len = u64::try_from(len)
-        .map_err(|_| Error::text("ERR The MAXLEN argument must be >= 0."))?;
+    let len =
+        u64::try_from(len).map_err(|_| Error::text("ERR The MAXLEN argument must be >= 0."))?;
     Ok(Keep::Last(len))
 }
 
@@ -383,10 +382,9 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 fn xtrim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let options = Options::parse(args, false)?;
     if options.trim.is_none() && options.limit.unwrap_or(0) == 0 {
-        return Err(Error::text(
-            "ERR syntax error, XTRIM must be called with a trimming strategy",
-        )
-        .into());
+        return Err(
+            Error::text("ERR syntax error, XTRIM must be called with a trimming strategy").into()
+        );
     }
     let trim = options.trim(cx.config().stream_node_max_entries)?.ok_or(Error::Syntax)?;
     let trimmed = match cx.get_mut(args[1]) {

@@ -30,9 +30,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("XAUTOCLAIM", -6, Group::Stream, xautoclaim)
         .flags(Flags::WRITE.union(Flags::FAST))
         .keys(Keys::FIRST)
-        .syntax(
-            "key group consumer min-idle-time:integer start [COUNT count:integer] [JUSTID]",
-        )
+        .syntax("key group consumer min-idle-time:integer start [COUNT count:integer] [JUSTID]")
         .docs("6.2.0", "O(1) if COUNT is small", "Gives entries that pend long to a consumer."),
 ];
 

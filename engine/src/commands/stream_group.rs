@@ -26,36 +26,37 @@ pub const COMMANDS: &[Command] = &[
         .docs("5.0.0", "O(log N) for each entry", "Acknowledges entries that a group was given."),
 ];
 
-const XGROUP: &[Command] = &[
-    Command::new("CREATE", -5, Group::Stream, create)
-        .flags(GROW)
-        .keys(Keys::SECOND)
-        .syntax("key group (id|$) [MKSTREAM] [ENTRIESREAD entries-read:integer]")
-        .docs("5.0.0", "O(1)", "Creates a consumer group."),
-    Command::new("SETID", -5, Group::Stream, set_id)
-        .flags(WRITE)
-        .keys(Keys::SECOND)
-        .syntax("key group (id|$) [ENTRIESREAD entries-read:integer]")
-        .docs("5.0.0", "O(1)", "Sets the last id that a group was given."),
-    Command::new("DESTROY", 4, Group::Stream, destroy)
-        .flags(WRITE)
-        .keys(Keys::SECOND)
-        .syntax("key group")
-        .docs("5.0.0", "O(N) for N pending entries", "Removes a consumer group."),
-    Command::new("CREATECONSUMER", 5, Group::Stream, create_consumer)
-        .flags(GROW)
-        .keys(Keys::SECOND)
-        .syntax("key group consumer")
-        .docs("6.2.0", "O(1)", "Creates a consumer in a group."),
-    Command::new("DELCONSUMER", 5, Group::Stream, delete_consumer)
-        .flags(WRITE)
-        .keys(Keys::SECOND)
-        .syntax("key group consumer")
-        .docs("5.0.0", "O(N) for N pending entries", "Removes a consumer from a group."),
-    Command::new("HELP", 2, Group::Stream, help)
-        .flags(Flags::LOADING.union(Flags::STALE))
-        .docs("5.0.0", "O(1)", "Lists the subcommands."),
-];
+const XGROUP: &[Command] =
+    &[
+        Command::new("CREATE", -5, Group::Stream, create)
+            .flags(GROW)
+            .keys(Keys::SECOND)
+            .syntax("key group (id|$) [MKSTREAM] [ENTRIESREAD entries-read:integer]")
+            .docs("5.0.0", "O(1)", "Creates a consumer group."),
+        Command::new("SETID", -5, Group::Stream, set_id)
+            .flags(WRITE)
+            .keys(Keys::SECOND)
+            .syntax("key group (id|$) [ENTRIESREAD entries-read:integer]")
+            .docs("5.0.0", "O(1)", "Sets the last id that a group was given."),
+        Command::new("DESTROY", 4, Group::Stream, destroy)
+            .flags(WRITE)
+            .keys(Keys::SECOND)
+            .syntax("key group")
+            .docs("5.0.0", "O(N) for N pending entries", "Removes a consumer group."),
+        Command::new("CREATECONSUMER", 5, Group::Stream, create_consumer)
+            .flags(GROW)
+            .keys(Keys::SECOND)
+            .syntax("key group consumer")
+            .docs("6.2.0", "O(1)", "Creates a consumer in a group."),
+        Command::new("DELCONSUMER", 5, Group::Stream, delete_consumer)
+            .flags(WRITE)
+            .keys(Keys::SECOND)
+            .syntax("key group consumer")
+            .docs("5.0.0", "O(N) for N pending entries", "Removes a consumer from a group."),
+        Command::new("HELP", 2, Group::Stream, help)
+            .flags(Flags::LOADING.union(Flags::STALE))
+            .docs("5.0.0", "O(1)", "Lists the subcommands."),
+    ];
 
 /// What SETID and CREATE take besides the id.
 #[derive(Default)]
@@ -225,9 +226,7 @@ fn help(_: &mut Cx<'_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 /// The reply of a HELP subcommand.
 pub(super) fn reply_help(reply: &mut Reply<'_>, container: &str, lines: &[&str]) {
     reply.array(lines.len() + 3);
-    reply.simple(&format!(
-        "{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
-    ));
+    reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     for line in lines {
         reply.simple(line);
     }

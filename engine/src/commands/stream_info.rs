@@ -16,26 +16,27 @@ pub const COMMANDS: &[Command] = &[Command::container("XINFO", Group::Stream, XI
     "Commands that describe streams.",
 )];
 
-const XINFO: &[Command] = &[
-    Command::new("STREAM", -3, Group::Stream, info_stream)
-        .flags(Flags::READONLY)
-        .keys(Keys::SECOND)
-        .syntax("key [FULL [COUNT count:integer]]")
-        .docs("5.0.0", "O(N) for N blocks of entries", "Describes a stream."),
-    Command::new("GROUPS", 3, Group::Stream, info_groups)
-        .flags(Flags::READONLY)
-        .keys(Keys::SECOND)
-        .syntax("key")
-        .docs("5.0.0", "O(N) for N groups", "Lists the groups of a stream."),
-    Command::new("CONSUMERS", 4, Group::Stream, info_consumers)
-        .flags(Flags::READONLY)
-        .keys(Keys::SECOND)
-        .syntax("key group")
-        .docs("5.0.0", "O(N) for N consumers", "Lists the consumers of a group."),
-    Command::new("HELP", 2, Group::Stream, help)
-        .flags(Flags::LOADING.union(Flags::STALE))
-        .docs("5.0.0", "O(1)", "Lists the subcommands."),
-];
+const XINFO: &[Command] =
+    &[
+        Command::new("STREAM", -3, Group::Stream, info_stream)
+            .flags(Flags::READONLY)
+            .keys(Keys::SECOND)
+            .syntax("key [FULL [COUNT count:integer]]")
+            .docs("5.0.0", "O(N) for N blocks of entries", "Describes a stream."),
+        Command::new("GROUPS", 3, Group::Stream, info_groups)
+            .flags(Flags::READONLY)
+            .keys(Keys::SECOND)
+            .syntax("key")
+            .docs("5.0.0", "O(N) for N groups", "Lists the groups of a stream."),
+        Command::new("CONSUMERS", 4, Group::Stream, info_consumers)
+            .flags(Flags::READONLY)
+            .keys(Keys::SECOND)
+            .syntax("key group")
+            .docs("5.0.0", "O(N) for N consumers", "Lists the consumers of a group."),
+        Command::new("HELP", 2, Group::Stream, help)
+            .flags(Flags::LOADING.union(Flags::STALE))
+            .docs("5.0.0", "O(1)", "Lists the subcommands."),
+    ];
 
 /// Entries that XINFO STREAM FULL shows of each list, where it is not told how many.
 const FULL_COUNT_DEFAULT: usize = 10;

@@ -1,7 +1,9 @@
 //! Streams: reading, alone and as a member of a group.
 
 use super::list_blocking::parse_timeout_ms;
-use super::stream::{parse_end, parse_id, parse_start, reply_entry, reply_id, stream_mut, stream_of};
+use super::stream::{
+    parse_end, parse_id, parse_start, reply_entry, reply_id, stream_mut, stream_of,
+};
 use crate::command::{Command, Flags, Group, KeyList, Keys};
 use crate::config::Event;
 use crate::context::Cx;
@@ -143,7 +145,8 @@ impl<'a> ReadArgs<'a> {
         let mut at = 1;
         while let Some(&option) = args.get(at) {
             let rest = &args[at + 1..];
-            let is = |name: &[u8], values| rest.len() >= values && option.eq_ignore_ascii_case(name);
+            let is =
+                |name: &[u8], values| rest.len() >= values && option.eq_ignore_ascii_case(name);
             if is(b"block", 1) {
                 parse_timeout_ms(rest[0], now_ms)?;
                 read.blocks = true;
