@@ -39,6 +39,15 @@ impl Server {
         Server::start(&ashlar_binary().into(), &[&["server"], settings].concat())
     }
 
+    /// The server under test: ashlar, or with `ASHLAR_SUBJECT=redis` a redis-server, which tells
+    /// whether a failing test is wrong or ashlar is.
+    pub fn subject(settings: &[&str]) -> Server {
+        match std::env::var("ASHLAR_SUBJECT").as_deref() {
+            Ok("redis") => Server::redis(settings),
+            _ => Server::ashlar(settings),
+        }
+    }
+
     fn start(program: &OsString, args: &[&str]) -> Server {
         let mut failures = String::new();
         for _ in 0..START_ATTEMPTS {
