@@ -91,7 +91,7 @@ impl LatencyMonitor {
         let mut events = self.events.lock();
         let before = events.len();
         events.retain(|event, _| {
-            !names.is_empty() && !names.iter().any(|name| *name == event.as_bytes())
+            !names.is_empty() && !names.contains(&event.as_bytes())
         });
         before - events.len()
     }
