@@ -90,9 +90,7 @@ impl LatencyMonitor {
     pub fn reset(&self, names: &[&[u8]]) -> usize {
         let mut events = self.events.lock();
         let before = events.len();
-        events.retain(|event, _| {
-            !names.is_empty() && !names.contains(&event.as_bytes())
-        });
+        events.retain(|event, _| !names.is_empty() && !names.contains(&event.as_bytes()));
         before - events.len()
     }
 

@@ -328,8 +328,7 @@ impl Stats {
         }
         let ids = 0..self.names.len();
         baseline.commands = ids.clone().map(|id| self.raw_command(id)).collect();
-        baseline.histograms =
-            ids.filter_map(|id| Some((id, self.raw_histogram(id)?))).collect();
+        baseline.histograms = ids.filter_map(|id| Some((id, self.raw_histogram(id)?))).collect();
     }
 
     /// Takes a sample for the rates; to be called about ten times a second.
