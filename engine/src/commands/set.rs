@@ -288,10 +288,10 @@ fn srandmember(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
         reply.array(wanted as usize);
         sample::repeated(&mut rng, len, wanted, reply, write)?;
     } else if wanted >= len as u64 {
-        reply.set(len);
+        reply.array(len);
         (0..len).for_each(|position| write(position, reply));
     } else {
-        reply.set(wanted as usize);
+        reply.array(wanted as usize);
         let chosen = sample::distinct(&mut rng, len, wanted as usize);
         chosen.into_iter().for_each(|position| write(position, reply));
     }
