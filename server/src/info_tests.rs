@@ -1,3 +1,5 @@
+use ashlar_engine::engine::command_table;
+
 use super::*;
 use crate::config::Caller;
 use crate::stats::Outcome;
@@ -13,7 +15,7 @@ impl Source {
         Self {
             identity: Identity::new([7; 40]),
             settings: Settings::default(),
-            stats: Stats::new(1, vec!["set".into(), "get".into()]),
+            stats: Stats::new(1, command_table()),
         }
     }
 }
@@ -73,6 +75,7 @@ fn the_fields_that_clients_read_are_there() {
     let source = Source::new();
     let text = text(&source, &[]);
     for line in [
+        "redis_version:7.4.2",
         "redis_mode:standalone",
         "tcp_port:6379",
         "connected_clients:3",
@@ -102,9 +105,10 @@ fn the_fields_that_clients_read_are_there() {
 #[test]
 fn commands_and_errors_are_listed() {
     let source = Source::new();
+    let (id, _) = command_table().find(b"get").unwrap();
     let worker = source.stats.worker(0);
-    worker.command(1, 3_000, Outcome::Done, true);
-    worker.command(1, 2_500, Outcome::Failed, true);
+    worker.command(source.stats.slot(id), 3_000, Outcome::Done, true);
+    worker.command(source.stats.slot(id), 2_500, Outcome::Failed, true);
     worker.error("WRONGTYPE x");
     let pairs: [(&[u8], &[u8]); 1] = [(b"latency-tracking-info-percentiles", b"50 99.9")];
     source.settings.set(&pairs, Caller::Local).unwrap();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ashlar_engine::command::{Command, CommandTable};
 use parking_lot::Mutex;
 
 use crate::histogram::{Histogram, HistogramTotals};
@@ -78,6 +79,18 @@ pub enum Outcome {
     Failed,
 }
 
+/// The place of a command or subcommand in the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// The slot of the command with this number in the registry.
+    #[inline]
+    pub fn of(id: usize) -> Slot {
+        Slot(id as u32)
+    }
+}
+
 #[derive(Default)]
 struct CommandCell {
     calls: AtomicU64,
@@ -103,10 +116,10 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
 }
 
 impl WorkerStats {
-    fn new(ids: usize) -> Self {
+    fn new(slots: usize) -> Self {
         Self {
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
-            commands: (0..ids).map(|_| CommandCell::default()).collect(),
+            commands: (0..slots).map(|_| CommandCell::default()).collect(),
             errors: Mutex::new(BTreeMap::new()),
         }
     }
@@ -119,10 +132,10 @@ impl WorkerStats {
 
     /// Counts a command that was run, with its time and, if `track`, in its histogram.
     #[inline]
-    pub fn command(&self, id: usize, nanos: u64, outcome: Outcome, track: bool) {
-        self.commands(id, 1, nanos, track);
+    pub fn command(&self, slot: Slot, nanos: u64, outcome: Outcome, track: bool) {
+        self.commands(slot, 1, nanos, track);
         if outcome == Outcome::Failed
-            && let Some(cell) = self.commands.get(id)
+            && let Some(cell) = self.commands.get(slot.0 as usize)
         {
             bump(&cell.failed, 1);
         }
@@ -130,9 +143,9 @@ impl WorkerStats {
 
     /// Counts several runs of a command that were timed together: `nanos` is their sum.
     #[inline]
-    pub fn commands(&self, id: usize, calls: u64, nanos: u64, track: bool) {
+    pub fn commands(&self, slot: Slot, calls: u64, nanos: u64, track: bool) {
         self.add(Counter::Commands, calls);
-        let Some(cell) = self.commands.get(id) else { return };
+        let Some(cell) = self.commands.get(slot.0 as usize) else { return };
         bump(&cell.calls, calls);
         bump(&cell.nanos, nanos);
         if track {
@@ -142,15 +155,15 @@ impl WorkerStats {
     }
 
     /// Counts a command that failed, where the run itself was counted with others.
-    pub fn failed(&self, id: usize) {
-        if let Some(cell) = self.commands.get(id) {
+    pub fn failed(&self, slot: Slot) {
+        if let Some(cell) = self.commands.get(slot.0 as usize) {
             bump(&cell.failed, 1);
         }
     }
 
     /// Counts a command that was refused before it ran (arity, authentication, memory).
-    pub fn rejected(&self, id: usize) {
-        if let Some(cell) = self.commands.get(id) {
+    pub fn rejected(&self, slot: Slot) {
+        if let Some(cell) = self.commands.get(slot.0 as usize) {
             bump(&cell.rejected, 1);
         }
     }
@@ -215,19 +228,32 @@ struct Baseline {
 /// The statistics of the whole server.
 pub struct Stats {
     workers: Box<[WorkerStats]>,
-    /// Full names of the commands by number: `get`, `config|set`.
+    /// Full names of the slots: `get`, `config|set`.
     names: Vec<String>,
+    /// The slot of each command of the table; its subcommands follow it.
+    first: Vec<u32>,
     baseline: Mutex<Baseline>,
     sampler: Mutex<Sampler>,
 }
 
 impl Stats {
-    /// Statistics of so many workers for commands and subcommands, by their full names in the
-    /// order of their numbers.
-    pub fn new(workers: usize, names: Vec<String>) -> Self {
+    /// Statistics of so many workers for the commands of a table.
+    pub fn new(workers: usize, table: &CommandTable) -> Self {
+        let mut names = Vec::new();
+        let mut first = Vec::new();
+        for command in table.all() {
+            first.push(names.len() as u32);
+            let name = command.name.to_ascii_lowercase();
+            let subcommands = command.subcommands.iter();
+            let full = subcommands.map(|sub| format!("{name}|{}", sub.name.to_ascii_lowercase()));
+            let full: Vec<String> = full.collect();
+            names.push(name);
+            names.extend(full);
+        }
         Self {
-            workers: (0..workers.max(1)).map(|_| WorkerStats::new(names.len())).collect(),
+            workers: (0..workers).map(|_| WorkerStats::new(names.len())).collect(),
             names,
+            first,
             baseline: Mutex::new(Baseline::default()),
             sampler: Mutex::new(Sampler::default()),
         }
@@ -236,6 +262,18 @@ impl Stats {
     /// The counters of worker `number`; a number beyond the last gives the last.
     pub fn worker(&self, number: usize) -> &WorkerStats {
         &self.workers[number.min(self.workers.len() - 1)]
+    }
+
+    /// The slot of the command with number `id` in the table.
+    pub fn slot(&self, id: usize) -> Slot {
+        Slot(self.first.get(id).copied().unwrap_or(u32::MAX))
+    }
+
+    /// The slot of a subcommand of the command with number `id`.
+    pub fn subcommand_slot(&self, id: usize, command: &Command, subcommand: &Command) -> Slot {
+        let at = command.subcommands.iter().position(|sub| std::ptr::eq(sub, subcommand));
+        let Slot(first) = self.slot(id);
+        Slot(at.map_or(first, |at| first.saturating_add(1 + at as u32)))
     }
 
     /// The sum of a counter since the last reset.
@@ -253,9 +291,9 @@ impl Stats {
     /// The commands that were called or refused since the last reset, by full name.
     pub fn command_totals(&self) -> Vec<(&str, CommandTotals)> {
         let baseline = self.baseline.lock();
-        let totals = self.names.iter().enumerate().map(|(id, name)| {
-            let raw = self.raw_command(id);
-            let base = baseline.commands.get(id).copied().unwrap_or_default();
+        let totals = self.names.iter().enumerate().map(|(slot, name)| {
+            let raw = self.raw_command(slot);
+            let base = baseline.commands.get(slot).copied().unwrap_or_default();
             let since = CommandTotals {
                 calls: raw.calls.saturating_sub(base.calls),
                 nanos: raw.nanos.saturating_sub(base.nanos),
@@ -267,9 +305,9 @@ impl Stats {
         totals.filter(|(_, totals)| totals.calls + totals.failed + totals.rejected > 0).collect()
     }
 
-    fn raw_command(&self, id: usize) -> CommandTotals {
+    fn raw_command(&self, slot: usize) -> CommandTotals {
         let mut sum = CommandTotals::default();
-        for cell in self.workers.iter().filter_map(|worker| worker.commands.get(id)) {
+        for cell in self.workers.iter().filter_map(|worker| worker.commands.get(slot)) {
             sum.calls += cell.calls.load(Ordering::Relaxed);
             sum.nanos += cell.nanos.load(Ordering::Relaxed);
             sum.failed += cell.failed.load(Ordering::Relaxed);
@@ -282,9 +320,9 @@ impl Stats {
     pub fn histograms(&self) -> Vec<(&str, HistogramTotals)> {
         let baseline = self.baseline.lock();
         let mut found = Vec::new();
-        for (id, name) in self.names.iter().enumerate() {
-            let Some(mut totals) = self.raw_histogram(id) else { continue };
-            if let Some(base) = baseline.histograms.get(&id) {
+        for (slot, name) in self.names.iter().enumerate() {
+            let Some(mut totals) = self.raw_histogram(slot) else { continue };
+            if let Some(base) = baseline.histograms.get(&slot) {
                 totals.subtract(base);
             }
             if totals.count() > 0 {
@@ -294,8 +332,8 @@ impl Stats {
         found
     }
 
-    fn raw_histogram(&self, id: usize) -> Option<HistogramTotals> {
-        let cells = self.workers.iter().filter_map(|worker| worker.commands.get(id));
+    fn raw_histogram(&self, slot: usize) -> Option<HistogramTotals> {
+        let cells = self.workers.iter().filter_map(|worker| worker.commands.get(slot));
         let mut sum: Option<HistogramTotals> = None;
         for histogram in cells.filter_map(|cell| cell.histogram.get()) {
             sum.get_or_insert_default().add(histogram);
@@ -326,9 +364,10 @@ impl Stats {
             let counts = self.workers.iter().map(|w| w.counters[at].load(Ordering::Relaxed));
             *base = counts.fold(0, u64::wrapping_add);
         }
-        let ids = 0..self.names.len();
-        baseline.commands = ids.clone().map(|id| self.raw_command(id)).collect();
-        baseline.histograms = ids.filter_map(|id| Some((id, self.raw_histogram(id)?))).collect();
+        let slots = 0..self.names.len();
+        baseline.commands = slots.clone().map(|slot| self.raw_command(slot)).collect();
+        baseline.histograms =
+            slots.filter_map(|slot| Some((slot, self.raw_histogram(slot)?))).collect();
     }
 
     /// Takes a sample for the rates; to be called about ten times a second.
@@ -359,20 +398,29 @@ impl Stats {
 
 #[cfg(test)]
 mod tests {
+    use ashlar_engine::command::{Command, Group};
+
     use super::*;
 
+    const SUBCOMMANDS: &[Command] = &[Command::hosted("GET", -2, Group::Server)];
+    const TABLE: &[Command] = &[
+        Command::hosted("PING", -1, Group::Connection),
+        Command::container("CONFIG", Group::Server, SUBCOMMANDS),
+        Command::hosted("GET", 2, Group::String),
+    ];
+
     fn stats() -> Stats {
-        Stats::new(2, ["ping", "config", "get", "config|get"].map(String::from).to_vec())
+        Stats::new(2, &CommandTable::new(&[TABLE]))
     }
 
     #[test]
     fn workers_are_added_up_and_reset_counts_from_zero() {
         let stats = stats();
-        let get = 2;
+        let get = stats.slot(2);
         stats.worker(0).command(get, 2_000, Outcome::Done, true);
         stats.worker(1).command(get, 4_000, Outcome::Failed, true);
         stats.worker(1).rejected(get);
-        stats.worker(1).commands(0, 10, 5_000, false);
+        stats.worker(1).commands(stats.slot(0), 10, 5_000, false);
         let totals = CommandTotals { calls: 2, nanos: 6_000, failed: 1, rejected: 1 };
         assert_eq!(stats.command_totals()[1], ("get", totals));
         assert_eq!(stats.total(Counter::Commands), 12);
@@ -386,13 +434,16 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_the_last_is_not_counted() {
+    fn subcommands_have_slots_of_their_own() {
         let stats = stats();
-        stats.worker(0).command(3, 1, Outcome::Done, false);
-        stats.worker(9).command(2, 1, Outcome::Done, false);
-        stats.worker(0).command(99, 1, Outcome::Done, true);
+        let table = CommandTable::new(&[TABLE]);
+        let (id, config) = table.find(b"config").unwrap();
+        let slot = stats.subcommand_slot(id, config, config.subcommand(b"get").unwrap());
+        stats.worker(0).command(slot, 1, Outcome::Done, false);
+        stats.worker(9).command(stats.slot(2), 1, Outcome::Done, false);
+        stats.worker(0).command(stats.slot(99), 1, Outcome::Done, false);
         let names: Vec<_> = stats.command_totals().iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["get", "config|get"]);
+        assert_eq!(names, ["config|get", "get"]);
     }
 
     #[test]

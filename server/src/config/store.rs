@@ -148,9 +148,9 @@ impl Settings {
         self.texts.read()[id.index()].clone()
     }
 
-    /// The value of a setting that is not numeric, as text.
+    /// The value of any setting as CONFIG GET shows it, as text.
     pub fn string(&self, id: Id) -> String {
-        String::from_utf8_lossy(&self.text(id)).into_owned()
+        String::from_utf8_lossy(&self.show(id)).into_owned()
     }
 
     /// The limits of the client classes normal, replica and pubsub.
