@@ -1,0 +1,124 @@
+//! What ashlar means to reach against redis-server, and what was measured.
+
+use crate::results::{Goal, Results, Throughput};
+use crate::stats::geometric_mean;
+
+/// Least throughput, as the geometric mean of the twenty tests, at each pipeline.
+const THROUGHPUT: &[(usize, f64)] = &[(1, 1.0), (16, 1.5), (64, 3.0)];
+/// Most CPU time a command, likewise.
+const CPU: &[(usize, f64)] = &[(1, 0.8), (16, 0.45), (64, 0.25)];
+/// Least throughput of redis-server's weak spots, at the longer pipelines.
+const WEAK_SPOTS: &[&str] = &["ZADD", "MSET"];
+const WEAK_SPOT_PIPELINES: &[usize] = &[16, 64];
+const WEAK_SPOT_RATIO: f64 = 3.0;
+/// Most bytes a key.
+const MEMORY: f64 = 0.6;
+
+/// The goals that the measured figures say something about.
+pub fn goals(results: &Results) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for &(pipeline, goal) in THROUGHPUT {
+        let what = format!("throughput, geometric mean of the 20 tests, pipeline {pipeline}");
+        push(&mut goals, what, goal, true, mean(results, pipeline, throughput_ratio));
+    }
+    let slowest = results.throughput.iter().filter(|test| test.standard);
+    let slowest = slowest
+        .filter_map(|test| Some((test, throughput_ratio(test)?)))
+        .min_by(|(_, a), (_, b)| a.total_cmp(b));
+    if let Some((test, ratio)) = slowest {
+        let point = format!("P{} c{} d{}", test.pipeline, test.clients, test.size);
+        let what = format!("throughput of the slowest test ({} {point})", test.test);
+        push(&mut goals, what, 1.0, true, Some(ratio));
+    }
+    for &name in WEAK_SPOTS {
+        for &pipeline in WEAK_SPOT_PIPELINES {
+            let tests = at(results, pipeline).filter(|test| test.test == name);
+            let ratio = geometric_mean(tests.filter_map(throughput_ratio));
+            let what = format!("throughput of {name}, pipeline {pipeline}");
+            push(&mut goals, what, WEAK_SPOT_RATIO, true, ratio);
+        }
+    }
+    for &(pipeline, goal) in CPU {
+        let what = format!("CPU a command, geometric mean of the 20 tests, pipeline {pipeline}");
+        push(&mut goals, what, goal, false, mean(results, pipeline, cpu_ratio));
+    }
+    let mut pipelines: Vec<_> = results.latency.iter().map(|latency| latency.pipeline).collect();
+    pipelines.dedup();
+    for pipeline in pipelines {
+        let tests = results.latency.iter().filter(|latency| latency.pipeline == pipeline);
+        let ratio = geometric_mean(tests.filter_map(|latency| latency.ratio(|run| run.p99_ms)));
+        let what = format!("p99 latency at equal load, pipeline {pipeline}");
+        push(&mut goals, what, 1.0, false, ratio);
+    }
+    for memory in &results.memory {
+        let (rss, used) = memory.ratios();
+        let what = format!("resident bytes a key: {}", memory.shape);
+        push(&mut goals, what, MEMORY, false, Some(rss));
+        push(&mut goals, format!("used_memory a key: {}", memory.shape), MEMORY, false, Some(used));
+    }
+    goals
+}
+
+/// The geometric mean of the twenty tests at one pipeline, over every number of clients and size.
+pub fn mean(
+    results: &Results,
+    pipeline: usize,
+    ratio: impl Fn(&Throughput) -> Option<f64>,
+) -> Option<f64> {
+    geometric_mean(at(results, pipeline).filter(|test| test.standard).filter_map(ratio))
+}
+
+/// Requests a second, ashlar's to redis-server's.
+pub fn throughput_ratio(test: &Throughput) -> Option<f64> {
+    test.ratio(|run| run.rps)
+}
+
+/// 99th percentile at full load, ashlar's to redis-server's.
+pub fn p99_ratio(test: &Throughput) -> Option<f64> {
+    test.ratio(|run| run.p99_ms)
+}
+
+/// CPU time a command, ashlar's to redis-server's.
+pub fn cpu_ratio(test: &Throughput) -> Option<f64> {
+    test.ratio(|run| run.cpu_per_million)
+}
+
+fn at(results: &Results, pipeline: usize) -> impl Iterator<Item = &Throughput> {
+    results.throughput.iter().filter(move |test| test.pipeline == pipeline)
+}
+
+fn push(goals: &mut Vec<Goal>, what: String, goal: f64, at_least: bool, measured: Option<f64>) {
+    goals.extend(measured.map(|measured| Goal { what, goal, at_least, measured }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Run;
+
+    fn test(name: &str, ratio: f64) -> Throughput {
+        let run = |rps, cpu_per_million| Run { rps, cpu_per_million, ..Run::default() };
+        Throughput {
+            test: name.to_owned(),
+            standard: true,
+            pipeline: 16,
+            clients: 50,
+            size: 3,
+            requests: 1,
+            ashlar: vec![run(ratio, 1.0)],
+            redis: vec![run(1.0, 4.0)],
+        }
+    }
+
+    #[test]
+    fn goals_are_judged_by_what_was_measured() {
+        let throughput = vec![test("ZADD", 4.0), test("GET", 0.25)];
+        let goals = goals(&Results { throughput, ..Results::default() });
+        let find = |start: &str| goals.iter().find(|goal| goal.what.starts_with(start)).unwrap();
+        assert!(!find("throughput, geometric mean of the 20 tests, pipeline 16").met());
+        assert!(!find("throughput of the slowest test (GET P16 c50 d3)").met());
+        assert!(find("throughput of ZADD, pipeline 16").met());
+        assert!(find("CPU a command, geometric mean of the 20 tests, pipeline 16").met());
+        assert!(!goals.iter().any(|goal| goal.what.contains("pipeline 64")));
+    }
+}

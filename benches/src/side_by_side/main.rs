@@ -1,0 +1,115 @@
+//! `side-by-side`: ashlar next to redis-server and memcached, on one machine, in one run.
+//!
+//! Every figure is taken from ashlar and from the others in turn, round after round, so that what
+//! changes on the machine meanwhile meets all of them. See `docs/benchmarking.md`.
+
+mod caches;
+mod catalogue;
+mod client;
+mod goals;
+mod latency;
+mod load;
+mod memory;
+mod options;
+mod proc;
+mod protocol;
+mod redis_benchmark;
+mod report;
+mod results;
+mod server;
+mod stats;
+mod svg;
+mod table;
+mod throughput;
+mod work;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+
+use options::{Mode, Options, Settings};
+use results::{About, Results};
+use server::{Kind, Program};
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("side-by-side: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let mut results = match &options.from {
+        Some(file) => read(file)?,
+        None => measure(options)?,
+    };
+    results.goals = goals::goals(&results);
+    println!("{}", report::render(&results, false));
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
+        write(file, &(text + "\n"))?;
+    }
+    if let Some(file) = &options.markdown {
+        write(file, &report::render(&results, true))?;
+    }
+    options.svg.as_deref().map_or(Ok(()), |dir| svg::draw(&results, dir))
+}
+
+fn measure(options: &Options) -> Result<Results, String> {
+    let tests = catalogue::select(&options.tests)?;
+    let settings = options.settings()?;
+    let start = Instant::now();
+    let mut results = Results { about: about(&settings), ..Results::default() };
+    if options.wants(Mode::Memory) {
+        results.memory = memory::measure(&settings)?;
+    }
+    if options.wants(Mode::Latency) {
+        results.latency = latency::measure(&settings)?;
+    }
+    if options.wants(Mode::Caches) {
+        results.caches = caches::measure(&settings)?;
+    }
+    if options.wants(Mode::Throughput) {
+        results.throughput = throughput::measure(&settings, &tests)?;
+    }
+    results.about.seconds = start.elapsed().as_secs_f64();
+    Ok(results)
+}
+
+fn about(settings: &Settings) -> About {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let benchmark = Program {
+        name: "redis-benchmark".to_owned(),
+        file: settings.redis_benchmark.clone(),
+        kind: Kind::Redis,
+        args: Vec::new(),
+    };
+    let programs = [Some(&settings.ashlar), Some(&settings.redis), settings.memcached.as_ref()];
+    let programs = programs.into_iter().flatten().chain([&benchmark]);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    About {
+        command: format!("side-by-side {}", args.join(" ")).trim().to_owned(),
+        machine: format!("{}, {cores} cores, Linux {}", proc::cpu_model(), proc::kernel()),
+        cores,
+        programs: programs.map(|program| (program.name.clone(), program.version())).collect(),
+        unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        seconds: 0.0,
+    }
+}
+
+fn read(file: &Path) -> Result<Results, String> {
+    let text = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+    eprintln!("wrote {}", file.display());
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What Linux tells about a process and the machine, from /proc.
+
+use std::fs;
+
+/// Ticks a second in /proc: USER_HZ, 100 on every architecture that matters here.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU time that all threads of a process have taken so far, user and system, in seconds.
+pub fn cpu_seconds(pid: u32) -> Result<f64, String> {
+    let file = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    ticks(&text).map(|ticks| ticks as f64 / TICKS_PER_SECOND).ok_or(format!("{file}: odd content"))
+}
+
+/// utime + stime: fields 14 and 15, counted after the name, which may hold spaces and brackets.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// Resident memory of a process, in bytes.
+pub fn rss_bytes(pid: u32) -> Result<u64, String> {
+    let file = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(first_number);
+    kib.map(|kib| kib * 1024).ok_or(format!("{file}: no VmRSS"))
+}
+
+/// The processor's name, as the kernel knows it.
+pub fn cpu_model() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or("unknown processor".into(), |(_, name)| name.trim().to_owned())
+}
+
+/// The kernel's release.
+pub fn kernel() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_counted_after_the_name() {
+        let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 1 0";
+        assert_eq!(ticks(stat), Some(300));
+        assert_eq!(ticks("42 (short) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let pid = std::process::id();
+        assert!(cpu_seconds(pid).unwrap() >= 0.0);
+        assert!(rss_bytes(pid).unwrap() > 100_000);
+    }
+}
