@@ -194,7 +194,7 @@ impl Keys {
 }
 
 /// One command, or one subcommand.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Command {
     /// The name, in upper case.
     pub name: &'static str,

@@ -89,24 +89,8 @@ impl<'e> Executor<'e> {
             reply.error(&Error::text("ERR the engine does not run this command"));
             return Outcome::Failed;
         };
-        self.lock_for(call.command, call.args);
-        if self.config_version != self.engine.config_version() {
-            (self.config, self.config_version) = self.engine.config_snapshot();
-        }
         let dirty = self.effects.dirty;
-        let mut cx = Cx {
-            shards: shards(&mut self.held),
-            shard_count: self.engine.shard_count(),
-            hasher: self.engine.hasher(),
-            config: &self.config,
-            effects: &mut self.effects,
-            stamp: *call.stamp,
-            rng: Rng::new(call.stamp.seed),
-            db: call.db,
-            may_block: call.may_block,
-            no_touch: call.no_touch,
-            hint: (hint.key, hint.len, hint.hash),
-        };
+        let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
         drop(cx);
         if self.effects.dirty != dirty
@@ -124,6 +108,33 @@ impl<'e> Executor<'e> {
                 reply.discard();
                 Outcome::WouldBlock
             }
+        }
+    }
+
+    /// Lets `look` use the keys of a call without running it.
+    pub fn inspect<T>(&mut self, call: &Call<'_>, look: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+        look(&mut self.context(call, Prefetched::NONE))
+    }
+
+    /// Locks the shards of a call and builds what its function works with.
+    #[inline]
+    fn context(&mut self, call: &Call<'_>, hint: Prefetched) -> Cx<'_> {
+        self.lock_for(call.command, call.args);
+        if self.config_version != self.engine.config_version() {
+            (self.config, self.config_version) = self.engine.config_snapshot();
+        }
+        Cx {
+            shards: shards(&mut self.held),
+            shard_count: self.engine.shard_count(),
+            hasher: self.engine.hasher(),
+            config: &self.config,
+            effects: &mut self.effects,
+            stamp: *call.stamp,
+            rng: Rng::new(call.stamp.seed),
+            db: call.db,
+            may_block: call.may_block,
+            no_touch: call.no_touch,
+            hint: (hint.key, hint.len, hint.hash),
         }
     }
 

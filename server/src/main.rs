@@ -1,2 +1,67 @@
 //! The daemon.
-fn main() {}
+
+use ashlar_server::alloc::Counting;
+use ashlar_server::cli::{self, Start};
+use ashlar_server::config::{Settings, ids};
+use ashlar_server::server::Server;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: Counting<tikv_jemallocator::Jemalloc> = Counting(tikv_jemallocator::Jemalloc);
+
+fn main() -> ExitCode {
+    match cli::start(std::env::args_os().skip(1)) {
+        Start::Done(code) => code,
+        Start::Run(settings) => match run(*settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ashlar: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(settings: Settings) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tracing_subscriber::fmt().with_target(false).with_max_level(level(&settings)).init();
+    runtime.block_on(async {
+        // Before the first connection, so that no signal is lost.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let server = Server::start(settings)?;
+        let settings = &server.shared().settings;
+        print!("{}", cli::banner(settings));
+        for result in [cli::write_pid_file(settings), cli::notify_ready(settings)] {
+            if let Err(error) = result {
+                tracing::warn!("{error}");
+            }
+        }
+        let shared = server.shared().clone();
+        let stopped = tokio::task::spawn_blocking(move || server.wait());
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("SIGTERM: the server stops"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: the server stops"),
+            }
+            shared.stop();
+            std::future::pending::<()>().await;
+        };
+        let result = tokio::select! {
+            stopped = stopped => stopped.map_err(std::io::Error::other)?,
+            () = stop => Ok(()),
+        };
+        cli::remove_pid_file(&shared.settings);
+        result
+    })
+}
+
+fn level(settings: &Settings) -> tracing::Level {
+    match settings.string(ids::LOGLEVEL).as_str() {
+        "debug" => tracing::Level::TRACE,
+        "verbose" => tracing::Level::DEBUG,
+        "warning" | "nothing" => tracing::Level::WARN,
+        _ => tracing::Level::INFO,
+    }
+}

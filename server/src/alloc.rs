@@ -1,0 +1,70 @@
+//! Counts the memory of the process, for `maxmemory` and INFO.
+//!
+//! Each thread counts by itself and adds to the common figure once it has moved by
+//! [`STEP_BYTES`], so the figure is exact to that much a thread and costs no shared write on the
+//! hot path.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+/// How far a thread's count may be from what it has reported.
+pub const STEP_BYTES: isize = 16 * 1024;
+
+static USED: AtomicIsize = AtomicIsize::new(0);
+
+thread_local! {
+    static UNREPORTED: Cell<isize> = const { Cell::new(0) };
+}
+
+/// Bytes that are allocated now.
+pub fn used_bytes() -> usize {
+    usize::try_from(USED.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+#[inline]
+fn count(bytes: isize) {
+    // A thread that is ending has no local storage any more.
+    let counted = UNREPORTED.try_with(|unreported| {
+        let sum = unreported.get() + bytes;
+        if sum.abs() < STEP_BYTES {
+            unreported.set(sum);
+        } else {
+            unreported.set(0);
+            USED.fetch_add(sum, Ordering::Relaxed);
+        }
+    });
+    if counted.is_err() {
+        USED.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// An allocator that counts what another one gives out.
+pub struct Counting<A>(pub A);
+
+// SAFETY: every call is passed on unchanged to `A`, which keeps the contract.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's contract is ours.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: as above.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: as above.
+        unsafe { self.0.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size as isize - layout.size() as isize);
+        // SAFETY: as above.
+        unsafe { self.0.realloc(ptr, layout, new_size) }
+    }
+}

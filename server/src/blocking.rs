@@ -1,0 +1,214 @@
+//! Clients that wait for a key: BLPOP and its like.
+//!
+//! A blocking command that finds nothing is parked here while the locks of its keys are still
+//! held, so no push can slip in between. When a key is ready, the thread that made it ready runs
+//! the parked commands in the order in which they came and hands each reply to the worker that
+//! owns the client.
+//!
+//! ```text
+//! Waiting --claim--> Serving --reply--> Done
+//!    ^                  |
+//!    +--nothing there---+          Waiting --timeout, unblock, disconnect--> Done
+//! ```
+
+use crate::mailbox::{Address, Message};
+use crate::registry::Resolved;
+use crate::shared::Shared;
+use ashlar_engine::command::KeyList;
+use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
+use ashlar_engine::number;
+use ashlar_engine::reply::{Protocol, Reply};
+use ashlar_engine::stamp::Stamp;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+const WAITING: u8 = 0;
+const SERVING: u8 = 1;
+const DONE: u8 = 2;
+
+/// A parked command.
+#[derive(Debug)]
+pub struct Waiter {
+    /// The client.
+    pub address: Address,
+    /// The command.
+    pub resolved: Resolved,
+    /// Its arguments, the name first.
+    pub args: Vec<Vec<u8>>,
+    /// Selected database.
+    pub db: u32,
+    /// Protocol of the reply.
+    pub protocol: Protocol,
+    keys: Vec<Box<[u8]>>,
+    state: AtomicU8,
+}
+
+impl Waiter {
+    /// A command that is to be parked.
+    pub fn new(
+        address: Address,
+        resolved: Resolved,
+        args: Vec<Vec<u8>>,
+        db: u32,
+        protocol: Protocol,
+    ) -> Waiter {
+        let slices: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        let mut positions = KeyList::new();
+        resolved.command.keys.positions(&slices, &mut positions);
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        for at in positions {
+            if !keys.iter().any(|key| **key == *slices[at]) {
+                keys.push(slices[at].into());
+            }
+        }
+        Waiter { address, resolved, args, db, protocol, keys, state: AtomicU8::new(WAITING) }
+    }
+
+    fn become_from(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes the waiter out of the game; `false` where it was served already. Must not be called
+    /// with a shard locked: it waits for a thread that is just trying to serve it.
+    fn cancel(&self) -> bool {
+        loop {
+            if self.become_from(WAITING, DONE) {
+                return true;
+            }
+            if self.state.load(Ordering::Acquire) == DONE {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+type Queues = HashMap<(u32, Box<[u8]>), VecDeque<Arc<Waiter>>>;
+
+/// All parked commands, by key.
+#[derive(Debug, Default)]
+pub struct Blocking {
+    by_key: Mutex<Queues>,
+    clients: AtomicUsize,
+}
+
+impl Blocking {
+    /// Number of blocked clients.
+    pub fn count(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Parks a command. The locks of its keys are held since it found nothing.
+    pub fn park(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) {
+        let mut by_key = self.by_key.lock();
+        for key in &waiter.keys {
+            by_key.entry((waiter.db, key.clone())).or_default().push_back(waiter.clone());
+        }
+        drop(by_key);
+        for key in &waiter.keys {
+            exec.await_key(waiter.db, key);
+        }
+        self.clients.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a parked command back; `false` where it has been served already.
+    pub fn cancel(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> bool {
+        exec.release();
+        if !waiter.cancel() {
+            return false;
+        }
+        self.remove(waiter, exec);
+        exec.release();
+        true
+    }
+
+    fn remove(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) {
+        let mut by_key = self.by_key.lock();
+        for key in &waiter.keys {
+            let place = (waiter.db, key.clone());
+            if let Some(queue) = by_key.get_mut(&place) {
+                queue.retain(|other| !Arc::ptr_eq(other, waiter));
+                if queue.is_empty() {
+                    by_key.remove(&place);
+                }
+            }
+        }
+        drop(by_key);
+        for key in &waiter.keys {
+            exec.unawait_key(waiter.db, key);
+        }
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Runs the parked commands whose keys are ready, until none is.
+    pub fn serve(&self, shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
+        while !exec.effects.ready.is_empty() {
+            for (db, key) in std::mem::take(&mut exec.effects.ready) {
+                let queue = self.by_key.lock().get(&(db, key)).cloned().unwrap_or_default();
+                // Once a command that takes elements finds none, its like will not either.
+                let mut found_none: Option<usize> = None;
+                for waiter in queue {
+                    if found_none != Some(waiter.resolved.id)
+                        && !self.serve_one(&waiter, shared, exec, stamp)
+                        && !waiter.resolved.command.name.starts_with("XREAD")
+                    {
+                        found_none = Some(waiter.resolved.id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries one parked command; `false` where there was nothing for it.
+    fn serve_one(
+        &self,
+        waiter: &Arc<Waiter>,
+        shared: &Shared,
+        exec: &mut Executor<'_>,
+        stamp: &Stamp,
+    ) -> bool {
+        if !waiter.become_from(WAITING, SERVING) {
+            return true;
+        }
+        let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
+        let call = Call {
+            command: waiter.resolved.command,
+            args: &args,
+            db: waiter.db,
+            stamp,
+            may_block: true,
+            no_touch: false,
+        };
+        let mut out = Vec::new();
+        let outcome = exec.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, waiter.protocol));
+        if outcome == Outcome::WouldBlock {
+            waiter.state.store(WAITING, Ordering::Release);
+            return false;
+        }
+        waiter.state.store(DONE, Ordering::Release);
+        self.remove(waiter, exec);
+        shared.mailboxes[waiter.address.worker].post(Message::Unblock(waiter.address, out));
+        true
+    }
+}
+
+/// How long a blocking command waits, in milliseconds from now; `None` is for ever. The command
+/// has checked the argument already.
+pub fn timeout_ms(name: &str, args: &[&[u8]]) -> Option<i64> {
+    let milliseconds = match name {
+        "XREAD" | "XREADGROUP" => {
+            let at = args.iter().position(|arg| arg.eq_ignore_ascii_case(b"BLOCK"))?;
+            number::parse_i64(args.get(at + 1)?)?
+        }
+        "BLMPOP" | "BZMPOP" => seconds(args.get(1)?)?,
+        _ => seconds(args.last()?)?,
+    };
+    (milliseconds > 0).then_some(milliseconds)
+}
+
+/// A timeout in seconds as milliseconds; a fraction of one counts as one.
+fn seconds(arg: &[u8]) -> Option<i64> {
+    Some((number::parse_f64(arg)? * 1000.0).ceil() as i64)
+}

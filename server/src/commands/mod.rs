@@ -1,0 +1,22 @@
+//! The commands that concern connections and the server, one file a family.
+
+use crate::registry::HostCommand;
+
+pub mod connection;
+pub mod pubsub;
+pub mod transactions;
+
+/// All families. To add a command, add it to its family's `COMMANDS`.
+pub const FAMILIES: &[&[HostCommand]] =
+    &[connection::COMMANDS, pubsub::COMMANDS, transactions::COMMANDS];
+
+/// The reply of a HELP subcommand: each subcommand with what it does.
+pub fn help(reply: &mut ashlar_engine::reply::Reply<'_>, container: &str, lines: &[(&str, &str)]) {
+    reply.array(1 + 2 * (lines.len() + 1));
+    let head = "<subcommand> [<arg> [value] [opt] ...]. Subcommands are:";
+    reply.simple(&format!("{container} {head}"));
+    for (form, text) in lines.iter().chain([&("HELP", "Print this help.")]) {
+        reply.simple(form);
+        reply.simple(&format!("    {text}"));
+    }
+}

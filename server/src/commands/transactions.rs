@@ -1,0 +1,177 @@
+//! Transactions: MULTI, EXEC, WATCH.
+
+use super::connection::unwatch;
+use crate::host::{Flow, Host};
+use crate::registry::HostCommand;
+use crate::session::WATCHED_KEYS_MAX;
+use ashlar_engine::command::{Command, Flags, Group, Keys};
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::executor::Prefetched;
+use ashlar_engine::reply::Reply;
+
+const ANY: Flags =
+    Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::ALLOW_BUSY);
+
+/// The family's commands.
+pub const COMMANDS: &[HostCommand] = &[
+    HostCommand::new(
+        Command::hosted("MULTI", 1, Group::Transactions).flags(ANY.union(Flags::FAST)).docs(
+            "1.2.0",
+            "O(1)",
+            "Starts a transaction: commands are queued until EXEC.",
+        ),
+        multi,
+    ),
+    HostCommand::new(
+        Command::hosted("EXEC", 1, Group::Transactions).flags(ANY).docs(
+            "1.2.0",
+            "Depends on the commands",
+            "Runs the queued commands as one.",
+        ),
+        exec,
+    ),
+    HostCommand::new(
+        Command::hosted("DISCARD", 1, Group::Transactions).flags(ANY.union(Flags::FAST)).docs(
+            "2.0.0",
+            "O(N) for N queued commands",
+            "Gives up the transaction.",
+        ),
+        discard,
+    ),
+    HostCommand::new(
+        Command::hosted("WATCH", -2, Group::Transactions)
+            .flags(ANY.union(Flags::FAST))
+            .keys(Keys::ALL)
+            .syntax("key...")
+            .docs(
+                "2.2.0",
+                "O(1) for each key",
+                "Makes the next transaction fail if one of the keys changes before it.",
+            ),
+        watch,
+    ),
+    HostCommand::new(
+        Command::hosted("UNWATCH", 1, Group::Transactions).flags(ANY.union(Flags::FAST)).docs(
+            "2.2.0",
+            "O(1)",
+            "Forgets the watched keys.",
+        ),
+        |host, _, reply| {
+            unwatch(host.exec, host.session);
+            reply.ok();
+            Ok(())
+        },
+    ),
+];
+
+fn multi(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.session.multi.is_some() {
+        return Err(Error::text("ERR MULTI calls can not be nested").into());
+    }
+    host.session.multi = Some(Box::default());
+    reply.ok();
+    Ok(())
+}
+
+fn discard(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.session.multi.take().is_none() {
+        return Err(Error::text("ERR DISCARD without MULTI").into());
+    }
+    unwatch(host.exec, host.session);
+    reply.ok();
+    Ok(())
+}
+
+fn watch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.session.multi.is_some() {
+        return Err(Error::text("ERR WATCH inside MULTI is not allowed").into());
+    }
+    let db = host.session.db;
+    for &key in &args[1..] {
+        let session = &mut *host.session;
+        let known =
+            session.watched.iter().any(|(other, watched, _)| (*other, &**watched) == (db, key));
+        if known {
+            continue;
+        }
+        if session.watched.len() >= WATCHED_KEYS_MAX {
+            return Err(Error::text("ERR too many watched keys").into());
+        }
+        let lapsed = host.exec.is_lapsed(db, key, host.stamp.now_ms);
+        host.exec.watch(db, key, &session.watch_token);
+        session.watched.push((db, key.into(), lapsed));
+    }
+    host.exec.release();
+    reply.ok();
+    Ok(())
+}
+
+/// Whether a watched key has changed. One that has expired since counts as changed.
+fn is_spoiled(host: &mut Host<'_, '_>) -> bool {
+    if host.session.watch_token.is_dirty() {
+        return true;
+    }
+    let now_ms = host.stamp.now_ms;
+    let exec = &mut *host.exec;
+    let watched = &host.session.watched;
+    watched.iter().any(|(db, key, lapsed)| !lapsed && exec.is_lapsed(*db, key, now_ms))
+}
+
+fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let Some(multi) = host.session.multi.take() else {
+        return Err(Error::text("ERR EXEC without MULTI").into());
+    };
+    if multi.aborted {
+        unwatch(host.exec, host.session);
+        let text = "EXECABORT Transaction discarded because of previous errors.";
+        return Err(Error::text(text).into());
+    }
+    // From the check of the watched keys to the last command, nobody else gets in between.
+    host.exec.lock_all();
+    let spoiled = is_spoiled(host);
+    if spoiled {
+        unwatch(host.exec, host.session);
+        reply.null_array();
+        return Ok(());
+    }
+    host.exec.lock_all();
+    host.session.in_transaction = true;
+    reply.array(multi.queue.len());
+    let protocol = host.session.protocol;
+    for queued in &multi.queue {
+        let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
+        let mut out = Vec::new();
+        run_queued(host, queued, &args, &mut Reply::new(&mut out, host.session.protocol));
+        reply.raw(&out);
+    }
+    reply.set_protocol(protocol);
+    host.session.in_transaction = false;
+    unwatch(host.exec, host.session);
+    Ok(())
+}
+
+/// Runs one queued command; its reply is an element of EXEC's.
+fn run_queued(
+    host: &mut Host<'_, '_>,
+    queued: &crate::session::Queued,
+    args: &[&[u8]],
+    reply: &mut Reply<'_>,
+) {
+    let resolved = &queued.resolved;
+    let result = match resolved.host {
+        Some(run) => run(host, args, reply),
+        None => match host.call_engine(resolved, args, Prefetched::NONE, reply) {
+            Flow::Next => Ok(()),
+            flow => unreachable!("commands do not block in a transaction, but {flow:?}"),
+        },
+    };
+    if let Err(stop) = result {
+        let text = match stop {
+            ashlar_engine::error::Stop::Error(error) => error,
+            ashlar_engine::error::Stop::WouldBlock => {
+                Error::text("ERR the command would block, which it cannot in a transaction")
+            }
+        };
+        reply.error(&text);
+    }
+}

@@ -1,0 +1,179 @@
+//! One connection: its socket, its session, and what waits on either side.
+
+use crate::blocking::Waiter;
+use crate::resp::decode::Resume;
+use crate::session::Session;
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Most bytes of output a client may leave unread where no `client-output-buffer-limit` says less.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
+/// Most bytes of output before authentication: there is nothing to read but errors.
+pub const OUTPUT_BYTES_MAX_UNAUTHENTICATED: usize = 64 << 10;
+/// Most bytes of input that are kept for a client that is blocked or paused.
+pub const INPUT_BYTES_MAX_BLOCKED: usize = 1 << 20;
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP
+    Tcp(TcpStream),
+    /// Unix domain
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Registers, deregisters: the event source.
+    pub fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
+
+    /// The file descriptor.
+    pub fn fd(&self) -> RawFd {
+        match self {
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buf),
+            Stream::Unix(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(buf),
+            Stream::Unix(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Output that the socket did not take yet.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Since when it has been above the soft limit, Unix milliseconds.
+    pub soft_since_ms: Option<i64>,
+}
+
+impl Backlog {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds bytes at the end.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.sent == self.bytes.len() {
+            self.bytes.clear();
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Sends as much as the socket takes.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub fn send(&mut self, stream: &mut Stream) -> io::Result<()> {
+        while !self.is_empty() {
+            let sent = write_some(stream, &self.bytes[self.sent..])?;
+            if sent == 0 {
+                break;
+            }
+            self.sent += sent;
+        }
+        if self.is_empty() {
+            *self = Backlog::default();
+        } else if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Writes what the socket takes now; 0 where it takes nothing.
+///
+/// # Errors
+/// If the connection is broken.
+pub fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => return Ok(sent),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Why a connection does not run its requests at the moment.
+#[derive(Debug)]
+pub enum Waiting {
+    /// A command blocks it; with the time that gives up.
+    Blocked(Arc<Waiter>, Option<i64>),
+    /// CLIENT PAUSE.
+    Paused,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// The socket.
+    pub stream: Stream,
+    /// The state that commands see.
+    pub session: Session,
+    /// Input that is no whole request yet, or that waits.
+    pub input: Vec<u8>,
+    /// Where the large request at the front of `input` goes on.
+    pub resume: Option<Box<Resume>>,
+    /// Output that the socket did not take yet.
+    pub backlog: Backlog,
+    /// Why no request is run at the moment.
+    pub waiting: Option<Waiting>,
+    /// Whether the socket may have more to read: events come only for what is new.
+    pub readable: bool,
+    /// Whether the connection is closed once the backlog is sent.
+    pub closing: bool,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(stream: Stream, session: Session) -> Conn {
+        Conn {
+            stream,
+            session,
+            input: Vec::new(),
+            resume: None,
+            backlog: Backlog::default(),
+            waiting: None,
+            readable: false,
+            closing: false,
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! What a command of the server works with, and the path of every request.
+//!
+//! ```text
+//! resp::decode -> registry -> session checks (auth, MULTI, subscriber, pause) -> room in memory
+//!              -> Executor::run -> effects (notifications, blocked clients) -> reply
+//! ```
+
+use crate::blocking::{Waiter, timeout_ms};
+use crate::config::ids;
+use crate::memory;
+use crate::monitor;
+use crate::pubsub::Kind;
+use crate::registry::Resolved;
+use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
+use crate::shared::Shared;
+use ashlar_engine::command::Flags;
+use ashlar_engine::config::Event;
+use ashlar_engine::effects::Notification;
+use ashlar_engine::error::{Error, Stop};
+use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
+use ashlar_engine::reply::{Protocol, Reply};
+use ashlar_engine::stamp::Stamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What becomes of the connection after a command.
+#[derive(Debug)]
+pub enum Flow {
+    /// On to the next command.
+    Next,
+    /// The command waits; it is answered through the mailbox. With the time it gives up, if any.
+    Blocked(Arc<Waiter>, Option<i64>),
+    /// The command is to be run again once the pause is over.
+    Paused,
+    /// The connection is closed once the replies are sent.
+    Close,
+}
+
+/// One request's view of the server.
+pub struct Host<'w, 'e> {
+    /// What all workers share.
+    pub shared: &'e Shared,
+    /// The connection's state.
+    pub session: &'w mut Session,
+    /// Runs calls of the engine.
+    pub exec: &'w mut Executor<'e>,
+    /// Number of the worker.
+    pub worker: usize,
+    /// Time and seed of this request.
+    pub stamp: Stamp,
+    /// Set by a host command that blocks its client: when it gives up, if ever.
+    pub block_until_ms: Option<Option<i64>>,
+}
+
+impl Host<'_, '_> {
+    /// Runs one request and writes its reply.
+    #[inline]
+    pub fn request(
+        &mut self,
+        resolved: Result<Resolved, Error>,
+        args: &[&[u8]],
+        hint: Prefetched,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        if let Ok(resolved) = &resolved
+            && resolved.host.is_none()
+            && self.session.is_plain()
+            && !self.shared.pause.active.load(Ordering::Relaxed)
+            && !self.shared.monitored.load(Ordering::Relaxed)
+        {
+            let mut reply = Reply::new(out, self.session.protocol);
+            return self.call_engine(resolved, args, hint, &mut reply);
+        }
+        self.request_with_checks(resolved, args, hint, out)
+    }
+
+    /// The same for what is not a plain command on a plain connection.
+    fn request_with_checks(
+        &mut self,
+        resolved: Result<Resolved, Error>,
+        args: &[&[u8]],
+        hint: Prefetched,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let start = out.len();
+        let mut reply = Reply::new(out, self.session.protocol);
+        let flow = match resolved.and_then(|resolved| self.admit(&resolved).map(|()| resolved)) {
+            Err(error) => {
+                if let Some(multi) = &mut self.session.multi {
+                    multi.aborted = true;
+                }
+                reply.error(&error);
+                Flow::Next
+            }
+            Ok(resolved) if self.is_paused(&resolved) => return Flow::Paused,
+            Ok(resolved) if self.is_queued(&resolved) => {
+                self.queue(resolved, args, &mut reply);
+                Flow::Next
+            }
+            Ok(resolved) => {
+                monitor::feed(self, &resolved, args);
+                match resolved.host {
+                    None => self.call_engine(&resolved, args, hint, &mut reply),
+                    Some(run) => {
+                        self.exec.release();
+                        self.settle();
+                        self.call_host(&resolved, run, args, &mut reply)
+                    }
+                }
+            }
+        };
+        self.session.publish();
+        match self.session.reply_mode {
+            ReplyMode::On => {}
+            ReplyMode::Off => out.truncate(start),
+            ReplyMode::SkipNext => {
+                out.truncate(start);
+                self.session.reply_mode = ReplyMode::Skip;
+            }
+            ReplyMode::Skip => {
+                out.truncate(start);
+                self.session.reply_mode = ReplyMode::On;
+            }
+        }
+        if self.session.close_after_reply { Flow::Close } else { flow }
+    }
+
+    /// Runs a command of the engine.
+    #[inline]
+    pub fn call_engine(
+        &mut self,
+        resolved: &Resolved,
+        args: &[&[u8]],
+        hint: Prefetched,
+        reply: &mut Reply<'_>,
+    ) -> Flow {
+        if resolved.command.flags.contains(Flags::DENYOOM)
+            && self.shared.settings.number(ids::MAXMEMORY) != 0
+            && !memory::make_room(self)
+        {
+            reply.error(&Error::OutOfMemory);
+            return Flow::Next;
+        }
+        let call = Call {
+            command: resolved.command,
+            args,
+            db: self.session.db,
+            stamp: &self.stamp,
+            may_block: !self.session.in_transaction,
+            no_touch: self.session.no_touch,
+        };
+        let outcome = self.exec.run(&call, hint, reply);
+        if outcome == Outcome::WouldBlock {
+            return self.park(resolved, args);
+        }
+        if !self.exec.effects.is_quiet() && !self.session.in_transaction {
+            self.settle();
+        }
+        Flow::Next
+    }
+
+    /// Parks a command that found nothing; the locks of its keys are still held.
+    fn park(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Flow {
+        let call = Call {
+            command: resolved.command,
+            args,
+            db: self.session.db,
+            stamp: &self.stamp,
+            may_block: true,
+            no_touch: self.session.no_touch,
+        };
+        let rerun: Option<Vec<Vec<u8>>> = self.exec.inspect(&call, |_| None);
+        let owned = rerun.unwrap_or_else(|| args.iter().map(|arg| arg.to_vec()).collect());
+        let (address, protocol) = (self.session.address, self.session.protocol);
+        let waiter = Waiter::new(address, *resolved, owned, self.session.db, protocol);
+        let waiter = Arc::new(waiter);
+        self.shared.blocking.park(&waiter, self.exec);
+        self.exec.release();
+        let timeout = timeout_ms(resolved.command.name, args);
+        Flow::Blocked(waiter, timeout.map(|timeout| self.stamp.now_ms.saturating_add(timeout)))
+    }
+
+    fn call_host(
+        &mut self,
+        resolved: &Resolved,
+        run: crate::registry::HostRun,
+        args: &[&[u8]],
+        reply: &mut Reply<'_>,
+    ) -> Flow {
+        self.block_until_ms = None;
+        let result = run(self, args, reply);
+        self.exec.release();
+        self.settle();
+        match result {
+            Ok(()) => {}
+            Err(Stop::Error(error)) => reply.error(&error),
+            Err(Stop::WouldBlock) => {
+                reply.discard();
+                let args = args.iter().map(|arg| arg.to_vec()).collect();
+                let (address, protocol) = (self.session.address, self.session.protocol);
+                let waiter = Waiter::new(address, *resolved, args, self.session.db, protocol);
+                let waiter = Arc::new(waiter);
+                self.shared.blocking.park(&waiter, self.exec);
+                self.exec.release();
+                return Flow::Blocked(waiter, self.block_until_ms.flatten());
+            }
+        }
+        Flow::Next
+    }
+
+    /// Whether the session may run the command at all.
+    fn admit(&self, resolved: &Resolved) -> Result<(), Error> {
+        let flags = resolved.command.flags;
+        if !self.session.authenticated && !flags.contains(Flags::NO_AUTH) {
+            return Err(Error::text("NOAUTH Authentication required."));
+        }
+        if self.session.multi.is_some() && flags.contains(Flags::NO_MULTI) {
+            return Err(Error::text("ERR Command not allowed inside a transaction"));
+        }
+        let allowed = ["PING", "QUIT", "RESET"].contains(&resolved.command.name)
+            || resolved.command.name.ends_with("SUBSCRIBE");
+        if self.session.is_subscriber() && self.session.protocol == Protocol::Resp2 && !allowed {
+            let name = self.shared.registry.full_name(resolved.id);
+            return Err(Error::owned(format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
+                 / RESET are allowed in this context"
+            )));
+        }
+        Ok(())
+    }
+
+    fn is_paused(&self, resolved: &Resolved) -> bool {
+        let pause = &self.shared.pause;
+        if !pause.active.load(Ordering::Acquire) {
+            return false;
+        }
+        if pause.until_ms.load(Ordering::Acquire) <= self.stamp.now_ms {
+            return false;
+        }
+        let writes = |resolved: &Resolved| {
+            resolved.command.flags.intersects(Flags::WRITE.union(Flags::MAY_REPLICATE))
+        };
+        let in_exec = || {
+            let multi = self.session.multi.as_ref();
+            resolved.command.name == "EXEC"
+                && multi.is_some_and(|multi| multi.queue.iter().any(|one| writes(&one.resolved)))
+        };
+        if pause.writes_only.load(Ordering::Acquire) {
+            return writes(resolved) || in_exec();
+        }
+        // A paused server must still be told to go on.
+        resolved.command.name != "UNPAUSE" && resolved.command.name != "PAUSE"
+    }
+
+    fn is_queued(&self, resolved: &Resolved) -> bool {
+        const RUN_AT_ONCE: [&str; 6] = ["EXEC", "DISCARD", "MULTI", "WATCH", "QUIT", "RESET"];
+        self.session.multi.is_some() && !RUN_AT_ONCE.contains(&resolved.command.name)
+    }
+
+    fn queue(&mut self, resolved: Resolved, args: &[&[u8]], reply: &mut Reply<'_>) {
+        let Some(multi) = &mut self.session.multi else { return };
+        if multi.queue.len() >= QUEUED_COMMANDS_MAX {
+            multi.aborted = true;
+            return reply.error(&Error::text("ERR too many commands in the transaction"));
+        }
+        let args = args.iter().map(|arg| (*arg).into()).collect();
+        multi.queue.push(Queued { resolved, args });
+        reply.simple("QUEUED");
+    }
+
+    /// Acts on what calls did besides their replies, with no lock held.
+    pub fn settle(&mut self) {
+        settle(self.shared, self.exec, &self.stamp);
+    }
+}
+
+/// Acts on the effects of calls: publishes notifications, serves blocked clients, deletes what
+/// has expired, lets go of what is large. Releases the executor's locks.
+pub fn settle(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
+    /// Rounds of effects that lead to further effects; what is left waits for the next call.
+    const ROUNDS_MAX: usize = 16;
+    for _ in 0..ROUNDS_MAX {
+        if exec.effects.is_quiet() {
+            break;
+        }
+        exec.release();
+        shared.blocking.serve(shared, exec, stamp);
+        exec.effects.lapsed.borrow_mut().clear();
+        exec.release();
+        publish_missed(shared, exec);
+        for notification in std::mem::take(&mut exec.effects.notifications) {
+            publish(shared, exec.config().notify, &notification);
+        }
+        shared.discard(&mut exec.effects);
+    }
+    exec.release();
+}
+
+fn publish_missed(shared: &Shared, exec: &mut Executor<'_>) {
+    let missed = std::mem::take(&mut *exec.effects.missed.borrow_mut());
+    for (db, key) in missed {
+        let notification = Notification { db, class: Event::KEY_MISS, event: "keymiss", key };
+        publish(shared, exec.config().notify, &notification);
+    }
+}
+
+/// Publishes a keyspace notification to the channels that are asked for.
+fn publish(shared: &Shared, wanted: Event, notification: &Notification) {
+    if !shared.pubsub.is_listened() {
+        return;
+    }
+    let Notification { db, event, key, .. } = notification;
+    if wanted.contains(Event::KEYSPACE) {
+        let mut channel = format!("__keyspace@{db}__:").into_bytes();
+        channel.extend_from_slice(key);
+        shared.pubsub.publish(Kind::Channel, &channel, event.as_bytes(), &shared.mailboxes);
+    }
+    if wanted.contains(Event::KEYEVENT) {
+        let channel = format!("__keyevent@{db}__:{event}");
+        shared.pubsub.publish(Kind::Channel, channel.as_bytes(), key, &shared.mailboxes);
+    }
+}

@@ -1,0 +1,256 @@
+//! Runs a pipeline in groups: parse, prefetch, execute.
+//!
+//! What a key-value server waits for is memory. So up to [`GROUP`] requests are parsed first and
+//! the buckets of their keys asked for, then the entries, and only then are they run: by the time
+//! each is, its cache lines have arrived.
+
+use crate::config::ids;
+use crate::host::{Flow, Host};
+use crate::registry::Resolved;
+use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
+use crate::timer::Timer;
+use ashlar_engine::error::Error;
+use ashlar_engine::executor::Prefetched;
+use ashlar_engine::reply::Reply;
+
+/// Requests that are parsed ahead.
+pub const GROUP: usize = 32;
+/// Bytes of an incomplete request above which it is not read again from its start.
+const RESUME_BYTES: usize = 16 * 1024;
+
+/// A parsed request.
+struct Item {
+    args: std::ops::Range<usize>,
+    end: usize,
+    resolved: Result<Resolved, Error>,
+    hint: Prefetched,
+}
+
+/// The buffers of a group, kept from one to the next.
+#[derive(Default)]
+pub struct Pipeline {
+    args: Vec<&'static [u8]>,
+    items: Vec<Item>,
+}
+
+/// What a step came to.
+pub struct Step {
+    /// How far the input was used.
+    pub at: usize,
+    /// What becomes of the connection.
+    pub flow: Flow,
+    /// Whether there is no further whole request.
+    pub done: bool,
+}
+
+/// Gives a vector of slices back empty, with its allocation, for slices of any lifetime.
+fn recycle(mut args: Vec<&[u8]>) -> Vec<&'static [u8]> {
+    args.clear();
+    args.into_iter().map(|_| -> &'static [u8] { &[] }).collect()
+}
+
+impl Pipeline {
+    /// Runs the next group of requests in `bytes` from offset `at` on.
+    pub fn step(
+        &mut self,
+        host: &mut Host<'_, '_>,
+        resume: &mut Option<Box<Resume>>,
+        bytes: &[u8],
+        at: usize,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let limits = Limits {
+            authenticated: host.session.authenticated,
+            bulk_bytes_max: host.shared.settings.number(ids::PROTO_MAX_BULK_LEN),
+        };
+        if resume.is_some() {
+            return resumed(host, resume, bytes, limits, out);
+        }
+        let mut args: Vec<&[u8]> = std::mem::take(&mut self.args);
+        let end = self.parse_group(host, bytes, at, limits, &mut args);
+        let (mut at, flow) = self.run_group(host, &args, at, out);
+        self.args = recycle(args);
+        if !matches!(flow, Flow::Next) {
+            return Step { at, flow, done: true };
+        }
+        match end {
+            GroupEnd::Full => Step { at, flow, done: false },
+            GroupEnd::Incomplete => {
+                if bytes.len() - at >= RESUME_BYTES {
+                    *resume = Some(Box::default());
+                }
+                Step { at, flow, done: true }
+            }
+            GroupEnd::Inline(start, text_end, next) => {
+                at = next;
+                match split_inline(&bytes[start..text_end]) {
+                    Err(error) => refuse(host, &error, bytes.len(), out),
+                    Ok(words) => Step { at, flow: run_words(host, &words, out), done: false },
+                }
+            }
+            GroupEnd::Error(error) => refuse(host, &error, bytes.len(), out),
+        }
+    }
+
+    fn parse_group<'a>(
+        &mut self,
+        host: &mut Host<'_, '_>,
+        bytes: &'a [u8],
+        mut at: usize,
+        limits: Limits,
+        args: &mut Vec<&'a [u8]>,
+    ) -> GroupEnd {
+        self.items.clear();
+        let mut end = GroupEnd::Full;
+        while self.items.len() < GROUP {
+            let before = args.len();
+            match parse(bytes, at, limits, args) {
+                Ok(Parsed::Request(next)) => {
+                    at = next;
+                    let args = &args[before..];
+                    if args.is_empty() {
+                        // An empty line or array: nothing to run, but it is used up.
+                        match self.items.last_mut() {
+                            Some(last) => last.end = next,
+                            None => self.items.push(nothing(before, next)),
+                        }
+                        continue;
+                    }
+                    let resolved = host.shared.registry.resolve(args);
+                    let mut hint = Prefetched::NONE;
+                    if let Ok(resolved) = &resolved
+                        && resolved.host.is_none()
+                    {
+                        let key = resolved.command.first_key(args);
+                        if key != 0 {
+                            hint = host.exec.prefetch_bucket(host.session.db, args[key]);
+                        }
+                    }
+                    let range = before..before + args.len();
+                    self.items.push(Item { args: range, end: next, resolved, hint });
+                }
+                Ok(Parsed::Inline(start, text_end, next)) => {
+                    end = GroupEnd::Inline(start, text_end, next);
+                    break;
+                }
+                Ok(Parsed::Incomplete) => {
+                    end = GroupEnd::Incomplete;
+                    break;
+                }
+                Err(error) => {
+                    end = GroupEnd::Error(error);
+                    break;
+                }
+            }
+        }
+        if self.items.len() > 1 {
+            for item in &self.items {
+                host.exec.prefetch_entry(host.session.db, &item.hint);
+            }
+        }
+        end
+    }
+
+    fn run_group(
+        &mut self,
+        host: &mut Host<'_, '_>,
+        args: &[&[u8]],
+        mut at: usize,
+        out: &mut Vec<u8>,
+    ) -> (usize, Flow) {
+        let mut flow = Flow::Next;
+        let mut timer = Timer::start(host);
+        for item in self.items.drain(..) {
+            if item.args.is_empty() {
+                at = item.end;
+                continue;
+            }
+            let (id, start) = (item.resolved.as_ref().map(|resolved| resolved.id), out.len());
+            let id = id.unwrap_or(usize::MAX);
+            let args = &args[item.args];
+            flow = host.request(item.resolved, args, item.hint, out);
+            if matches!(flow, Flow::Paused) {
+                break;
+            }
+            timer.lap(host, id, args, out.get(start..).unwrap_or_default());
+            at = item.end;
+            if !matches!(flow, Flow::Next) {
+                break;
+            }
+        }
+        timer.finish(host);
+        host.exec.release();
+        (at, flow)
+    }
+}
+
+/// How a group ended.
+enum GroupEnd {
+    Full,
+    Incomplete,
+    Inline(usize, usize, usize),
+    Error(ProtocolError),
+}
+
+fn nothing(at: usize, end: usize) -> Item {
+    let resolved = Err(Error::Syntax);
+    Item { args: at..at, end, resolved, hint: Prefetched::NONE }
+}
+
+/// Answers what is no request, and closes the connection.
+fn refuse(host: &mut Host<'_, '_>, error: &ProtocolError, end: usize, out: &mut Vec<u8>) -> Step {
+    let error = Error::owned(error.0.clone().into_owned());
+    Reply::new(out, host.session.protocol).error(&error);
+    Step { at: end, flow: Flow::Close, done: true }
+}
+
+fn run_words(host: &mut Host<'_, '_>, words: &[Vec<u8>], out: &mut Vec<u8>) -> Flow {
+    if words.is_empty() {
+        return Flow::Next;
+    }
+    let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    run_one(host, &args, out)
+}
+
+/// Runs a request that is not part of a group.
+fn run_one(host: &mut Host<'_, '_>, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
+    let resolved = host.shared.registry.resolve(args);
+    let id = resolved.as_ref().map_or(usize::MAX, |resolved| resolved.id);
+    let mut timer = Timer::start(host);
+    let start = out.len();
+    let flow = host.request(resolved, args, Prefetched::NONE, out);
+    timer.lap(host, id, args, out.get(start..).unwrap_or_default());
+    timer.finish(host);
+    host.exec.release();
+    flow
+}
+
+/// Goes on with a large request that arrives in pieces.
+fn resumed(
+    host: &mut Host<'_, '_>,
+    resume: &mut Option<Box<Resume>>,
+    bytes: &[u8],
+    limits: Limits,
+    out: &mut Vec<u8>,
+) -> Step {
+    let Some(state) = resume else { return Step { at: 0, flow: Flow::Next, done: true } };
+    match state.advance(bytes, limits) {
+        Err(error) => refuse(host, &error, bytes.len(), out),
+        Ok(false) => Step { at: 0, flow: Flow::Next, done: true },
+        Ok(true) => {
+            let args: Vec<&[u8]> =
+                state.spans().iter().map(|(start, end)| &bytes[*start..*end]).collect();
+            let at = state.end();
+            let mut flow = Flow::Next;
+            if !args.is_empty() {
+                flow = run_one(host, &args, out);
+            }
+            if matches!(flow, Flow::Paused) {
+                return Step { at: 0, flow, done: true };
+            }
+            *resume = None;
+            let done = !matches!(flow, Flow::Next);
+            Step { at, flow, done }
+        }
+    }
+}

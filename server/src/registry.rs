@@ -1,0 +1,201 @@
+//! All commands of the server: those of the engine, and those that concern connections.
+
+use crate::host::Host;
+use ashlar_engine::command::{Command, CommandTable, Flags};
+use ashlar_engine::commands::FAMILIES;
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::reply::Reply;
+
+/// A command's function in the server.
+pub type HostRun = fn(&mut Host<'_, '_>, &[&[u8]], &mut Reply<'_>) -> CmdResult;
+
+/// A command that the server runs: its description and its function.
+#[derive(Debug)]
+pub struct HostCommand {
+    /// Name, arity, flags and documentation.
+    pub command: Command,
+    /// The function; `None` for a container of subcommands.
+    pub run: Option<HostRun>,
+    /// Subcommands.
+    pub subcommands: &'static [HostCommand],
+}
+
+impl HostCommand {
+    /// A command.
+    pub const fn new(command: Command, run: HostRun) -> HostCommand {
+        HostCommand { command, run: Some(run), subcommands: &[] }
+    }
+
+    /// A command that has subcommands only.
+    pub const fn container(command: Command, subcommands: &'static [HostCommand]) -> HostCommand {
+        HostCommand { command, run: None, subcommands }
+    }
+}
+
+/// A command or subcommand, found.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolved {
+    /// Its number, for statistics.
+    pub id: usize,
+    /// Its description.
+    pub command: &'static Command,
+    /// Its function, where the server runs it.
+    pub host: Option<HostRun>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    resolved: Resolved,
+    /// Full name in lower case, as statistics and errors show it: `client|list`.
+    full_name: String,
+    subs: Vec<usize>,
+}
+
+/// The commands by name and by number.
+#[derive(Debug)]
+pub struct Registry {
+    table: CommandTable,
+    /// Each command of the table, followed by its subcommands.
+    entries: Vec<Entry>,
+    /// The place among `entries` of each command of the table.
+    places: Vec<usize>,
+}
+
+impl Registry {
+    /// The engine's commands and `hosted`.
+    ///
+    /// # Panics
+    /// If two commands have the same name.
+    pub fn new(hosted: &[&'static [HostCommand]]) -> Registry {
+        let hosted: Vec<&'static HostCommand> = hosted.iter().copied().flatten().collect();
+        let specs: Vec<Command> = hosted.iter().map(|command| describe(command)).collect();
+        // The table lives as long as the process; COMMAND and ACL hand out references to it.
+        let specs: &'static [Command] = Vec::leak(specs);
+        let families: Vec<&'static [Command]> =
+            FAMILIES.iter().copied().chain(std::iter::once(specs)).collect();
+        let table = CommandTable::new(&families);
+        let engine_count = table.all().len() - hosted.len();
+        let (mut entries, mut places) = (Vec::new(), Vec::new());
+        for (nth, parent) in table.all().iter().copied().enumerate() {
+            let host = nth.checked_sub(engine_count).map(|at| hosted[at]);
+            let id = entries.len();
+            places.push(id);
+            let resolved = Resolved { id, command: parent, host: host.and_then(|host| host.run) };
+            let subs = (id + 1..=id + parent.subcommands.len()).collect();
+            entries.push(Entry { resolved, full_name: parent.name.to_ascii_lowercase(), subs });
+            for (nth, command) in parent.subcommands.iter().enumerate() {
+                let run = host.and_then(|host| host.subcommands[nth].run);
+                let resolved = Resolved { id: entries.len(), command, host: run };
+                let full_name = format!("{}|{}", parent.name, command.name).to_ascii_lowercase();
+                entries.push(Entry { resolved, full_name, subs: Vec::new() });
+            }
+        }
+        Registry { table, entries, places }
+    }
+
+    /// The table of top-level commands.
+    pub fn table(&self) -> &CommandTable {
+        &self.table
+    }
+
+    /// Number of commands and subcommands; their numbers are below it.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Never: there are commands.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Full name of a command in lower case, for example `get` or `client|list`.
+    pub fn full_name(&self, id: usize) -> &str {
+        &self.entries[id].full_name
+    }
+
+    /// The command or subcommand with this number.
+    pub fn command(&self, id: usize) -> Option<&'static Command> {
+        self.entries.get(id).map(|entry| entry.resolved.command)
+    }
+
+    /// All top-level commands that clients can call.
+    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        self.table.all().iter().copied().filter(|command| !command.flags.contains(Flags::INTERNAL))
+    }
+
+    /// The top-level command of that name.
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<Resolved> {
+        let (id, command) = self.table.find(name)?;
+        if command.flags.contains(Flags::INTERNAL) {
+            return None;
+        }
+        Some(self.entries[self.places[id]].resolved)
+    }
+
+    /// The command, or its subcommand, that `args` call, with as many arguments as it takes.
+    ///
+    /// # Errors
+    /// Redis's texts for an unknown command, an unknown subcommand and a wrong number of arguments.
+    #[inline]
+    pub fn resolve(&self, args: &[&[u8]]) -> Result<Resolved, Error> {
+        let Some(found) = args.first().and_then(|name| self.find(name)) else {
+            return Err(unknown(args));
+        };
+        if found.command.subcommands.is_empty() {
+            if found.command.accepts(args.len()) {
+                return Ok(found);
+            }
+            return Err(Error::arity(found.command.name));
+        }
+        self.resolve_subcommand(found, args)
+    }
+
+    fn resolve_subcommand(&self, found: Resolved, args: &[&[u8]]) -> Result<Resolved, Error> {
+        let Some(name) = args.get(1) else {
+            if found.host.is_some() || found.command.run.is_some() {
+                return Ok(found);
+            }
+            return Err(Error::arity(found.command.name));
+        };
+        let subs = &self.entries[found.id].subs;
+        let sub = subs
+            .iter()
+            .map(|id| &self.entries[*id])
+            .find(|entry| entry.resolved.command.name.as_bytes().eq_ignore_ascii_case(name));
+        match sub {
+            Some(sub) if sub.resolved.command.accepts(args.len()) => Ok(sub.resolved),
+            Some(sub) => Err(Error::arity(&sub.full_name)),
+            None => {
+                let shown = shorten(name, 128);
+                let parent = found.command.name;
+                let text = format!("ERR unknown subcommand '{shown}'. Try {parent} HELP.");
+                Err(Error::owned(text))
+            }
+        }
+    }
+}
+
+/// A host command's description with those of its subcommands.
+fn describe(host: &HostCommand) -> Command {
+    let subs: Vec<Command> = host.subcommands.iter().map(describe).collect();
+    if subs.is_empty() { host.command } else { host.command.subcommands(Vec::leak(subs)) }
+}
+
+fn shorten(bytes: &[u8], max: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
+}
+
+/// The error for a command that does not exist, with the start of its arguments.
+fn unknown(args: &[&[u8]]) -> Error {
+    const SHOWN_MAX: usize = 128;
+    let name = shorten(args.first().copied().unwrap_or_default(), SHOWN_MAX);
+    let mut shown = String::new();
+    for arg in args.iter().skip(1) {
+        if shown.len() >= SHOWN_MAX {
+            break;
+        }
+        shown.push_str(&format!("'{}' ", shorten(arg, SHOWN_MAX - shown.len())));
+    }
+    Error::owned(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
+}

@@ -1,0 +1,229 @@
+//! A running server: for the daemon, and for programs that embed a whole node.
+
+use crate::blocking::Blocking;
+use crate::clients::Clients;
+use crate::config::{Settings, ids, raise_open_files};
+use crate::listen::{self, Bound};
+use crate::mailbox::Mailbox;
+use crate::pubsub::PubSub;
+use crate::registry::Registry;
+use crate::shared::{Pause, Shared, Trash};
+use crate::stats::Stats;
+use crate::upkeep::engine_config;
+use crate::worker::{MAILBOX, Worker};
+use crate::{clock, commands, info};
+use ashlar_engine::engine::{Engine, EngineOptions};
+use ashlar_engine::stamp::Rng;
+use crossbeam::channel::Receiver;
+use parking_lot::RwLock;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+/// Shards for each worker where there are several: enough that two rarely want the same.
+const SHARDS_PER_WORKER: usize = 16;
+
+/// A running server. Dropping it stops it.
+pub struct Server {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    collector: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts a server with these settings: it accepts connections once this returns.
+    ///
+    /// # Errors
+    /// If an address cannot be bound or the system gives no threads or descriptors.
+    pub fn start(settings: Settings) -> io::Result<Server> {
+        let (bound, port) = listen::bind(&settings)?;
+        Server::start_on(settings, bound, port)
+    }
+
+    fn start_on(settings: Settings, bound: Vec<Bound>, port: u16) -> io::Result<Server> {
+        raise_clients_limit(&settings);
+        let count = usize::try_from(settings.number(ids::IO_THREADS)).unwrap_or(1).max(1);
+        let polls: Vec<mio::Poll> =
+            (0..count).map(|_| mio::Poll::new()).collect::<io::Result<_>>()?;
+        let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), MAILBOX));
+        let mailboxes = mailboxes.collect::<io::Result<Vec<_>>>()?;
+        let (trash, garbage) = crossbeam::channel::unbounded();
+        let shared = Arc::new(share(settings, mailboxes, port, trash)?);
+        subscribe_engine(&shared);
+        let collector = std::thread::Builder::new()
+            .name("ashlar-free".into())
+            .spawn(move || collect(&garbage))?;
+        let mut server = Server { shared, workers: Vec::new(), collector: Some(collector) };
+        for (number, poll) in polls.into_iter().enumerate() {
+            let listeners = bound.iter().map(Bound::listener).collect::<io::Result<Vec<_>>>()?;
+            let shared = server.shared.clone();
+            let worker = std::thread::Builder::new()
+                .name(format!("ashlar-worker-{number}"))
+                .spawn(move || Worker::new(&shared, number, poll, listeners)?.run())?;
+            server.workers.push(worker);
+        }
+        Ok(server)
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.shared.port
+    }
+
+    /// The data, to be used from this process without a socket.
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Asks the server to stop; [`Server::wait`] waits until it has.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Waits until the server has stopped.
+    ///
+    /// # Errors
+    /// If a worker failed.
+    pub fn wait(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for worker in self.workers.drain(..) {
+            let ended = worker.join().unwrap_or_else(|_| {
+                Err(io::Error::other("a worker panicked; see the message above"))
+            });
+            if ended.is_err() {
+                self.shared.stop();
+            }
+            result = result.and(ended);
+        }
+        // The last sender is in `shared`, which other threads may still hold: the collector is
+        // not waited for, it has nothing that must be kept.
+        drop(self.collector.take());
+        result
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Err(error) = self.join() {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+fn share(
+    settings: Settings,
+    mailboxes: Vec<Mailbox>,
+    port: u16,
+    trash: crossbeam::channel::Sender<Trash>,
+) -> io::Result<Shared> {
+    let mut random = [0; 64];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&random[at..at + 8]);
+        u64::from_le_bytes(word)
+    };
+    let workers = mailboxes.len();
+    let engine = Engine::with_options(EngineOptions {
+        config: engine_config(&settings),
+        shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
+        hash_seed: word(0),
+        journal: None,
+    });
+    let mut identity = [0; 40];
+    identity.copy_from_slice(&random[8..48]);
+    let registry = Registry::new(commands::FAMILIES);
+    Ok(Shared {
+        engine,
+        settings,
+        stats: Stats::new(workers, registry.table()),
+        registry,
+        clients: Clients::default(),
+        pubsub: PubSub::default(),
+        blocking: Blocking::default(),
+        mailboxes,
+        monitors: RwLock::default(),
+        monitored: AtomicBool::new(false),
+        pause: Pause::default(),
+        trash,
+        identity: info::Identity::new(identity),
+        started_ms: clock::now_ms(),
+        port,
+        stopping: AtomicBool::new(false),
+        seeds: AtomicU64::new(Rng::new(word(48)).next_u64()),
+        active_expire: AtomicBool::new(true),
+        slow_log: Default::default(),
+        latency: Default::default(),
+    })
+}
+
+/// Makes changes of settings reach the engine.
+fn subscribe_engine(shared: &Arc<Shared>) {
+    const ENGINE: &[crate::config::Id] = &[
+        ids::HASH_MAX_LISTPACK_ENTRIES,
+        ids::HASH_MAX_LISTPACK_VALUE,
+        ids::SET_MAX_INTSET_ENTRIES,
+        ids::SET_MAX_LISTPACK_ENTRIES,
+        ids::SET_MAX_LISTPACK_VALUE,
+        ids::ZSET_MAX_LISTPACK_ENTRIES,
+        ids::ZSET_MAX_LISTPACK_VALUE,
+        ids::LIST_MAX_LISTPACK_SIZE,
+        ids::STREAM_NODE_MAX_BYTES,
+        ids::STREAM_NODE_MAX_ENTRIES,
+        ids::HLL_SPARSE_MAX_BYTES,
+        ids::PROTO_MAX_BULK_LEN,
+        ids::NOTIFY_KEYSPACE_EVENTS,
+        ids::MAXMEMORY_POLICY,
+        ids::LFU_LOG_FACTOR,
+        ids::LFU_DECAY_TIME,
+    ];
+    let weak = Arc::downgrade(shared);
+    let subscribed = shared.settings.subscribe(ENGINE, move |settings| {
+        if let Some(shared) = weak.upgrade() {
+            shared.engine.update_config(|config| *config = engine_config(settings));
+        }
+        Ok(())
+    });
+    if let Err(reason) = subscribed {
+        tracing::error!("the engine does not follow the settings: {reason}");
+    }
+}
+
+fn raise_clients_limit(settings: &Settings) {
+    let wanted = settings.count(ids::MAXCLIENTS);
+    let possible = raise_open_files(wanted);
+    if possible < wanted {
+        tracing::warn!(
+            "maxclients is {possible} instead of {wanted}: the system allows no more open files"
+        );
+        settings.adjust(ids::MAXCLIENTS, i64::try_from(possible).unwrap_or(i64::MAX));
+    }
+}
+
+/// Drops large values, away from the threads that serve.
+fn collect(garbage: &Receiver<Trash>) {
+    for trash in garbage {
+        match trash {
+            Trash::Values(values) => drop(values),
+            Trash::Databases(databases) => drop(databases),
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        f.debug_struct("Server").field("port", &self.port()).field("stopping", &stopping).finish()
+    }
+}

@@ -1,0 +1,134 @@
+//! The state of one connection that commands read and change.
+
+use crate::clients::Client;
+use crate::mailbox::Address;
+use ashlar_engine::keyspace::WatchToken;
+use ashlar_engine::reply::Protocol;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Most commands that a transaction queues.
+pub const QUEUED_COMMANDS_MAX: usize = 1 << 20;
+/// Most keys that a connection watches.
+pub const WATCHED_KEYS_MAX: usize = 1 << 20;
+/// Most channels and patterns that a connection subscribes to, of each kind.
+pub const SUBSCRIPTIONS_MAX: usize = 1 << 20;
+
+/// CLIENT REPLY
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// Every command is answered.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// The command that is running is not, nor is the next one.
+    SkipNext,
+    /// The next command is not.
+    Skip,
+}
+
+/// A command that a transaction queued.
+#[derive(Debug)]
+pub struct Queued {
+    /// The command.
+    pub resolved: crate::registry::Resolved,
+    /// Its arguments, the name first.
+    pub args: Vec<Box<[u8]>>,
+}
+
+/// A transaction between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// The commands so far.
+    pub queue: Vec<Queued>,
+    /// Whether one was refused, so that EXEC is too.
+    pub aborted: bool,
+}
+
+/// Channels, patterns or shard channels.
+pub type Channels = HashSet<Box<[u8]>>;
+
+/// The state of a connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Where the connection is.
+    pub address: Address,
+    /// The connection as other threads see it.
+    pub client: Arc<Client>,
+    /// Selected database.
+    pub db: u32,
+    /// Protocol of replies.
+    pub protocol: Protocol,
+    /// Whether the client has authenticated, or need not.
+    pub authenticated: bool,
+    /// CLIENT REPLY
+    pub reply_mode: ReplyMode,
+    /// The transaction that is being queued.
+    pub multi: Option<Box<Multi>>,
+    /// Keys that are watched, with whether they had expired already.
+    pub watched: Vec<(u32, Box<[u8]>, bool)>,
+    /// Turns dirty with the first change of a watched key.
+    pub watch_token: WatchToken,
+    /// Channels, patterns and shard channels that are subscribed to.
+    pub subscriptions: [Channels; 3],
+    /// MONITOR
+    pub monitor: bool,
+    /// CLIENT NO-TOUCH
+    pub no_touch: bool,
+    /// Close the connection once the reply is sent.
+    pub close_after_reply: bool,
+    /// Whether commands run inside EXEC or a script and cannot block.
+    pub in_transaction: bool,
+}
+
+impl Session {
+    /// The session of a connection that was just accepted.
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+        Session {
+            address: client.address,
+            client,
+            db: 0,
+            protocol: Protocol::Resp2,
+            authenticated,
+            reply_mode: ReplyMode::On,
+            multi: None,
+            watched: Vec::new(),
+            watch_token: WatchToken::default(),
+            subscriptions: Default::default(),
+            monitor: false,
+            no_touch: false,
+            close_after_reply: false,
+            in_transaction: false,
+        }
+    }
+
+    /// Whether commands of the engine can run without any of the session's special cases.
+    pub fn is_plain(&self) -> bool {
+        self.authenticated
+            && self.multi.is_none()
+            && self.reply_mode == ReplyMode::On
+            && !(self.is_subscriber() && self.protocol == Protocol::Resp2)
+    }
+
+    /// Whether anything is subscribed to.
+    pub fn is_subscriber(&self) -> bool {
+        self.subscriptions.iter().any(|channels| !channels.is_empty())
+    }
+
+    /// Shows other threads how the session is now.
+    pub fn publish(&self) {
+        let client = &self.client;
+        client.db.store(self.db, Ordering::Relaxed);
+        client.resp3.store(self.protocol == Protocol::Resp3, Ordering::Relaxed);
+        let queued = self.multi.as_ref().map_or(-1, |multi| multi.queue.len() as i64);
+        client.queued.store(queued, Ordering::Relaxed);
+        for (count, channels) in client.subscriptions.iter().zip(&self.subscriptions) {
+            count.store(channels.len(), Ordering::Relaxed);
+        }
+        client.watched.store(self.watched.len(), Ordering::Relaxed);
+        client.monitor.store(self.monitor, Ordering::Relaxed);
+        client.no_touch.store(self.no_touch, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,120 @@
+//! What all workers share.
+
+use crate::blocking::Blocking;
+use crate::clients::{Client, Clients};
+use crate::config::{Settings, ids};
+use crate::info::Identity;
+use crate::latency::LatencyMonitor;
+use crate::mailbox::{Mailbox, Message};
+use crate::pubsub::PubSub;
+use crate::registry::Registry;
+use crate::slowlog::SlowLog;
+use crate::stats::Stats;
+use ashlar_engine::effects::Effects;
+use ashlar_engine::engine::Engine;
+use ashlar_engine::keyspace::FlushedDb;
+use ashlar_engine::stamp::Stamp;
+use ashlar_engine::value::Value;
+use crossbeam::channel::Sender;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+/// Values whose drop takes long; a thread of its own does it.
+pub enum Trash {
+    /// Values that were removed.
+    Values(Vec<Box<Value>>),
+    /// Databases that were emptied.
+    Databases(Vec<FlushedDb>),
+}
+
+/// CLIENT PAUSE
+#[derive(Debug, Default)]
+pub struct Pause {
+    /// Whether a pause is on; looked at by every command.
+    pub active: AtomicBool,
+    /// When it ends, Unix milliseconds.
+    pub until_ms: AtomicI64,
+    /// Whether only writes wait.
+    pub writes_only: AtomicBool,
+}
+
+/// The server, as its workers see it.
+pub struct Shared {
+    /// The data.
+    pub engine: Engine,
+    /// The settings.
+    pub settings: Settings,
+    /// The commands.
+    pub registry: Registry,
+    /// The connected clients.
+    pub clients: Clients,
+    /// The subscriptions.
+    pub pubsub: PubSub,
+    /// The parked commands.
+    pub blocking: Blocking,
+    /// The workers' mailboxes, by number.
+    pub mailboxes: Vec<Mailbox>,
+    /// The clients that see every command.
+    pub monitors: RwLock<Vec<Arc<Client>>>,
+    /// Whether there are any.
+    pub monitored: AtomicBool,
+    /// CLIENT PAUSE
+    pub pause: Pause,
+    /// Where large values go to be dropped.
+    pub trash: Sender<Trash>,
+    /// What identifies this run.
+    pub identity: Identity,
+    /// The counters.
+    pub stats: Stats,
+    /// SLOWLOG
+    pub slow_log: SlowLog,
+    /// LATENCY
+    pub latency: LatencyMonitor,
+    /// Whether keys are deleted once they have expired, even if nobody asks (DEBUG
+    /// SET-ACTIVE-EXPIRE).
+    pub active_expire: AtomicBool,
+    /// When the server started, Unix milliseconds.
+    pub started_ms: i64,
+    /// Port it listens on; 0 where there is none.
+    pub port: u16,
+    /// Set once the server is to stop.
+    pub stopping: AtomicBool,
+    /// Randomness of the stamps.
+    pub seeds: AtomicU64,
+}
+
+impl Shared {
+    /// The stamp of calls that are accepted at `now_ms`.
+    pub fn stamp(&self, now_ms: i64) -> Stamp {
+        let seed = self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        Stamp::new(now_ms, seed)
+    }
+
+    /// Whether clients have to authenticate.
+    pub fn needs_password(&self) -> bool {
+        !self.settings.text(ids::REQUIREPASS).is_empty()
+    }
+
+    /// Sends what has become garbage to the thread that drops it.
+    pub fn discard(&self, effects: &mut Effects) {
+        // Without a receiver (at the end of the process) the values are dropped right here.
+        if !effects.garbage.is_empty() {
+            drop(self.trash.send(Trash::Values(std::mem::take(&mut effects.garbage))));
+        }
+        if !effects.flushed.is_empty() {
+            drop(self.trash.send(Trash::Databases(std::mem::take(&mut effects.flushed))));
+        }
+    }
+
+    /// Tells every worker.
+    pub fn broadcast(&self, message: impl Fn() -> Message) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post(message()));
+    }
+
+    /// Starts an orderly stop.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.broadcast(|| Message::Shutdown);
+    }
+}

@@ -1,0 +1,607 @@
+//! A worker: one thread with its own poll, its connections and its buffers.
+//!
+//! A connection stays with the worker that accepted it. Per turn of the loop: read, run and answer
+//! each connection that has something, then deliver messages from elsewhere, then look at time.
+//! One read buffer and one write buffer serve all connections of the thread.
+
+use crate::clients::Client;
+use crate::clock;
+use crate::config::ids;
+use crate::conn::{
+    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
+    Waiting, write_some,
+};
+use crate::host::{Flow, Host, settle};
+use crate::mailbox::{Address, Message};
+use crate::pipeline::Pipeline;
+use crate::session::Session;
+use crate::shared::Shared;
+use crate::upkeep::Upkeep;
+use ashlar_engine::executor::{Executor, Prefetched};
+use mio::net::{TcpListener, UnixListener};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Bytes that are read from a socket at a time.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes of replies after which they are written even though there are more requests.
+pub const WRITE_BYTES: usize = 256 * 1024;
+/// Connections that are accepted before others get their turn.
+const ACCEPTS_MAX: usize = 64;
+/// Milliseconds between looks at the time.
+const TICK_MS: i64 = 100;
+
+/// Token of the mailbox.
+pub const MAILBOX: Token = Token(usize::MAX);
+const LISTENERS: usize = usize::MAX - 1024;
+
+/// A listening socket of either kind.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP
+    Tcp(TcpListener),
+    /// Unix domain
+    Unix(UnixListener),
+}
+
+/// A worker's state.
+pub struct Worker<'e> {
+    shared: &'e Shared,
+    number: usize,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    conns: Slab<Option<Box<Conn>>>,
+    exec: Executor<'e>,
+    pipeline: Pipeline,
+    read_buf: Box<[u8]>,
+    /// Replies of the connection that is being served.
+    out: Vec<u8>,
+    messages: Vec<Message>,
+    /// Connections that may have more to read than one turn takes.
+    again: Vec<usize>,
+    /// Connections that got messages, to be written to.
+    touched: Vec<usize>,
+    paused: Vec<usize>,
+    /// When blocked clients give up: (time, place, id).
+    deadlines: BTreeSet<(i64, usize, u64)>,
+    next_tick_ms: i64,
+    upkeep: Upkeep,
+}
+
+impl<'e> Worker<'e> {
+    /// A worker with its listeners, which `poll` watches from now on.
+    ///
+    /// # Errors
+    /// If a listener cannot be watched.
+    pub fn new(
+        shared: &'e Shared,
+        number: usize,
+        poll: Poll,
+        mut listeners: Vec<Listener>,
+    ) -> io::Result<Worker<'e>> {
+        for (nth, listener) in listeners.iter_mut().enumerate() {
+            let token = Token(LISTENERS + nth);
+            match listener {
+                Listener::Tcp(tcp) => poll.registry().register(tcp, token, Interest::READABLE)?,
+                Listener::Unix(unix) => {
+                    poll.registry().register(unix, token, Interest::READABLE)?
+                }
+            }
+        }
+        Ok(Worker {
+            shared,
+            number,
+            poll,
+            listeners,
+            conns: Slab::new(),
+            exec: shared.engine.executor(),
+            pipeline: Pipeline::default(),
+            read_buf: vec![0; READ_BYTES].into(),
+            out: Vec::with_capacity(WRITE_BYTES),
+            messages: Vec::new(),
+            again: Vec::new(),
+            touched: Vec::new(),
+            paused: Vec::new(),
+            deadlines: BTreeSet::new(),
+            next_tick_ms: 0,
+            upkeep: Upkeep::default(),
+        })
+    }
+
+    /// Serves until the server stops.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while !self.shared.stopping.load(Ordering::Acquire) {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            let now_ms = clock::now_ms();
+            for event in &events {
+                match event.token() {
+                    MAILBOX => {}
+                    Token(at) if at >= LISTENERS => self.accept(at - LISTENERS, now_ms),
+                    Token(slot) => {
+                        if event.is_writable() {
+                            self.with_conn(slot, |worker, conn| worker.flush(conn));
+                        }
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            self.serve(slot);
+                        }
+                    }
+                }
+            }
+            for slot in std::mem::take(&mut self.again) {
+                self.serve(slot);
+            }
+            self.deliver();
+            if now_ms >= self.next_tick_ms {
+                self.next_tick_ms = now_ms + TICK_MS;
+                self.tick(now_ms);
+            }
+            self.expire_deadlines(clock::now_ms());
+        }
+        self.shutdown();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Duration {
+        if !self.again.is_empty() || self.shared.mailboxes[self.number].is_waiting() {
+            return Duration::ZERO;
+        }
+        let now_ms = clock::now_ms();
+        let deadline = self.deadlines.first().map_or(i64::MAX, |deadline| deadline.0);
+        let until = self.next_tick_ms.min(deadline) - now_ms;
+        Duration::from_millis(u64::try_from(until).unwrap_or(0))
+    }
+
+    /// Takes the connection out of its place while it is served; it goes back unless `serve` says
+    /// that it is to be closed.
+    fn with_conn(
+        &mut self,
+        slot: usize,
+        serve: impl FnOnce(&mut Self, &mut Conn) -> io::Result<()>,
+    ) {
+        let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
+        let result = serve(self, &mut conn);
+        if result.is_err() || (conn.closing && conn.backlog.is_empty()) {
+            self.close(slot, *conn);
+        } else if let Some(place) = self.conns.get_mut(slot) {
+            *place = Some(conn);
+        }
+    }
+
+    fn accept(&mut self, nth: usize, now_ms: i64) {
+        for _ in 0..ACCEPTS_MAX {
+            let accepted = match &self.listeners[nth] {
+                Listener::Tcp(tcp) => tcp.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                Listener::Unix(unix) => unix.accept().map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => self.welcome(stream, now_ms),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A connection that was reset before it was accepted, or no descriptor left: the
+                // next one may be fine.
+                Err(error) => {
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    return;
+                }
+            }
+        }
+        // Events come only for what is new: look again soon.
+        let token = Token(LISTENERS + nth);
+        let registry = self.poll.registry();
+        let renewed = match &mut self.listeners[nth] {
+            Listener::Tcp(tcp) => registry.reregister(tcp, token, Interest::READABLE),
+            Listener::Unix(unix) => registry.reregister(unix, token, Interest::READABLE),
+        };
+        if let Err(error) = renewed {
+            tracing::error!("a listening socket cannot be watched any more: {error}");
+        }
+    }
+
+    fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
+        let (peer, local) = crate::listen::addresses(&stream);
+        if let Err(refusal) = crate::listen::admit(self.shared, &stream) {
+            // The socket's buffer is empty: the refusal fits, or the peer is gone already.
+            drop(write_some(&mut stream, refusal.as_bytes()));
+            return;
+        }
+        crate::listen::tune(self.shared, &stream);
+        let place = self.conns.vacant_entry();
+        let address =
+            Address { worker: self.number, slot: place.key(), id: self.shared.clients.next_id() };
+        let client = Arc::new(Client::new(address, peer, local, stream.fd(), now_ms));
+        let interest = Interest::READABLE.add(Interest::WRITABLE);
+        if let Err(error) =
+            self.poll.registry().register(stream.source(), Token(address.slot), interest)
+        {
+            tracing::warn!("a connection cannot be watched: {error}");
+            self.shared.clients.leave();
+            return;
+        }
+        self.shared.clients.add(client.clone());
+        let session = Session::new(client, !self.shared.needs_password());
+        place.insert(Some(Box::new(Conn::new(stream, session))));
+    }
+
+    /// Reads from a connection and runs its requests.
+    fn serve(&mut self, slot: usize) {
+        self.with_conn(slot, |worker, conn| {
+            conn.readable = true;
+            worker.read(conn)
+        });
+    }
+
+    fn read(&mut self, conn: &mut Conn) -> io::Result<()> {
+        if conn.closing {
+            return Ok(());
+        }
+        if conn.waiting.is_some() && conn.input.len() > INPUT_BYTES_MAX_BLOCKED {
+            return Ok(());
+        }
+        let got = match conn.stream.read(&mut self.read_buf) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.readable = false;
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        // A read that did not fill the buffer has emptied the socket: the next bytes come with an
+        // event of their own.
+        conn.readable = got == READ_BYTES;
+        if conn.readable {
+            self.again.push(conn.session.address.slot);
+        }
+        let client = &conn.session.client;
+        client.traffic[0].fetch_add(got as u64, Ordering::Relaxed);
+        if conn.input.is_empty() && conn.waiting.is_none() {
+            let buf = std::mem::take(&mut self.read_buf);
+            let used = self.process(conn, &buf[..got]);
+            if let Ok(used) = used {
+                conn.input.extend_from_slice(&buf[used..got]);
+            }
+            self.read_buf = buf;
+            used?;
+        } else {
+            conn.input.extend_from_slice(&self.read_buf[..got]);
+            self.process_input(conn)?;
+        }
+        conn.session.client.input_bytes.store(conn.input.len(), Ordering::Relaxed);
+        let limit = self.shared.settings.count(ids::CLIENT_QUERY_BUFFER_LIMIT);
+        if conn.input.len() as u64 > limit {
+            tracing::warn!("a client sent a request above client-query-buffer-limit");
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(())
+    }
+
+    /// Runs the requests that wait in the connection's own buffer.
+    fn process_input(&mut self, conn: &mut Conn) -> io::Result<()> {
+        if conn.waiting.is_some() || conn.input.is_empty() {
+            return Ok(());
+        }
+        let input = std::mem::take(&mut conn.input);
+        let used = self.process(conn, &input)?;
+        conn.input = input;
+        conn.input.drain(..used);
+        if conn.input.is_empty() {
+            conn.input = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Runs the requests in `bytes`, answers them, and returns how many bytes they were.
+    fn process(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        let now_ms = clock::now_ms();
+        conn.session.client.active_ms.store(now_ms, Ordering::Relaxed);
+        let mut pipeline = std::mem::take(&mut self.pipeline);
+        let mut at = 0;
+        loop {
+            let mut host = Host {
+                shared: self.shared,
+                session: &mut conn.session,
+                exec: &mut self.exec,
+                worker: self.number,
+                stamp: self.shared.stamp(now_ms),
+                block_until_ms: None,
+            };
+            let step = pipeline.step(&mut host, &mut conn.resume, bytes, at, &mut self.out);
+            at = step.at;
+            match step.flow {
+                Flow::Next => {}
+                Flow::Close => conn.closing = true,
+                Flow::Paused => {
+                    conn.waiting = Some(Waiting::Paused);
+                    self.paused.push(conn.session.address.slot);
+                }
+                Flow::Blocked(waiter, until_ms) => {
+                    if let Some(until_ms) = until_ms {
+                        let address = conn.session.address;
+                        self.deadlines.insert((until_ms, address.slot, address.id));
+                    }
+                    conn.session.client.blocked.store(true, Ordering::Relaxed);
+                    conn.waiting = Some(Waiting::Blocked(waiter, until_ms));
+                }
+            }
+            let stop = step.done || conn.closing || conn.waiting.is_some();
+            if stop || self.out.len() >= WRITE_BYTES {
+                let sent = self.send_out(conn);
+                if sent.is_err() {
+                    self.pipeline = pipeline;
+                    return sent.map(|()| at);
+                }
+            }
+            if stop {
+                break;
+            }
+        }
+        self.pipeline = pipeline;
+        Ok(at)
+    }
+
+    /// Sends the thread's write buffer to a connection.
+    fn send_out(&mut self, conn: &mut Conn) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        conn.session.client.traffic[1].fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        let mut sent = 0;
+        if conn.backlog.is_empty() {
+            while sent < self.out.len() {
+                match write_some(&mut conn.stream, &self.out[sent..])? {
+                    0 => break,
+                    more => sent += more,
+                }
+            }
+        }
+        if sent < self.out.len() {
+            conn.backlog.push(&self.out[sent..]);
+        }
+        self.out.clear();
+        self.out.shrink_to(4 * WRITE_BYTES);
+        self.check_backlog(conn)
+    }
+
+    fn check_backlog(&self, conn: &mut Conn) -> io::Result<()> {
+        let waiting = conn.backlog.len();
+        conn.session.client.output_bytes.store(waiting, Ordering::Relaxed);
+        if waiting == 0 {
+            conn.backlog.soft_since_ms = None;
+            return Ok(());
+        }
+        let limit = self.shared.settings.output_limits()[conn.session.client.output_class()];
+        let mut hard = OUTPUT_BYTES_MAX;
+        if limit.hard_bytes != 0 {
+            hard = hard.min(usize::try_from(limit.hard_bytes).unwrap_or(usize::MAX));
+        }
+        if !conn.session.authenticated {
+            hard = hard.min(OUTPUT_BYTES_MAX_UNAUTHENTICATED);
+        }
+        let mut above = waiting > hard;
+        if limit.soft_bytes != 0 && waiting as u64 > limit.soft_bytes {
+            let now_ms = clock::now_ms();
+            let since = *conn.backlog.soft_since_ms.get_or_insert(now_ms);
+            above |= (now_ms - since) as u64 >= limit.soft_seconds.saturating_mul(1000);
+        } else {
+            conn.backlog.soft_since_ms = None;
+        }
+        if above {
+            let peer = &conn.session.client.peer;
+            tracing::warn!("client {peer} reads too slowly: {waiting} bytes wait; it is cut off");
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    /// Sends what the connection's backlog holds.
+    fn flush(&mut self, conn: &mut Conn) -> io::Result<()> {
+        if !conn.backlog.is_empty() {
+            conn.backlog.send(&mut conn.stream)?;
+            self.check_backlog(conn)?;
+        }
+        Ok(())
+    }
+
+    /// Delivers the messages from other threads.
+    fn deliver(&mut self) {
+        if !self.shared.mailboxes[self.number].is_waiting() {
+            return;
+        }
+        let mut messages = std::mem::take(&mut self.messages);
+        self.shared.mailboxes[self.number].take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Send(address, bytes) => self.push(address, &bytes),
+                Message::Unblock(address, reply) => self.unblock(address, &reply),
+                Message::Kill(address) => self.kill(address),
+                Message::Resume => self.resume_paused(),
+                Message::Shutdown => {}
+            }
+        }
+        self.messages = messages;
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for slot in touched.drain(..) {
+            self.with_conn(slot, |worker, conn| worker.flush(conn));
+        }
+        self.touched = touched;
+    }
+
+    fn conn(&mut self, address: Address) -> Option<&mut Box<Conn>> {
+        let conn = self.conns.get_mut(address.slot)?.as_mut()?;
+        (conn.session.address == address).then_some(conn)
+    }
+
+    fn push(&mut self, address: Address, bytes: &[u8]) {
+        let Some(conn) = self.conn(address) else { return };
+        conn.backlog.push(bytes);
+        // Many messages may come in one turn: the limit holds for each, or the sum has no bound.
+        let large = conn.backlog.len() > WRITE_BYTES;
+        self.touched.push(address.slot);
+        if large {
+            self.with_conn(address.slot, |worker, conn| worker.flush(conn));
+        }
+    }
+
+    /// The command that blocked the client is done.
+    fn unblock(&mut self, address: Address, reply: &[u8]) {
+        let Some(conn) = self.conn(address) else { return };
+        let Some(Waiting::Blocked(_, until_ms)) = conn.waiting.take() else { return };
+        conn.session.client.blocked.store(false, Ordering::Relaxed);
+        if conn.session.reply_mode == crate::session::ReplyMode::On {
+            conn.backlog.push(reply);
+        }
+        if let Some(until_ms) = until_ms {
+            self.deadlines.remove(&(until_ms, address.slot, address.id));
+        }
+        self.touched.push(address.slot);
+        self.go_on(address.slot);
+    }
+
+    /// Runs the requests that came in while the connection was waiting.
+    fn go_on(&mut self, slot: usize) {
+        self.with_conn(slot, |worker, conn| {
+            worker.process_input(conn)?;
+            if conn.readable { worker.read(conn) } else { Ok(()) }
+        });
+    }
+
+    fn kill(&mut self, address: Address) {
+        if self.conn(address).is_some() {
+            self.with_conn(address.slot, |_, _| Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+    }
+
+    fn resume_paused(&mut self) {
+        for slot in std::mem::take(&mut self.paused) {
+            let conn = self.conns.get_mut(slot).and_then(Option::as_mut);
+            if let Some(conn) = conn.filter(|conn| matches!(conn.waiting, Some(Waiting::Paused))) {
+                conn.waiting = None;
+                self.go_on(slot);
+            }
+        }
+    }
+
+    /// Answers the blocked clients whose time is up.
+    fn expire_deadlines(&mut self, now_ms: i64) {
+        while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
+            if until_ms > now_ms {
+                break;
+            }
+            self.deadlines.pop_first();
+            let address = Address { worker: self.number, slot, id };
+            let Some(conn) = self.conn(address) else { continue };
+            let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { continue };
+            let waiter = waiter.clone();
+            if !self.shared.blocking.cancel(&waiter, &mut self.exec) {
+                continue;
+            }
+            let reply = self.nothing_found(&waiter, now_ms);
+            self.unblock(address, &reply);
+        }
+        self.deliver();
+    }
+
+    /// The reply of a blocking command that found nothing until its time was up: that of its
+    /// form that does not block.
+    fn nothing_found(&mut self, waiter: &crate::blocking::Waiter, now_ms: i64) -> Vec<u8> {
+        let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
+        let mut out = Vec::new();
+        let address = waiter.address;
+        let Some(mut conn) = self.conns.get_mut(address.slot).and_then(Option::take) else {
+            return out;
+        };
+        conn.session.in_transaction = true;
+        let mut host = Host {
+            shared: self.shared,
+            session: &mut conn.session,
+            exec: &mut self.exec,
+            worker: self.number,
+            stamp: self.shared.stamp(now_ms),
+            block_until_ms: None,
+        };
+        host.request(Ok(waiter.resolved), &args, Prefetched::NONE, &mut out);
+        conn.session.in_transaction = false;
+        self.conns[address.slot] = Some(conn);
+        settle(self.shared, &mut self.exec, &self.shared.stamp(now_ms));
+        out
+    }
+
+    /// What is to be looked at ten times a second.
+    fn tick(&mut self, now_ms: i64) {
+        let pause = &self.shared.pause;
+        if pause.active.load(Ordering::Acquire)
+            && pause.until_ms.load(Ordering::Acquire) <= now_ms
+            && !pause.active.swap(false, Ordering::AcqRel)
+        {
+            // Another worker ended the pause and told everyone.
+        }
+        if !pause.active.load(Ordering::Acquire) && !self.paused.is_empty() {
+            self.resume_paused();
+        }
+        let idle_max_ms = self.shared.settings.number(ids::TIMEOUT).saturating_mul(1000);
+        let mut slots: Vec<usize> = Vec::new();
+        for (slot, conn) in &self.conns {
+            let Some(conn) = conn else { continue };
+            let idle = now_ms - conn.session.client.active_ms.load(Ordering::Relaxed);
+            let normal =
+                conn.waiting.is_none() && !conn.session.is_subscriber() && !conn.session.monitor;
+            if (idle_max_ms > 0 && normal && idle > idle_max_ms) || !conn.backlog.is_empty() {
+                slots.push(slot);
+            }
+        }
+        for slot in slots {
+            self.with_conn(slot, |worker, conn| {
+                if conn.backlog.is_empty() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                worker.flush(conn)?;
+                worker.check_backlog(conn)
+            });
+        }
+        if self.number == 0 {
+            self.upkeep.tick(self.shared, &mut self.exec, now_ms);
+        }
+    }
+
+    /// Lets go of a connection and of all that refers to it.
+    fn close(&mut self, slot: usize, mut conn: Conn) {
+        self.conns.try_remove(slot);
+        if let Some(Waiting::Blocked(waiter, until_ms)) = conn.waiting.take() {
+            self.shared.blocking.cancel(&waiter, &mut self.exec);
+            if let Some(until_ms) = until_ms {
+                self.deadlines.remove(&(until_ms, slot, conn.session.address.id));
+            }
+        }
+        crate::commands::connection::forget(self.shared, &mut self.exec, &mut conn.session);
+        self.exec.release();
+        // The descriptor is closed with the stream, which ends the watching too.
+        drop(self.poll.registry().deregister(conn.stream.source()));
+        self.shared.clients.remove(conn.session.address.id);
+        self.shared.clients.leave();
+    }
+
+    fn shutdown(&mut self) {
+        let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.with_conn(slot, |worker, conn| {
+                worker.flush(conn)?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            });
+        }
+    }
+}
