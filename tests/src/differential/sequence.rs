@@ -44,6 +44,8 @@ const LEFT_OUT: &[&str] = &[
     // They would empty the state too often for anything to build up.
     "FLUSHALL",
     "FLUSHDB",
+    // 7.4 checks the id against that of the last deleted entry, 7.0 does not.
+    "XSETID",
     // A test of its own.
     "PFDEBUG",
     "PFSELFTEST",
@@ -71,6 +73,21 @@ pub fn is_comparable(spec: &Spec) -> bool {
     is_data(spec) && !LEFT_OUT.contains(&spec.name.as_str())
 }
 
+/// True for calls that 7.0 does not know yet, or answers in another way than 7.4 by accident.
+fn is_newer(argv: &Argv) -> bool {
+    let has = |word: &[u8]| argv.iter().any(|arg| arg.eq_ignore_ascii_case(word));
+    let name = argv[0].to_ascii_uppercase();
+    match name.as_slice() {
+        b"HSCAN" if has(b"NOVALUES") => true,
+        // A cursor with a NUL in it is read as a C string.
+        name if name.ends_with(b"SCAN") => argv.iter().any(|arg| arg.contains(&0)),
+        b"ZRANK" | b"ZREVRANK" => has(b"WITHSCORE"),
+        // An overflow that 7.0 did not notice; the last entry of a stream by the id `+`.
+        b"XREAD" | b"XREADGROUP" => (has(b"BLOCK") && has(b"9223372036854775807")) || has(b"+"),
+        _ => false,
+    }
+}
+
 /// A sequence of `len` steps, most of them of one family.
 pub fn sequence(generator: &mut Generator, specs: &[Spec], family: &str, len: usize) -> Vec<Step> {
     let of = |family: &str| specs.iter().filter(|spec| spec.family == family).collect::<Vec<_>>();
@@ -89,17 +106,33 @@ pub fn sequence(generator: &mut Generator, specs: &[Spec], family: &str, len: us
             if generator.random.chance(2) {
                 transaction(generator, &mut pick)
             } else {
-                step(generator.call(&spec))
+                step(call(generator, &spec))
             }
         })
         .collect()
+}
+
+fn call(generator: &mut Generator, spec: &Spec) -> Argv {
+    loop {
+        let mut argv = generator.call(spec);
+        if is_newer(&argv) {
+            continue;
+        }
+        if spec.name == "XADD" {
+            // `*` would take the time of the server that runs it.
+            let ms = generator.random.below(40);
+            let auto = |arg: &&mut Vec<u8>| arg.as_slice() == b"*";
+            argv.iter_mut().filter(auto).for_each(|arg| *arg = format!("{ms}-*").into_bytes());
+        }
+        return argv;
+    }
 }
 
 fn transaction(generator: &mut Generator, pick: &mut impl FnMut(&mut Generator) -> Spec) -> Step {
     let mut commands = vec![words("MULTI")];
     for _ in 0..1 + generator.random.below(4) {
         let spec = pick(generator);
-        let argv = generator.call(&spec);
+        let argv = call(generator, &spec);
         if !matches!(policy(&argv), Policy::Random) && step(argv.clone()).0.len() == 1 {
             commands.push(argv);
         }
