@@ -7,6 +7,7 @@ use crate::context::SHARDS_MAX;
 use crate::executor::Executor;
 use crate::journal::Journal;
 use crate::keyspace::{KeyHasher, Shard};
+use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ pub struct Engine {
     config: RwLock<Arc<EngineConfig>>,
     config_version: AtomicU64,
     journal: Option<Arc<dyn Journal>>,
+    upkeep: Upkeep,
 }
 
 /// How an engine is opened.
@@ -61,6 +63,7 @@ impl Engine {
             config: RwLock::new(Arc::new(options.config)),
             config_version: AtomicU64::new(0),
             journal: options.journal,
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -125,6 +128,10 @@ impl Engine {
 
     pub(crate) fn hasher(&self) -> &KeyHasher {
         &self.hasher
+    }
+
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
     }
 
     pub(crate) fn journal(&self) -> Option<&dyn Journal> {

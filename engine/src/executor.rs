@@ -262,12 +262,21 @@ impl<'e> Executor<'e> {
         &mut self.held[at.expect("the shard was just locked")].1
     }
 
+    pub(crate) fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    /// Works on one shard, under its lock.
+    pub(crate) fn with_shard<T>(&mut self, number: usize, look: impl FnOnce(&mut Shard) -> T) -> T {
+        self.lock(&[number]);
+        let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
+        look(&mut self.held[at.expect("the shard was just locked")].1)
+    }
+
     /// Visits the shards one after the other, each under its lock.
     pub(crate) fn for_each_shard(&mut self, mut each: impl FnMut(&Shard)) {
         for number in 0..self.engine.shard_count() {
-            self.lock(&[number]);
-            let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
-            each(&self.held[at.expect("the shard was just locked")].1);
+            self.with_shard(number, |shard| each(shard));
         }
     }
 }

@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, Hasher};
 
 const HAS_EXPIRY: u64 = 1;
 /// Seed of the digest: fixed, so that digests of two engines can be compared.
-const DIGEST_SEED: u64 = 0x5EED_0F_A5_41A2;
+const DIGEST_SEED: u64 = 0x5EED_0FA5_41A2;
 
 impl Engine {
     /// A digest of the keys with their values and expiries. Access data is no part of it: reads

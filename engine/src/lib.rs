@@ -17,4 +17,5 @@ pub mod number;
 pub mod reply;
 pub mod slot;
 pub mod stamp;
+pub mod upkeep;
 pub mod value;

@@ -7,6 +7,7 @@ pub mod expire;
 pub mod generic;
 pub mod hash;
 pub mod hash_ttl;
+pub mod internal;
 pub mod keyspace;
 pub mod list;
 pub mod list_blocking;
@@ -32,6 +33,7 @@ pub const FAMILIES: &[&[Command]] = &[
     generic::COMMANDS,
     hash::COMMANDS,
     hash_ttl::COMMANDS,
+    internal::COMMANDS,
     keyspace::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,

@@ -4,6 +4,7 @@ use super::entry::{EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
 use super::table::{SlotRef, Table};
 use crate::value::blob::Blob;
 use crate::value::packed::canonical_int;
+use crate::value::set::Set;
 use crate::value::{NewValue, Type, Value};
 use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
@@ -38,12 +39,25 @@ pub(crate) struct Db {
     table: Table,
     /// The entries that have an expiry. They belong to `table`.
     expires: Table,
+    /// Scan position in `expires` from which the next sweep goes on.
+    sweep: u64,
+    /// Keys of hashes with fields that expire; a key stays here until a sweep finds it out of date.
+    timed: Set,
+    /// Position in `timed` from which the next sweep goes on.
+    timed_sweep: usize,
     hasher: KeyHasher,
 }
 
 impl Db {
     pub fn new(hasher: KeyHasher) -> Db {
-        Db { table: Table::new(), expires: Table::new(), hasher }
+        Db {
+            table: Table::new(),
+            expires: Table::new(),
+            sweep: 0,
+            timed: Set::new(),
+            timed_sweep: 0,
+            hasher,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -65,6 +79,37 @@ impl Db {
 
     pub fn expires(&self) -> &Table {
         &self.expires
+    }
+
+    /// Visits the keys with an expiry of the next few buckets; call after call, all of them.
+    pub fn sweep_expires(&mut self, buckets: usize, mut each: impl FnMut(EntryPtr)) {
+        for _ in 0..buckets {
+            self.sweep = self.expires.scan(self.sweep, &mut each);
+            if self.sweep == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Visits the keys of the next `count` hashes with fields that expire, and when the first field
+    /// of each does; call after call, all of them. Returns how many were looked at.
+    pub fn sweep_timed(&mut self, count: usize, mut each: impl FnMut(&[u8], i64)) -> usize {
+        let count = count.min(self.timed.len());
+        for _ in 0..count {
+            if self.timed_sweep >= self.timed.len() {
+                self.timed_sweep = 0;
+            }
+            let Some(key) = self.timed.at(self.timed_sweep) else { break };
+            let entry = self.find(self.hasher.hash(key), key);
+            match entry.and_then(EntryPtr::big).and_then(Value::next_deadline) {
+                Some(at_ms) => {
+                    each(key, at_ms);
+                    self.timed_sweep += 1;
+                }
+                None => drop(self.timed.remove_at(self.timed_sweep)),
+            }
+        }
+        count
     }
 
     #[inline]
@@ -95,6 +140,11 @@ impl Db {
         garbage: &mut Garbage,
     ) -> (EntryMut<'_>, bool) {
         let value = value.settle();
+        if let Settled::Big(value) = &value
+            && value.next_deadline().is_some()
+        {
+            self.timed.insert(key);
+        }
         let Some(slot) = self.find_slot(hash, key) else {
             let ptr = value.entry(key, None);
             let hasher = &self.hasher;
@@ -339,6 +389,11 @@ impl EntryMut<'_> {
     /// Overwrites the access data.
     pub fn set_access(&mut self, access: u32) {
         self.ptr.set_access(access);
+    }
+
+    /// Fields of this hash get an expiry: active expiry has to know.
+    pub fn track_field_expiry(&mut self) {
+        self.db.timed.insert(self.ptr.key());
     }
 
     /// Changes the value or its representation; key, expiry and access data stay. A boxed value

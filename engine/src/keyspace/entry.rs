@@ -403,7 +403,10 @@ mod tests {
     fn classes_cover_their_sizes() {
         for size in 1..70_000 {
             let class = class_size(size);
-            assert!(class >= size && class_size(class) == class && class % 8 == 0, "{size}");
+            assert!(
+                class >= size && class_size(class) == class && class.is_multiple_of(8),
+                "{size}"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod access;
 mod db;
 mod detached;
 mod entry;
+mod eviction;
 mod shard;
 mod table;
 
@@ -15,6 +16,8 @@ pub(crate) use db::{Db, KeyHasher};
 pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
 pub use detached::Detached;
 pub use entry::{INLINE_BYTES_MAX, Kind};
+pub use eviction::EvictionPolicy;
+pub(crate) use eviction::Pool;
 pub use shard::WatchToken;
 pub(crate) use shard::{Shard, shard_of};
 pub(crate) use table::CURSOR_BITS;

@@ -102,11 +102,6 @@ impl Table {
             * size_of::<Bucket>()
     }
 
-    /// Buckets without the overflow ones.
-    pub fn buckets(&self) -> usize {
-        self.buckets
-    }
-
     #[inline]
     fn index(&self, hash: u64) -> usize {
         let wide = hash as usize & (2 * self.round - 1);

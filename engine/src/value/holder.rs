@@ -17,6 +17,8 @@ pub trait Holder: Blob {
     fn big_mut(&mut self) -> Option<&mut Value>;
     /// Changes the representation.
     fn replace(&mut self, value: NewValue<'_>);
+    /// Fields of the value are about to get an expiry: active expiry has to know.
+    fn fields_expire(&mut self) {}
 }
 
 impl Holder for EntryMut<'_> {
@@ -37,6 +39,10 @@ impl Holder for EntryMut<'_> {
 
     fn replace(&mut self, value: NewValue<'_>) {
         self.replace(value);
+    }
+
+    fn fields_expire(&mut self) {
+        self.track_field_expiry();
     }
 }
 

@@ -80,6 +80,14 @@ impl Value {
         }
     }
 
+    /// When the first of its fields expires, for a hash with such fields.
+    pub fn next_deadline(&self) -> Option<i64> {
+        match self {
+            Value::Hash(hash) => hash.next_deadline(),
+            _ => None,
+        }
+    }
+
     /// Bytes of memory the value takes outside its key's entry.
     pub fn memory(&self) -> usize {
         let inside = match self {

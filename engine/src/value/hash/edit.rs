@@ -84,6 +84,9 @@ impl<'a> HashMut<'a> {
         if self.big().is_none() {
             self.grow(true);
         }
+        if self.big().is_some_and(|hash| hash.next_deadline().is_none()) {
+            self.holder.fields_expire();
+        }
         self.big_mut().expect("the hash was just given the large form")
     }
 

@@ -1,0 +1,67 @@
+//! Writes of the engine's own upkeep. They are calls like any other, so that the journal has them
+//! and a replay removes the same keys; no client can make them.
+
+use super::hash_ttl::purge_fields;
+use crate::command::{Command, Flags, Group, Keys};
+use crate::config::Event;
+use crate::context::Cx;
+use crate::error::CmdResult;
+use crate::reply::Reply;
+
+const FLAGS: Flags = Flags::WRITE.union(Flags::INTERNAL).union(Flags::SKIP_MONITOR);
+
+/// Deletes the keys that are past their expiry by the stamp.
+pub const EXPIRE: &str = "ASHLAR.EXPIRE";
+/// Deletes keys to make room.
+pub const EVICT: &str = "ASHLAR.EVICT";
+/// Deletes fields of hashes that are past their expiry by the stamp.
+pub const EXPIRE_FIELDS: &str = "ASHLAR.EXPIREFIELDS";
+
+/// The family's commands.
+pub const COMMANDS: &[Command] = &[
+    Command::new(EXPIRE, -2, Group::Generic, expire)
+        .flags(FLAGS)
+        .keys(Keys::ALL)
+        .syntax("key...")
+        .docs("7.4.0", "O(N) for N keys", "Deletes the keys that have expired."),
+    Command::new(EVICT, -2, Group::Generic, evict)
+        .flags(FLAGS)
+        .keys(Keys::ALL)
+        .syntax("key...")
+        .docs("7.4.0", "O(N) for N keys", "Deletes keys to make room."),
+    Command::new(EXPIRE_FIELDS, -2, Group::Hash, expire_fields)
+        .flags(FLAGS)
+        .keys(Keys::ALL)
+        .syntax("key...")
+        .docs("7.4.0", "O(N) for N fields", "Deletes the fields of hashes that have expired."),
+];
+
+/// Most fields of a hash that one call deletes.
+pub const FIELDS_MAX: usize = 1_024;
+
+fn expire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let expired = args[1..].iter().filter(|key| cx.remove_if_expired(key)).count();
+    reply.int(expired as i64);
+    Ok(())
+}
+
+fn evict(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let mut evicted = 0;
+    for key in &args[1..] {
+        if cx.remove_if_expired(key) {
+            evicted += 1;
+        } else if cx.remove(key) {
+            cx.count_evicted(1);
+            cx.changed(key, Event::EVICTED, "evicted");
+            evicted += 1;
+        }
+    }
+    reply.int(evicted);
+    Ok(())
+}
+
+fn expire_fields(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let expired: usize = args[1..].iter().map(|key| purge_fields(cx, key, FIELDS_MAX)).sum();
+    reply.int(expired as i64);
+    Ok(())
+}
