@@ -78,7 +78,10 @@ pub fn drive(
 /// Requests that left together.
 struct Batch {
     due_ns: u64,
-    left: u32,
+    /// Replies yet to come.
+    replies: u32,
+    /// Requests that one reply answers.
+    requests: u32,
 }
 
 struct Connection {
@@ -200,10 +203,9 @@ impl Load {
     /// Sends a batch that was due at `due_ns`.
     fn send(&mut self, index: usize, due_ns: u64) -> Result<(), String> {
         let connection = &mut self.connections[index];
-        for _ in 0..self.pipeline {
-            self.work.next(self.protocol, &mut connection.unsent);
-        }
-        connection.waiting.push_back(Batch { due_ns, left: self.pipeline });
+        let replies = self.work.batch(self.protocol, self.pipeline, &mut connection.unsent);
+        let requests = self.pipeline / replies;
+        connection.waiting.push_back(Batch { due_ns, replies, requests });
         connection.flush()
     }
 
@@ -227,10 +229,11 @@ impl Load {
                 }
                 let batch = connection.waiting.front_mut().ok_or("a reply to no request")?;
                 let latency_ns = now_ns.saturating_sub(batch.due_ns);
-                self.outcome.latency.saturating_record(latency_ns.max(1));
-                self.outcome.requests += 1;
-                batch.left -= 1;
-                if batch.left == 0 {
+                let requests = u64::from(batch.requests);
+                self.outcome.latency.saturating_record_n(latency_ns.max(1), requests);
+                self.outcome.requests += requests;
+                batch.replies -= 1;
+                if batch.replies == 0 {
                     connection.waiting.pop_front();
                     completed += 1;
                 }

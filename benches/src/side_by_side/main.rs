@@ -26,11 +26,13 @@ mod work;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
 use options::{Mode, Options, Settings};
+use proc::Cores;
 use results::{About, Results};
 use server::{Kind, Program};
 
@@ -64,7 +66,7 @@ fn run(options: &Options) -> Result<(), String> {
 fn measure(options: &Options) -> Result<Results, String> {
     let tests = catalogue::select(&options.tests)?;
     let settings = options.settings()?;
-    let start = Instant::now();
+    let (start, cores) = (Instant::now(), Cores::now());
     let mut results = Results { about: about(&settings), ..Results::default() };
     if options.wants(Mode::Memory) {
         results.memory = memory::measure(&settings)?;
@@ -79,10 +81,14 @@ fn measure(options: &Options) -> Result<Results, String> {
         results.throughput = throughput::measure(&settings, &tests)?;
     }
     results.about.seconds = start.elapsed().as_secs_f64();
+    (_, results.about.stolen) = Cores::now().since(cores);
     Ok(results)
 }
 
 fn about(settings: &Settings) -> About {
+    let before = Cores::now();
+    sleep(Duration::from_secs(1));
+    let (busy_before, _) = Cores::now().since(before);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let benchmark = Program {
         name: "redis-benchmark".to_owned(),
@@ -97,6 +103,8 @@ fn about(settings: &Settings) -> About {
         command: format!("side-by-side {}", args.join(" ")).trim().to_owned(),
         machine: format!("{}, {cores} cores, Linux {}", proc::cpu_model(), proc::kernel()),
         cores,
+        busy_before,
+        stolen: 0.0,
         programs: programs.map(|program| (program.name.clone(), program.version())).collect(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         seconds: 0.0,

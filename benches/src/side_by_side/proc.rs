@@ -42,6 +42,40 @@ pub fn kernel() -> String {
     text.trim().to_owned()
 }
 
+/// What all cores together have done since the machine started, in ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cores {
+    idle: u64,
+    stolen: u64,
+    total: u64,
+}
+
+impl Cores {
+    /// Reads them.
+    pub fn now() -> Self {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        Self::parse(&text).unwrap_or_default()
+    }
+
+    /// `cpu user nice system idle iowait irq softirq steal guest guest_nice`; user has guest in it.
+    fn parse(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> =
+            line.split_ascii_whitespace().map_while(|field| field.parse().ok()).take(8).collect();
+        let (idle, stolen) = (ticks.get(3)? + ticks.get(4)?, *ticks.get(7)?);
+        Some(Cores { idle, stolen, total: ticks.iter().sum() })
+    }
+
+    /// Shares of the time since `earlier`, 0 to 1: in which the cores worked, and in which the
+    /// hypervisor let somebody else have them.
+    pub fn since(self, earlier: Self) -> (f64, f64) {
+        let total = self.total.saturating_sub(earlier.total).max(1) as f64;
+        let idle = self.idle.saturating_sub(earlier.idle) as f64;
+        let stolen = self.stolen.saturating_sub(earlier.stolen) as f64;
+        ((1.0 - idle / total).max(0.0), stolen / total)
+    }
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
@@ -55,6 +89,14 @@ mod tests {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 1 0";
         assert_eq!(ticks(stat), Some(300));
         assert_eq!(ticks("42 (short) S 1"), None);
+    }
+
+    #[test]
+    fn shares_of_the_cores_time() {
+        let cores = |line: &str| Cores::parse(&format!("cpu  {line}\ncpu0 1\n")).unwrap();
+        let earlier = cores("100 0 50 800 50 0 0 0 0 0");
+        let (busy, stolen) = cores("140 0 60 840 50 0 0 10 0 0").since(earlier);
+        assert!((busy - 0.6).abs() < 1e-9 && (stolen - 0.1).abs() < 1e-9);
     }
 
     #[test]

@@ -68,22 +68,20 @@ fn scan_resp(bytes: &[u8]) -> Scan {
     if at <= bytes.len() { Scan::Whole(at) } else { Scan::Partial }
 }
 
+/// The reply to a `get` is a run of values, then `END`.
 fn scan_memcached(bytes: &[u8]) -> Scan {
-    let Some(first) = line(bytes, 0) else { return Scan::Partial };
-    match first {
-        b"STORED" | b"END" => Scan::Whole(first.len() + 2),
-        _ if first.starts_with(b"VALUE ") => {
-            let Some(len) = first.rsplit(|&byte| byte == b' ').next().and_then(number) else {
-                return Scan::Garbage;
-            };
-            let end = first.len() + 2 + len.max(0) as usize + 2;
-            match line(bytes, end) {
-                Some(b"END") => Scan::Whole(end + 5),
-                Some(_) => Scan::Garbage,
-                None => Scan::Partial,
-            }
+    let mut at = 0;
+    loop {
+        let Some(line) = line(bytes, at) else { return Scan::Partial };
+        let end = at + line.len() + 2;
+        if !line.starts_with(b"VALUE ") {
+            let good = matches!(line, b"END" | b"STORED");
+            return if good { Scan::Whole(end) } else { Scan::Error(end) };
         }
-        _ => Scan::Error(first.len() + 2),
+        match line.rsplit(|&byte| byte == b' ').next().and_then(number) {
+            Some(len @ 0..=ELEMENTS_MAX) => at = end + len as usize + 2,
+            _ => return Scan::Garbage,
+        }
     }
 }
 
@@ -112,7 +110,7 @@ mod tests {
             (Protocol::Resp, b"%1\r\n+a\r\n_\r\n"),
             (Protocol::Memcached, b"STORED\r\n"),
             (Protocol::Memcached, b"END\r\n"),
-            (Protocol::Memcached, b"VALUE k 0 5\r\na\r\nbc\r\nEND\r\n"),
+            (Protocol::Memcached, b"VALUE k 0 5\r\na\r\nbc\r\nVALUE j 0 0\r\n\r\nEND\r\n"),
         ];
         for (protocol, reply) in replies {
             for cut in 0..reply.len() {

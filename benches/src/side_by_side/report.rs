@@ -10,6 +10,13 @@ const KRPS: Figure<Run> = |run| run.rps / 1e3;
 const P99: Figure<Run> = |run| run.p99_ms;
 const CPU: Figure<Run> = |run| run.cpu_per_million;
 
+/// Share of the cores above which something else takes part in the measurement.
+const BUSY: f64 = 0.1;
+/// Share of the cores that a hypervisor may give to others without a word.
+const STOLEN: f64 = 0.02;
+/// How late the load client may be, in milliseconds.
+const LATE_MS: f64 = 1.0;
+
 /// All tables that have something in them, for a terminal or as Markdown.
 pub fn render(results: &Results, markdown: bool) -> String {
     let mut text = about(results, markdown);
@@ -38,6 +45,24 @@ fn about(results: &Results, markdown: bool) -> String {
          together with its client.",
         about.cores
     ));
+    let percent = |share: f64| (share * 100.0).round();
+    if about.busy_before > BUSY {
+        lines.push(format!(
+            "Others took {} % of the cores when this began: don't trust the figures.",
+            percent(about.busy_before)
+        ));
+    }
+    if about.stolen > STOLEN {
+        lines.push(format!("The hypervisor withheld {} % of the cores.", percent(about.stolen)));
+    }
+    let late = results.latency.iter().flat_map(|result| result.ashlar.iter().chain(&result.redis));
+    let late = late.filter(|run| run.late_p99_ms > LATE_MS).count();
+    if late > 0 {
+        lines.push(format!(
+            "In {late} latency runs the client itself was late by over {LATE_MS} ms (p99): it lacked CPU \
+             time, so those figures say little about the server."
+        ));
+    }
     lines.push("Ratios are ashlar to redis-server: the median over the rounds.".to_owned());
     let mark = if markdown { "- " } else { "" };
     lines.iter().map(|line| format!("{mark}{line}\n")).collect::<String>()

@@ -30,6 +30,10 @@ pub struct About {
     pub machine: String,
     /// Cores that servers and load client share.
     pub cores: usize,
+    /// Share of the cores' time that others took in the second before it began.
+    pub busy_before: f64,
+    /// Share of the cores' time that the hypervisor gave to others meanwhile.
+    pub stolen: f64,
     /// Name and version of each server and of redis-benchmark.
     pub programs: Vec<(String, String)>,
     /// Seconds since 1970 when it began.

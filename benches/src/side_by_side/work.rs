@@ -53,32 +53,44 @@ impl Work {
         client.fill(count, |out, index| set.write(protocol, index, 0, out))
     }
 
-    /// Appends the next command.
-    pub fn next(&mut self, protocol: Protocol, out: &mut Vec<u8>) {
+    /// Appends the next `count` commands; answers how many replies they get.
+    ///
+    /// memcached is asked for all keys with one command, as its clients do: it answers single ones
+    /// with a system call each.
+    pub fn batch(&mut self, protocol: Protocol, count: u32, out: &mut Vec<u8>) -> u32 {
+        if (protocol, self.op) == (Protocol::Memcached, Op::Get) {
+            out.extend_from_slice(b"get");
+            for _ in 0..count {
+                let (key, _) = self.draw();
+                out.push(b' ');
+                out.extend_from_slice(&name(key));
+            }
+            out.extend_from_slice(b"\r\n");
+            return 1;
+        }
+        for _ in 0..count {
+            let (key, score) = self.draw();
+            self.write(protocol, key, score, out);
+        }
+        count
+    }
+
+    /// A random key and score.
+    fn draw(&mut self) -> (u64, u64) {
         // xorshift64 (Marsaglia, 2003): cheap, and good enough to choose keys.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.write(protocol, (self.random >> 32) % KEYSPACE, (self.random & 0xFFFF) % 10_000, out);
+        ((self.random >> 32) % KEYSPACE, (self.random & 0xFFFF) % 10_000)
     }
 
     fn write(&self, protocol: Protocol, key: u64, score: u64, out: &mut Vec<u8>) {
-        let mut name = *b"key:000000000000";
-        let mut rest = key;
-        for digit in name.iter_mut().rev().take(12) {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        let name = name(key);
         match (protocol, self.op) {
             (Protocol::Resp, Op::Get) => command(out, &[b"GET", &name]),
             (Protocol::Resp, Op::Set) => command(out, &[b"SET", &name, &self.value]),
             (Protocol::Resp, Op::Zadd) => {
                 command(out, &[b"ZADD", b"myzset", score.to_string().as_bytes(), &name]);
-            }
-            (Protocol::Memcached, Op::Get) => {
-                out.extend_from_slice(b"get ");
-                out.extend_from_slice(&name);
-                out.extend_from_slice(b"\r\n");
             }
             (Protocol::Memcached, _) => {
                 out.extend_from_slice(b"set ");
@@ -92,9 +104,28 @@ impl Work {
     }
 }
 
+fn name(key: u64) -> [u8; 16] {
+    let mut name = *b"key:000000000000";
+    let mut rest = key;
+    for digit in name.iter_mut().rev().take(12) {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memcached_is_asked_for_many_keys_at_once() {
+        let mut out = Vec::new();
+        assert_eq!(Work::new(Op::Get, 3).batch(Protocol::Memcached, 3, &mut out), 1);
+        assert!(out.starts_with(b"get key:") && out.ends_with(b"\r\n"));
+        assert_eq!(out.len(), 3 + 3 * 17 + 2);
+        assert_eq!(Work::new(Op::Get, 3).batch(Protocol::Resp, 3, &mut out), 3);
+    }
 
     #[test]
     fn both_protocols_name_the_same_key() {
