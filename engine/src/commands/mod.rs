@@ -25,6 +25,7 @@ pub mod stream_info;
 pub mod stream_read;
 pub mod string;
 pub mod syntax;
+pub mod zset;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
 pub const FAMILIES: &[&[Command]] = &[
@@ -48,4 +49,8 @@ pub const FAMILIES: &[&[Command]] = &[
     stream_info::COMMANDS,
     stream_read::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
+    zset::combine::COMMANDS,
+    zset::pop::COMMANDS,
+    zset::range::COMMANDS,
 ];

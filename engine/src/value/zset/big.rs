@@ -86,6 +86,20 @@ impl Zset {
         zset
     }
 
+    /// The packed form; `None` if a member is longer than `value_max` or the form than `bytes_max`.
+    pub fn to_packed(&self, value_max: usize, bytes_max: usize) -> Option<Vec<u8>> {
+        let value_max = value_max.min(packed::MEMBER_LEN_MAX);
+        let mut blob = packed::EMPTY.to_vec();
+        let mut fits = self.len() <= packed::COUNT_MAX;
+        self.for_range(0..self.len(), false, |member, score| {
+            fits &= member.len() <= value_max && blob.len() + packed::size_max(member) <= bytes_max;
+            if fits {
+                packed::append(&mut blob, member, score);
+            }
+        });
+        fits.then_some(blob)
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.tree.len()

@@ -152,6 +152,10 @@ impl<'a> MemberCode<'a> {
                 .is_some_and(|bytes| bytes.starts_with(self.rest))
     }
 
+    fn size(&self) -> usize {
+        1 + self.len.len() + self.body.len() + self.rest.len()
+    }
+
     fn with_score(&self, score: f64) -> SmallVec<[u8; 128]> {
         let mut out = SmallVec::new();
         let (form, bytes) = score_code(score);
@@ -372,6 +376,16 @@ pub fn insert(blob: &mut impl Blob, member: &[u8], score: f64) {
     blob.splice(0, 2, &[&count]);
 }
 
+/// Adds a member that is not there yet and comes after all that are.
+pub fn append(blob: &mut Vec<u8>, member: &[u8], score: f64) {
+    choose_prefix(blob, member);
+    let Some(header) = Header::read(blob) else { return };
+    let element = MemberCode::new(member, header.prefix).with_score(score);
+    let count = (header.count as u16 + 1).to_le_bytes();
+    blob.extend_from_slice(&element);
+    blob[..2].copy_from_slice(&count);
+}
+
 /// Gives the member that `find` found in this state of the bytes another score.
 pub fn update(blob: &mut impl Blob, member: &[u8], found: Range<usize>, score: f64) {
     let bytes = blob.bytes();
@@ -445,14 +459,16 @@ fn choose_prefix(blob: &mut impl Blob, member: &[u8]) {
         return;
     }
     let candidate = &member[..candidate_len];
-    let (mut saved_now, mut saved_then) = (0, candidate_len);
+    // Numbers take few bytes already, so what a prefix saves is only known by trying.
+    let size = |member: &[u8], prefix: &[u8]| MemberCode::new(member, prefix).size();
+    let mut now = header.prefix.len() + size(member, header.prefix);
+    let mut then = candidate_len + size(member, candidate);
     for item in iter(bytes) {
-        saved_now += item.prefix.len();
-        if item.member(&mut buf).starts_with(candidate) {
-            saved_then += candidate_len;
-        }
+        let member = item.member(&mut buf);
+        now += size(member, header.prefix);
+        then += size(member, candidate);
     }
-    if saved_then + header.prefix.len() <= saved_now + candidate_len {
+    if then >= now {
         return;
     }
     let mut rebuilt = Vec::with_capacity(bytes.len());
