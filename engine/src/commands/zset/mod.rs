@@ -7,7 +7,8 @@ pub mod range;
 
 use crate::command::{Command, Flags, Group, Keys};
 use crate::commands::sample;
-use crate::commands::scan_args::{ScanArgs, parse_cursor};
+use crate::commands::scan::parse_cursor;
+use crate::commands::scan_args::ScanArgs;
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
