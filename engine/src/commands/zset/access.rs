@@ -154,11 +154,8 @@ pub(crate) fn store(
         return;
     }
     let limits = Limits::of(cx);
-    let packed = if len <= limits.entries {
-        zset.to_packed(limits.value, INLINE_BYTES_MAX)
-    } else {
-        None
-    };
+    let packed =
+        if len <= limits.entries { zset.to_packed(limits.value, INLINE_BYTES_MAX) } else { None };
     match packed {
         Some(bytes) => cx.insert(key, NewValue::Packed(Kind::PackedZset, &bytes)),
         None => cx.insert(key, NewValue::Big(Box::new(Value::Zset(Box::new(zset))))),

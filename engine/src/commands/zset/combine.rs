@@ -143,8 +143,20 @@ impl Aggregate {
     fn apply(self, a: f64, b: f64) -> f64 {
         match self {
             Aggregate::Sum => not_nan(a + b),
-            Aggregate::Min => if b < a { b } else { a },
-            Aggregate::Max => if b > a { b } else { a },
+            Aggregate::Min => {
+                if b < a {
+                    b
+                } else {
+                    a
+                }
+            }
+            Aggregate::Max => {
+                if b > a {
+                    b
+                } else {
+                    a
+                }
+            }
         }
     }
 }
@@ -177,7 +189,8 @@ impl Options {
                 let weight = |arg: &&[u8]| {
                     number::parse_f64(arg).ok_or(Error::text("ERR weight value is not a float"))
                 };
-                options.weights = Some(behind[..keys].iter().map(weight).collect::<Result<_, _>>()?);
+                options.weights =
+                    Some(behind[..keys].iter().map(weight).collect::<Result<_, _>>()?);
                 rest = &behind[keys..];
             } else if let [value, behind @ ..] = behind
                 && may_weigh
@@ -207,10 +220,7 @@ impl Options {
 type KeysAndRest<'a, 'b> = (&'a [&'b [u8]], &'a [&'b [u8]]);
 
 /// The keys of a call (from the number of keys on) and what follows them.
-fn split_keys<'a, 'b>(
-    args: &'a [&'b [u8]],
-    name: &[u8],
-) -> Result<KeysAndRest<'a, 'b>, Error> {
+fn split_keys<'a, 'b>(args: &'a [&'b [u8]], name: &[u8]) -> Result<KeysAndRest<'a, 'b>, Error> {
     let count = number::parse_i64(args[0]).ok_or(Error::NotInteger)?;
     if count < 1 {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
@@ -223,10 +233,7 @@ fn split_keys<'a, 'b>(
 }
 
 /// Sources with their weights, smallest first: the order in which scores are added up.
-fn sources<'c>(
-    cx: &'c Cx<'_>,
-    keys: &[&[u8]],
-) -> Result<Vec<Source<'c>>, Error> {
+fn sources<'c>(cx: &'c Cx<'_>, keys: &[&[u8]]) -> Result<Vec<Source<'c>>, Error> {
     keys.iter().map(|key| Source::of(cx.get(key), cx.now_ms())).collect()
 }
 
@@ -273,12 +280,7 @@ fn combine(sources: &[Source<'_>], op: Operation, options: &Options) -> Zset {
     result
 }
 
-fn run_reply(
-    cx: &mut Cx<'_>,
-    args: &[&[u8]],
-    op: Operation,
-    reply: &mut Reply<'_>,
-) -> CmdResult {
+fn run_reply(cx: &mut Cx<'_>, args: &[&[u8]], op: Operation, reply: &mut Reply<'_>) -> CmdResult {
     let (keys, rest) = split_keys(&args[1..], args[0])?;
     let sources = sources(cx, keys)?;
     let options = Options::parse(rest, keys.len(), op, Want::Reply)?;

@@ -161,9 +161,8 @@ fn bzpopmax(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
 
 /// The keys, the end and the count of ZMPOP, from the number of keys on.
 fn parse_mpop<'a, 'b>(args: &'a [&'b [u8]]) -> Result<(&'a [&'b [u8]], End, u64), Error> {
-    let positive = |arg: &[u8]| {
-        number::parse_i64(arg).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0)
-    };
+    let positive =
+        |arg: &[u8]| number::parse_i64(arg).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
     let keys = positive(args[0]).ok_or(Error::text("ERR numkeys should be greater than 0"))?;
     let keys = usize::try_from(keys).map_err(|_| Error::Syntax)?;
     let (keys, rest) = args[1..].split_at_checked(keys).ok_or(Error::Syntax)?;

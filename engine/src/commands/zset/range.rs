@@ -75,7 +75,11 @@ pub const COMMANDS: &[Command] = &[
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key member [WITHSCORE]")
-        .docs("2.0.0", "O(log(N))", "Returns the rank of a member, counted from the highest score."),
+        .docs(
+            "2.0.0",
+            "O(log(N))",
+            "Returns the rank of a member, counted from the highest score.",
+        ),
     Command::new("ZREMRANGEBYRANK", 4, Group::SortedSet, zremrangebyrank)
         .flags(Flags::WRITE)
         .keys(Keys::FIRST)
