@@ -221,11 +221,11 @@ fn spop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn spop_count(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let count = number::parse_i64(args[2]).and_then(|count| usize::try_from(count).ok());
-    let count = count.ok_or(Error::text("ERR value is out of range, must be positive"))?;
     if args.len() > 3 {
         return Err(Error::Syntax.into());
     }
+    let count = number::parse_i64(args[2]).and_then(|count| usize::try_from(count).ok());
+    let count = count.ok_or(Error::text("ERR value is out of range, must be positive"))?;
     let key = args[1];
     let mut rng = Rng::new(cx.rng().next_u64());
     let popped = edit(cx, key, |set| {
@@ -258,10 +258,10 @@ fn spop_count(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
 }
 
 fn srandmember(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let count = args.get(2).map(|count| sample::parse_count(count)).transpose()?;
     if args.len() > 3 {
         return Err(Error::Syntax.into());
     }
+    let count = args.get(2).map(|count| sample::parse_count(count)).transpose()?;
     let mut rng = Rng::new(cx.rng().next_u64());
     let set = read(cx, args[1])?;
     let len = set.len();
