@@ -14,6 +14,7 @@ use crate::registry::Resolved;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use ashlar_engine::command::Flags;
+use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
 use ashlar_engine::effects::Notification;
 use ashlar_engine::error::{Error, Stop};
@@ -169,7 +170,7 @@ impl Host<'_, '_> {
             may_block: true,
             no_touch: self.session.no_touch,
         };
-        let rerun: Option<Vec<Vec<u8>>> = self.exec.inspect(&call, |_| None);
+        let rerun = self.exec.inspect(&call, |cx| resolve_block_args(cx, args));
         let owned = rerun.unwrap_or_else(|| args.iter().map(|arg| arg.to_vec()).collect());
         let (address, protocol) = (self.session.address, self.session.protocol);
         let waiter = Waiter::new(address, *resolved, owned, self.session.db, protocol);

@@ -23,6 +23,8 @@ pub enum Message {
     Send(Address, Arc<[u8]>),
     /// The command that blocks the client is done; this is its reply.
     Unblock(Address, Vec<u8>),
+    /// The command that blocks the client is to give up, with an error or as if its time were up.
+    GiveUp(Address, bool),
     /// Close the connection.
     Kill(Address),
     /// Look again at clients that were paused.

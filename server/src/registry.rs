@@ -85,6 +85,7 @@ impl Registry {
             entries.push(Entry { resolved, full_name: parent.name.to_ascii_lowercase(), subs });
             for (nth, command) in parent.subcommands.iter().enumerate() {
                 let run = host.and_then(|host| host.subcommands[nth].run);
+                let run = run.or_else(|| overlay(parent.name, command.name));
                 let resolved = Resolved { id: entries.len(), command, host: run };
                 let full_name = format!("{}|{}", parent.name, command.name).to_ascii_lowercase();
                 entries.push(Entry { resolved, full_name, subs: Vec::new() });
@@ -174,6 +175,12 @@ impl Registry {
             }
         }
     }
+}
+
+/// The server's function for a subcommand that the engine describes.
+fn overlay(parent: &str, name: &str) -> Option<HostRun> {
+    let overlays = crate::commands::admin::OVERLAYS.iter();
+    overlays.copied().find(|one| (one.0, one.1) == (parent, name)).map(|one| one.2)
 }
 
 /// A host command's description with those of its subcommands.

@@ -426,12 +426,18 @@ impl<'e> Worker<'e> {
             match message {
                 Message::Send(address, bytes) => self.push(address, &bytes),
                 Message::Unblock(address, reply) => self.unblock(address, &reply),
+                Message::GiveUp(address, with_error) => self.give_up(address, with_error),
                 Message::Kill(address) => self.kill(address),
                 Message::Resume => self.resume_paused(),
                 Message::Shutdown => {}
             }
         }
         self.messages = messages;
+        self.flush_touched();
+    }
+
+    /// Writes to the connections that got messages.
+    fn flush_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
@@ -503,17 +509,25 @@ impl<'e> Worker<'e> {
                 break;
             }
             self.deadlines.pop_first();
-            let address = Address { worker: self.number, slot, id };
-            let Some(conn) = self.conn(address) else { continue };
-            let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { continue };
-            let waiter = waiter.clone();
-            if !self.shared.blocking.cancel(&waiter, &mut self.exec) {
-                continue;
-            }
-            let reply = self.nothing_found(&waiter, now_ms);
-            self.unblock(address, &reply);
+            self.give_up(Address { worker: self.number, slot, id }, false);
         }
-        self.deliver();
+        self.flush_touched();
+    }
+
+    /// Ends the wait of a blocked client, unless it has been served already.
+    fn give_up(&mut self, address: Address, with_error: bool) {
+        let Some(conn) = self.conn(address) else { return };
+        let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { return };
+        let waiter = waiter.clone();
+        if !self.shared.blocking.cancel(&waiter, &mut self.exec) {
+            return;
+        }
+        let reply = if with_error {
+            b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()
+        } else {
+            self.nothing_found(&waiter, clock::now_ms())
+        };
+        self.unblock(address, &reply);
     }
 
     /// The reply of a blocking command that found nothing until its time was up: that of its

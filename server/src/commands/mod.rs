@@ -2,13 +2,21 @@
 
 use crate::registry::HostCommand;
 
+pub mod admin;
+pub mod client;
+mod client_kill;
 pub mod connection;
 pub mod pubsub;
 pub mod transactions;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
-pub const FAMILIES: &[&[HostCommand]] =
-    &[connection::COMMANDS, pubsub::COMMANDS, transactions::COMMANDS];
+pub const FAMILIES: &[&[HostCommand]] = &[
+    admin::COMMANDS,
+    client::COMMANDS,
+    connection::COMMANDS,
+    pubsub::COMMANDS,
+    transactions::COMMANDS,
+];
 
 /// The reply of a HELP subcommand: each subcommand with what it does.
 pub fn help(reply: &mut ashlar_engine::reply::Reply<'_>, container: &str, lines: &[(&str, &str)]) {

@@ -1,0 +1,147 @@
+//! The server as a whole: MONITOR, SHUTDOWN, WAIT, DEBUG's parts that are not about data.
+
+use crate::host::Host;
+use crate::registry::{HostCommand, HostRun};
+use ashlar_engine::command::{Command, Flags, Group};
+use ashlar_engine::error::{CmdResult, Error, Stop};
+use ashlar_engine::number;
+use ashlar_engine::reply::Reply;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const ADMIN: Flags = Flags::ADMIN
+    .union(Flags::NOSCRIPT)
+    .union(Flags::LOADING)
+    .union(Flags::STALE)
+    .union(Flags::DANGEROUS);
+
+/// The family's commands.
+pub const COMMANDS: &[HostCommand] = &[
+    HostCommand::new(
+        Command::hosted("MONITOR", 1, Group::Server).flags(ADMIN).docs(
+            "1.0.0",
+            "",
+            "Shows every command that the server is given.",
+        ),
+        monitor,
+    ),
+    HostCommand::new(
+        Command::hosted("SHUTDOWN", -1, Group::Server)
+            .flags(ADMIN.union(Flags::NO_MULTI).union(Flags::ALLOW_BUSY))
+            .syntax("[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]")
+            .docs("1.0.0", "O(1)", "Stops the server."),
+        shutdown,
+    ),
+    HostCommand::new(
+        Command::hosted("WAIT", 3, Group::Generic)
+            .flags(Flags::NOSCRIPT.union(Flags::BLOCKING))
+            .syntax("numreplicas:integer timeout:integer")
+            .docs("3.0.0", "O(1)", "Waits until so many replicas have the writes; there are none."),
+        wait,
+    ),
+    HostCommand::new(
+        Command::hosted("WAITAOF", 4, Group::Generic)
+            .flags(Flags::NOSCRIPT.union(Flags::BLOCKING))
+            .syntax("numlocal:integer numreplicas:integer timeout:integer")
+            .docs("7.2.0", "O(1)", "Waits until the writes are durable; refused without a log."),
+        wait_aof,
+    ),
+];
+
+/// Functions of commands that the engine describes but that are the server's to run.
+pub const OVERLAYS: &[(&str, &str, HostRun)] =
+    &[("DEBUG", "SLEEP", sleep), ("DEBUG", "SET-ACTIVE-EXPIRE", set_active_expire)];
+
+fn monitor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.session.in_transaction {
+        return Err(Error::text("ERR MONITOR isn't allowed for DENY BLOCKING client").into());
+    }
+    if !std::mem::replace(&mut host.session.monitor, true) {
+        host.shared.monitors.write().push(host.session.client.clone());
+        host.shared.monitored.store(true, Ordering::Release);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn shutdown(host: &mut Host<'_, '_>, args: &[&[u8]], _: &mut Reply<'_>) -> CmdResult {
+    for option in &args[1..] {
+        match option.to_ascii_uppercase().as_slice() {
+            b"NOSAVE" | b"SAVE" | b"NOW" | b"FORCE" => {}
+            b"ABORT" if args.len() == 2 => {
+                return Err(Error::text("ERR No shutdown in progress.").into());
+            }
+            _ => return Err(Error::Syntax.into()),
+        }
+    }
+    tracing::info!("SHUTDOWN: the server stops");
+    host.session.close_after_reply = true;
+    host.shared.stop();
+    Ok(())
+}
+
+/// Waits until the time in `timeout` is up: no replica will ever answer.
+fn wait_in_vain(host: &mut Host<'_, '_>, timeout: i64) -> Stop {
+    let until = (timeout > 0).then(|| host.stamp.now_ms.saturating_add(timeout));
+    host.block_until_ms = Some(until);
+    Stop::WouldBlock
+}
+
+fn timeout(arg: &[u8]) -> Result<i64, Error> {
+    let timeout = number::parse_i64(arg)
+        .ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
+    if timeout < 0 {
+        return Err(Error::text("ERR timeout is negative"));
+    }
+    Ok(timeout)
+}
+
+fn wait(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let replicas = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
+    let timeout = timeout(args[2])?;
+    if replicas > 0 && !host.session.in_transaction {
+        return Err(wait_in_vain(host, timeout));
+    }
+    reply.int(0);
+    Ok(())
+}
+
+fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let local = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
+    if !(0..=1).contains(&local) {
+        return Err(Error::text("ERR value is out of range, must be between 0 and 1").into());
+    }
+    let replicas = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
+    if replicas < 0 {
+        return Err(Error::text("ERR value is out of range, must be positive").into());
+    }
+    let timeout = timeout(args[3])?;
+    if local > 0 {
+        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+        return Err(Error::text(text).into());
+    }
+    if replicas > 0 && !host.session.in_transaction {
+        return Err(wait_in_vain(host, timeout));
+    }
+    reply.array(2);
+    reply.int(0);
+    reply.int(0);
+    Ok(())
+}
+
+/// Longest DEBUG SLEEP.
+const SLEEP_SECONDS_MAX: f64 = 3600.0;
+
+fn sleep(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let seconds = number::parse_f64(args[2]).ok_or(Error::NotFloat)?;
+    std::thread::sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_SECONDS_MAX)));
+    reply.ok();
+    Ok(())
+}
+
+fn set_active_expire(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let on = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
+    host.shared.active_expire.store(on != 0, Ordering::Release);
+    reply.ok();
+    Ok(())
+}
