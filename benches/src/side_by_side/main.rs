@@ -60,7 +60,11 @@ fn run(options: &Options) -> Result<(), String> {
     if let Some(file) = &options.markdown {
         write(file, &report::render(&results, true))?;
     }
-    options.svg.as_deref().map_or(Ok(()), |dir| svg::draw(&results, dir))
+    options.svg.as_deref().map_or(Ok(()), |dir| svg::draw(&results, dir))?;
+    match results.failures.as_slice() {
+        [] => Ok(()),
+        failures => Err(format!("could not be measured:\n{}", failures.join("\n"))),
+    }
 }
 
 fn measure(options: &Options) -> Result<Results, String> {
@@ -68,17 +72,28 @@ fn measure(options: &Options) -> Result<Results, String> {
     let settings = options.settings()?;
     let (start, cores) = (Instant::now(), Cores::now());
     let mut results = Results { about: about(&settings), ..Results::default() };
+    // One mode that fails leaves the others their figures.
     if options.wants(Mode::Memory) {
-        results.memory = memory::measure(&settings)?;
+        match memory::measure(&settings) {
+            Ok(memory) => results.memory = memory,
+            Err(error) => results.fail(error),
+        }
     }
     if options.wants(Mode::Latency) {
-        results.latency = latency::measure(&settings)?;
+        match latency::measure(&settings) {
+            Ok(latency) => results.latency = latency,
+            Err(error) => results.fail(error),
+        }
     }
     if options.wants(Mode::Caches) {
-        results.caches = caches::measure(&settings)?;
+        match caches::measure(&settings) {
+            Ok(caches) => results.caches = caches,
+            Err(error) => results.fail(error),
+        }
     }
     if options.wants(Mode::Throughput) {
-        results.throughput = throughput::measure(&settings, &tests)?;
+        throughput::measure(&settings, &tests, &mut results)
+            .unwrap_or_else(|error| results.fail(error));
     }
     results.about.seconds = start.elapsed().as_secs_f64();
     (_, results.about.stolen) = Cores::now().since(cores);

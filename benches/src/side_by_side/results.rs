@@ -19,6 +19,8 @@ pub struct Results {
     pub memory: Vec<Memory>,
     /// What was to be reached.
     pub goals: Vec<Goal>,
+    /// What could not be measured, and why.
+    pub failures: Vec<String>,
 }
 
 /// Machine, programs and settings.
@@ -176,6 +178,14 @@ pub struct Goal {
     pub at_least: bool,
     /// What was measured.
     pub measured: f64,
+}
+
+impl Results {
+    /// Tells of something that could not be measured, and keeps it.
+    pub fn fail(&mut self, error: String) {
+        eprintln!("FAILED {error}");
+        self.failures.push(error);
+    }
 }
 
 impl Goal {

@@ -122,6 +122,14 @@ impl Server {
         proc::cpu_seconds(self.pid()).map_err(|error| self.with_log(&error))
     }
 
+    /// An error if the process has ended.
+    pub fn check(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(self.with_log(&format!("ended with {status}"))),
+            _ => Ok(()),
+        }
+    }
+
     /// `error`, with the end of what the server has printed.
     pub fn with_log(&self, error: &str) -> String {
         let log = fs::read(self.dir.join("log")).unwrap_or_default();
@@ -134,9 +142,7 @@ impl Server {
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let start = Instant::now();
         while TcpStream::connect(self.address).is_err() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(self.with_log(&format!("ended at once with {status}")));
-            }
+            self.check()?;
             if start.elapsed() > START_MAX {
                 return Err(self.with_log("does not accept connections"));
             }

@@ -6,7 +6,7 @@ use crate::catalogue::Test;
 use crate::client::Client;
 use crate::options::Settings;
 use crate::redis_benchmark::{self, Load};
-use crate::results::{Run, Throughput};
+use crate::results::{Results, Run, Throughput};
 use crate::server::Server;
 
 /// What a run may take besides the time that it is meant to.
@@ -16,23 +16,28 @@ const SLOWER_MAX: u32 = 20;
 /// Fewest requests of a run: the CPU time of fewer is lost in the clock's ticks.
 const REQUESTS_MIN: u64 = 10_000;
 
-/// Measures every test at every point of the grid.
-pub fn measure(settings: &Settings, tests: &[&Test]) -> Result<Vec<Throughput>, String> {
-    let ashlar = settings.ashlar.start()?;
-    let redis = settings.redis.start()?;
-    let mut results = Vec::new();
+/// Measures every test at every point of the grid. A test that fails is told and left out; a server that
+/// has ended ends it all.
+pub fn measure(settings: &Settings, tests: &[&Test], results: &mut Results) -> Result<(), String> {
+    let mut ashlar = settings.ashlar.start()?;
+    let mut redis = settings.redis.start()?;
     for &pipeline in &settings.pipelines {
         for &clients in &settings.clients {
             for (index, &size) in settings.sizes.iter().enumerate() {
                 // What the size does not change is measured with the first one only.
                 for &test in tests.iter().filter(|test| index == 0 || test.sized) {
                     let cell = Cell { settings, test, load: Load { pipeline, clients, size } };
-                    results.push(cell.measure(&ashlar, &redis)?);
+                    match cell.measure(&ashlar, &redis) {
+                        Ok(result) => results.throughput.push(result),
+                        Err(error) => results.fail(error),
+                    }
+                    ashlar.check()?;
+                    redis.check()?;
                 }
             }
         }
     }
-    Ok(results)
+    Ok(())
 }
 
 /// One test at one point of the grid.
