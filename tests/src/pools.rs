@@ -185,6 +185,8 @@ const TIMES_MS: &[&str] = &[
 /// Valid offsets up to a few kilobytes, and ones that are always refused.
 const OFFSETS: &[&str] =
     &["0", "1", "5", "7", "8", "9", "100", "1000", "-1", "-5", "536870912", "4294967296", "a"];
+const SINGLE_BIT_OFFSETS: &[&str] =
+    &["0", "1", "5", "7", "8", "9", "100", "20000", "-1", "#1", "4294967296", "a"];
 const BIT_OFFSETS: &[&str] =
     &["0", "1", "7", "8", "100", "2000", "#0", "#1", "#20", "-1", "#-1", "4294967296", "a", "#"];
 const BIT_TYPES: &[&str] =
@@ -292,7 +294,8 @@ fn by_name(random: &mut Random, command: &str, name: &str) -> Option<Vec<u8>> {
         "group" => &["g1", "g2", "nogroup"],
         "consumer" => &["alice", "bob"],
         "offset" if command.starts_with("BITFIELD") => BIT_OFFSETS,
-        "offset" if matches!(command, "SETBIT" | "GETBIT" | "SETRANGE") => OFFSETS,
+        "offset" if matches!(command, "SETBIT" | "GETBIT") => SINGLE_BIT_OFFSETS,
+        "offset" if command == "SETRANGE" => OFFSETS,
         "encoding" | "type" if command.starts_with("BITFIELD") => BIT_TYPES,
         "bit" => &["0", "1", "0", "1", "0", "1", "2", "-1", "a"],
         "seconds" | "milliseconds" => LIFETIMES,

@@ -2,13 +2,18 @@
 
 use crate::command::Command;
 
+pub mod bitfield;
+pub mod bitmap;
+pub mod counter;
 pub mod debug;
 pub mod expire;
 pub mod generic;
 pub mod hash;
 pub mod hash_ttl;
+pub mod hyperloglog;
 pub mod internal;
 pub mod keyspace;
+pub mod lcs;
 pub mod list;
 pub mod list_blocking;
 pub mod object;
@@ -17,6 +22,7 @@ pub mod scan;
 mod scan_args;
 pub mod set;
 pub mod set_algebra;
+mod set_options;
 pub mod sort;
 pub mod stream;
 pub mod stream_claim;
@@ -24,18 +30,24 @@ pub mod stream_group;
 pub mod stream_info;
 pub mod stream_read;
 pub mod string;
+pub mod string_edit;
 pub mod syntax;
 pub mod zset;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
 pub const FAMILIES: &[&[Command]] = &[
+    bitfield::COMMANDS,
+    bitmap::COMMANDS,
+    counter::COMMANDS,
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
     hash::COMMANDS,
     hash_ttl::COMMANDS,
+    hyperloglog::COMMANDS,
     internal::COMMANDS,
     keyspace::COMMANDS,
+    lcs::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,
     object::COMMANDS,
@@ -49,8 +61,6 @@ pub const FAMILIES: &[&[Command]] = &[
     stream_info::COMMANDS,
     stream_read::COMMANDS,
     string::COMMANDS,
+    string_edit::COMMANDS,
     zset::COMMANDS,
-    zset::combine::COMMANDS,
-    zset::pop::COMMANDS,
-    zset::range::COMMANDS,
 ];

@@ -189,6 +189,9 @@ impl FieldType {
         }
         match overflow {
             Overflow::Fail => None,
+            // In Redis the distance to the maximum overflows for a value that is this far below
+            // the minimum, which then counts as too large.
+            Overflow::Sat if self.bits < 64 && max - sum > i64::MAX.into() => Some(max as i64),
             Overflow::Sat => Some(sum.clamp(min, max) as i64),
             Overflow::Wrap => Some(self.extend(sum as u64)),
         }
@@ -230,6 +233,8 @@ mod tests {
         assert_eq!(field("u8").add(-1, 0, Overflow::Fail), None);
         assert_eq!(field("i8").add(127, 1, Overflow::Wrap), Some(-128));
         assert_eq!(field("i8").add(-128, -1, Overflow::Sat), Some(-128));
+        assert_eq!(field("i16").add(i64::MIN + 32_768, 0, Overflow::Sat), Some(-32_768));
+        assert_eq!(field("i16").add(i64::MIN + 32_767, 0, Overflow::Sat), Some(32_767));
         assert_eq!(field("i64").add(i64::MAX, 1, Overflow::Wrap), Some(i64::MIN));
         assert_eq!(field("i64").add(i64::MIN, i64::MIN, Overflow::Sat), Some(i64::MIN));
         assert_eq!(field("u63").add(i64::MAX, 1, Overflow::Wrap), Some(0));

@@ -15,6 +15,7 @@ pub mod packed;
 pub mod set;
 pub mod small;
 pub mod stream;
+pub mod string;
 pub mod varint;
 pub mod view;
 pub mod zset;

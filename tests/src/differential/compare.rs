@@ -122,7 +122,7 @@ pub fn same(argv: &Argv, oracle: &Value, subject: &Value) -> bool {
         return true;
     }
     if let (Value::Error(_), _) | (_, Value::Error(_)) = (oracle, subject) {
-        return same_error(argv, oracle, subject);
+        return same_error(argv, oracle, subject) || checked_first(argv, oracle, subject);
     }
     match policy(argv) {
         Policy::Exact => equal(oracle, subject, &|_, _| false),
@@ -154,6 +154,19 @@ fn same_error(argv: &Argv, oracle: &Value, subject: &Value) -> bool {
     let has_nul = argv.iter().any(|arg| arg.contains(&0));
     let cut = has_nul && oracle.split(' ').next() == subject.split(' ').next();
     oracle == subject || timeout || cut || both_start("ERR Unbalanced ")
+}
+
+/// BITCOUNT and BITPOS look at their arguments before the key since 7.4.
+fn checked_first(argv: &Argv, oracle: &Value, subject: &Value) -> bool {
+    let called = |name: &[u8]| argv[0].eq_ignore_ascii_case(name);
+    let Value::Error(text) = subject else { return false };
+    (called(b"BITCOUNT") || called(b"BITPOS"))
+        && match oracle {
+            Value::Int(reply) => matches!(reply, 0 | -1),
+            Value::Error(text) => text.starts_with(b"WRONGTYPE"),
+            _ => false,
+        }
+        && (text == b"ERR syntax error" || text.starts_with(b"ERR value is not an integer"))
 }
 
 /// Equal, where the sets and maps of RESP3 have no order and `leaf` may forgive two leaves.
