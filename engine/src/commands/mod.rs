@@ -8,6 +8,7 @@ pub mod counter;
 pub mod debug;
 pub mod expire;
 pub mod generic;
+pub mod geo;
 pub mod hash;
 pub mod hash_ttl;
 pub mod hyperloglog;
@@ -42,6 +43,8 @@ pub const FAMILIES: &[&[Command]] = &[
     debug::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
+    geo::search::COMMANDS,
     hash::COMMANDS,
     hash_ttl::COMMANDS,
     hyperloglog::COMMANDS,

@@ -6,6 +6,7 @@ pub mod bits;
 pub mod blob;
 pub mod dense;
 pub mod form;
+pub mod geohash;
 pub mod hash;
 pub mod hll;
 pub mod holder;
