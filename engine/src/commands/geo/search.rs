@@ -74,9 +74,8 @@ pub const COMMANDS: &[Command] = &[
 /// The key that is searched, and the one that is stored to.
 fn radius_keys(args: &[&[u8]], keys: &mut KeyList) {
     keys.push(1);
-    let stores = |arg: &&[u8]| {
-        arg.eq_ignore_ascii_case(b"STORE") || arg.eq_ignore_ascii_case(b"STOREDIST")
-    };
+    let stores =
+        |arg: &&[u8]| arg.eq_ignore_ascii_case(b"STORE") || arg.eq_ignore_ascii_case(b"STOREDIST");
     let options = args.get(5..args.len().saturating_sub(1)).unwrap_or_default();
     if let Some(at) = options.iter().rposition(stores) {
         keys.push(5 + at + 1);
