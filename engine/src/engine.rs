@@ -101,15 +101,7 @@ impl Engine {
 
     /// Keys of each database.
     pub fn db_stats(&self) -> Vec<DbStats> {
-        let mut stats = vec![DbStats::default(); self.config().databases as usize];
-        self.executor().for_each_shard(|shard| {
-            for (stats, db) in stats.iter_mut().zip(shard.dbs()) {
-                stats.keys += db.len();
-                stats.expires += db.expiring();
-                stats.table_bytes += db.table_bytes();
-            }
-        });
-        stats
+        self.executor().db_stats()
     }
 
     /// Number of shards.

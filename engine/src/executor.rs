@@ -9,7 +9,7 @@ use crate::command::{Command, Flags, KeyList, Keys};
 use crate::config::EngineConfig;
 use crate::context::{Cx, LockedShards};
 use crate::effects::Effects;
-use crate::engine::Engine;
+use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::Record;
 use crate::keyspace::{Shard, WatchToken, shard_of};
@@ -271,6 +271,19 @@ impl<'e> Executor<'e> {
         self.lock(&[number]);
         let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
         look(&mut self.held[at.expect("the shard was just locked")].1)
+    }
+
+    /// Keys of each database.
+    pub fn db_stats(&mut self) -> Vec<DbStats> {
+        let mut stats = vec![DbStats::default(); self.config.databases as usize];
+        self.for_each_shard(|shard| {
+            for (stats, db) in stats.iter_mut().zip(shard.dbs()) {
+                stats.keys += db.len();
+                stats.expires += db.expiring();
+                stats.table_bytes += db.table_bytes();
+            }
+        });
+        stats
     }
 
     /// Visits the shards one after the other, each under its lock.

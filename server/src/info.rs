@@ -144,16 +144,22 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Keyspace", true, keyspace),
 ];
 
+/// Whether the section `title` is among those that `names` ask for.
+pub fn includes(names: &[&[u8]], title: &str) -> bool {
+    let asked = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word.as_bytes()));
+    let by_default = SECTIONS.iter().any(|(name, by_default, _)| *name == title && *by_default);
+    // `all` leaves out what modules generate, which is nothing but the section's title.
+    asked(title)
+        || asked("everything")
+        || asked("all") && title != "Modules"
+        || (names.is_empty() || asked("default")) && by_default
+}
+
 /// The text of the sections that `names` ask for (the default ones without a name).
 pub fn text(source: &dyn InfoSource, names: &[&[u8]]) -> String {
-    let asked = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word.as_bytes()));
-    let all = asked("all") || asked("everything");
-    let default = names.is_empty() || asked("default");
     let mut out = String::new();
-    for (name, by_default, make) in SECTIONS {
-        // `all` leaves out what modules generate, which is nothing but the section's title.
-        let in_all = all && (*name != "Modules" || asked("everything"));
-        if in_all || (default && *by_default) || asked(name) {
+    for (name, _, make) in SECTIONS {
+        if includes(names, name) {
             if !out.is_empty() {
                 out.push_str("\r\n");
             }

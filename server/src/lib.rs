@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod config_docs;
 pub mod conn;
+pub mod facts;
 pub mod histogram;
 pub mod host;
 pub mod info;

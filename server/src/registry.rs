@@ -1,5 +1,6 @@
 //! All commands of the server: those of the engine, and those that concern connections.
 
+use crate::commands::{admin, observe};
 use crate::host::Host;
 use ashlar_engine::command::{Command, CommandTable, Flags};
 use ashlar_engine::commands::FAMILIES;
@@ -179,7 +180,7 @@ impl Registry {
 
 /// The server's function for a subcommand that the engine describes.
 fn overlay(parent: &str, name: &str) -> Option<HostRun> {
-    let overlays = crate::commands::admin::OVERLAYS.iter();
+    let overlays = admin::OVERLAYS.iter().chain(observe::OVERLAYS);
     overlays.copied().find(|one| (one.0, one.1) == (parent, name)).map(|one| one.2)
 }
 

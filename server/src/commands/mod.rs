@@ -5,16 +5,25 @@ use crate::registry::HostCommand;
 pub mod admin;
 pub mod client;
 mod client_kill;
+pub mod command;
+pub mod config;
 pub mod connection;
+mod describe;
+pub mod observe;
 pub mod pubsub;
+pub mod server;
 pub mod transactions;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
 pub const FAMILIES: &[&[HostCommand]] = &[
     admin::COMMANDS,
     client::COMMANDS,
+    command::COMMANDS,
+    config::COMMANDS,
     connection::COMMANDS,
+    observe::COMMANDS,
     pubsub::COMMANDS,
+    server::COMMANDS,
     transactions::COMMANDS,
 ];
 

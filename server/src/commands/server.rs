@@ -1,0 +1,141 @@
+//! The server's place in the world: TIME, ROLE, LOLWUT, and the answers of a node that has no
+//! replicas, no cluster, no modules and no disk.
+
+use crate::clock;
+use crate::host::Host;
+use crate::info::ASHLAR_VERSION;
+use crate::registry::{HostCommand, HostRun};
+use ashlar_engine::command::{Command, Flags, Group};
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::number::parse_i64;
+use ashlar_engine::reply::Reply;
+
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const ADMIN: Flags = Flags::ADMIN.union(Flags::NOSCRIPT);
+
+const fn command(name: &'static str, arity: i32, flags: Flags, summary: &'static str) -> Command {
+    Command::hosted(name, arity, Group::Server).flags(flags).docs("1.0.0", "O(1)", summary)
+}
+
+/// The family's commands.
+pub const COMMANDS: &[HostCommand] = &[
+    HostCommand::new(
+        command("TIME", 1, ANY_TIME.union(Flags::FAST), "Returns the time of the server."),
+        time,
+    ),
+    HostCommand::new(
+        command(
+            "ROLE",
+            1,
+            ANY_TIME.union(Flags::NOSCRIPT).union(Flags::FAST).union(Flags::ADMIN),
+            "Returns the replication role.",
+        ),
+        role,
+    ),
+    HostCommand::new(
+        command("LOLWUT", -1, Flags::READONLY.union(Flags::FAST), "Shows the version.")
+            .syntax("[VERSION version:integer]"),
+        lolwut,
+    ),
+    HostCommand::new(
+        command("LASTSAVE", 1, ANY_TIME.union(Flags::FAST), "Returns when data was last saved."),
+        |host, _, reply| {
+            reply.int(host.shared.identity.started_unix);
+            Ok(())
+        },
+    ),
+    not_on_disk("SAVE", 1, "Saves the data to disk."),
+    not_on_disk("BGSAVE", -1, "Saves the data to disk in the background."),
+    not_on_disk("BGREWRITEAOF", 1, "Rewrites the log of writes."),
+    HostCommand::new(
+        command("REPLICAOF", 3, ADMIN.union(Flags::STALE), "Follows a primary.")
+            .syntax("host port"),
+        replicaof,
+    ),
+    HostCommand::new(
+        command("SLAVEOF", 3, ADMIN.union(Flags::STALE), "Follows a primary.").syntax("host port"),
+        replicaof,
+    ),
+    no_cluster("READONLY", 1, "Allows reads of a replica."),
+    no_cluster("READWRITE", 1, "Takes READONLY back."),
+    no_cluster("ASKING", 1, "Announces a redirected command."),
+    no_cluster("CLUSTER", -2, "Tells about the cluster."),
+    HostCommand::container(
+        Command::hosted("MODULE", -2, Group::Server).docs("4.0.0", "", "Tells about modules."),
+        MODULE,
+    ),
+];
+
+const MODULE: &[HostCommand] = &[
+    HostCommand::new(
+        command("LIST", 2, ADMIN, "Lists the modules, of which there are none."),
+        |_, _, reply| {
+            reply.array(0);
+            Ok(())
+        },
+    ),
+    HostCommand::new(command("LOAD", -3, ADMIN, "Loads a module."), no_modules),
+    HostCommand::new(command("LOADEX", -3, ADMIN, "Loads a module."), no_modules),
+    HostCommand::new(command("UNLOAD", 3, ADMIN, "Removes a module."), no_modules),
+    HostCommand::new(command("HELP", 2, ANY_TIME, "Lists the subcommands."), |_, _, reply| {
+        super::help(reply, "MODULE", &[("LIST", "Return the modules, of which there are none.")]);
+        Ok(())
+    }),
+];
+
+const fn not_on_disk(name: &'static str, arity: i32, summary: &'static str) -> HostCommand {
+    let run: HostRun = |_, _, _| {
+        Err(Error::text("ERR this version keeps data in memory only, there is nothing to save")
+            .into())
+    };
+    HostCommand::new(command(name, arity, ADMIN, summary), run)
+}
+
+const fn no_cluster(name: &'static str, arity: i32, summary: &'static str) -> HostCommand {
+    let run: HostRun =
+        |_, _, _| Err(Error::text("ERR This instance has cluster support disabled").into());
+    let command = Command::hosted(name, arity, Group::Cluster).flags(ANY_TIME.union(Flags::FAST));
+    HostCommand::new(command.docs("3.0.0", "O(1)", summary), run)
+}
+
+fn no_modules(_: &mut Host<'_, '_>, _: &[&[u8]], _: &mut Reply<'_>) -> CmdResult {
+    Err(Error::text("ERR this server does not load modules").into())
+}
+
+fn time(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let now_us = clock::now_us();
+    reply.array(2);
+    reply.bulk_int(now_us / 1_000_000);
+    reply.bulk_int(now_us % 1_000_000);
+    Ok(())
+}
+
+fn role(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    reply.array(3);
+    reply.bulk(b"master");
+    reply.int(0);
+    reply.array(0);
+    Ok(())
+}
+
+fn lolwut(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if let [_, option, version, ..] = args
+        && option.eq_ignore_ascii_case(b"version")
+        && parse_i64(version).is_none()
+    {
+        return Err(Error::NotInteger.into());
+    }
+    let wall = "+----+--+---+\n+-+---+---+-+\n+----+--+---+\n";
+    reply.verbatim("txt", &format!("{wall}\nashlar ver. {ASHLAR_VERSION}\n"));
+    Ok(())
+}
+
+fn replicaof(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let nobody = matches!(args, [_, no, one]
+        if no.eq_ignore_ascii_case(b"no") && one.eq_ignore_ascii_case(b"one"));
+    if !nobody {
+        return Err(Error::text("ERR replication is not part of this version").into());
+    }
+    reply.ok();
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The running server as INFO sees it.
+
+use crate::alloc;
+use crate::config::Settings;
+use crate::info::{ClientFacts, Identity, InfoSource, MemoryFacts};
+use crate::proc;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use ashlar_engine::engine::DbStats;
+use std::sync::atomic::Ordering;
+
+/// The server at one moment.
+pub struct Facts<'a> {
+    /// What the workers share.
+    pub shared: &'a Shared,
+    /// Keys of each database, as far as they are wanted.
+    pub databases: Vec<DbStats>,
+}
+
+impl InfoSource for Facts<'_> {
+    fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    fn port(&self) -> u16 {
+        self.shared.port
+    }
+
+    fn clients(&self) -> ClientFacts {
+        let mut facts =
+            ClientFacts { connected: self.shared.clients.count() as u64, ..ClientFacts::default() };
+        for client in self.shared.clients.all() {
+            let watched = client.watched.load(Ordering::Relaxed) as u64;
+            facts.blocked += u64::from(client.blocked.load(Ordering::Relaxed));
+            facts.pubsub += u64::from(client.is_subscriber());
+            facts.watching += u64::from(watched > 0);
+            facts.watched_keys += watched;
+            let input = client.input_bytes.load(Ordering::Relaxed) as u64;
+            let output = client.output_bytes.load(Ordering::Relaxed) as u64;
+            facts.input_buffer_max = facts.input_buffer_max.max(input);
+            facts.output_buffer_max = facts.output_buffer_max.max(output);
+        }
+        facts.patterns = self.shared.pubsub.patterns() as u64;
+        facts
+    }
+
+    fn memory(&self) -> MemoryFacts {
+        let tables: usize = self.databases.iter().map(|db| db.table_bytes).sum();
+        let used = alloc::used_bytes() as u64;
+        let clients = self.shared.clients.all();
+        let buffers = clients.iter().map(|client| {
+            let input = client.input_bytes.load(Ordering::Relaxed);
+            (input + client.output_bytes.load(Ordering::Relaxed)) as u64
+        });
+        let buffers: u64 = buffers.sum();
+        let resident = proc::resident_bytes();
+        MemoryFacts {
+            used,
+            peak: used,
+            startup: 0,
+            overhead: tables as u64 + buffers,
+            clients: buffers,
+            allocator_active: resident,
+            allocator_resident: resident,
+            lazyfree_pending: self.shared.trash.len() as u64,
+        }
+    }
+
+    fn databases(&self) -> Vec<DbStats> {
+        self.databases.clone()
+    }
+
+    fn changes(&self) -> u64 {
+        0
+    }
+}
