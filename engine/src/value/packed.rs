@@ -111,6 +111,18 @@ impl<'a> Encoded<'a> {
         self.head_len as usize + self.body.len()
     }
 
+    /// Whether this is the element at `at..end`. Most others are told apart by their first and
+    /// last bytes: elements of a collection often begin alike.
+    #[inline]
+    pub fn is_at(&self, packed: &[u8], at: usize, end: usize) -> bool {
+        let Some(element) = packed.get(at..end) else { return false };
+        let last = self.body.last().unwrap_or(&self.head[self.head_len as usize - 1]);
+        element.len() == self.size()
+            && element[0] == self.head[0]
+            && element.last() == Some(last)
+            && self.matches(element)
+    }
+
     /// Whether the element that starts `packed` is this one.
     pub fn matches(&self, packed: &[u8]) -> bool {
         let head = self.head();

@@ -29,10 +29,9 @@ pub enum Found {
 /// Looks for a field.
 pub fn find(bytes: &[u8], field: &Encoded<'_>) -> Found {
     let (mut at, mut len) = (0, 0);
-    let tag = field.head()[0];
     while let Some(value) = skip(bytes, at) {
         let Some(end) = skip(bytes, value) else { break };
-        if bytes[at] == tag && field.matches(&bytes[at..]) {
+        if field.is_at(bytes, at, value) {
             return Found::At { field: at, value, end };
         }
         at = end;

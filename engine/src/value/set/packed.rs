@@ -6,9 +6,8 @@ use crate::value::packed::{Elem, Encoded, read, read_canonical, skip};
 /// Looks for a member: its offset and where it ends, or the number of members there are.
 pub fn find(bytes: &[u8], member: &Encoded<'_>) -> Result<(usize, usize), usize> {
     let (mut at, mut len) = (0, 0);
-    let tag = member.head()[0];
     while let Some(end) = skip(bytes, at) {
-        if bytes[at] == tag && member.matches(&bytes[at..]) {
+        if member.is_at(bytes, at, end) {
             return Ok((at, end));
         }
         at = end;
