@@ -339,6 +339,8 @@ fn bound(random: &mut Random, command: &str, name: &str) -> Vec<u8> {
 /// Never `*` alone: it would take the time of the server that runs it.
 fn stream_id(random: &mut Random, command: &str) -> Vec<u8> {
     match random.below(10) {
+        // `+` is new in 7.4 there.
+        0 if command.starts_with("XREAD") => one(random, &["-", "(1-1", "$", ">"]),
         0 => one(random, STREAM_BOUNDS),
         1 | 2 => one(random, STREAM_IDS),
         3..6 if command == "XREADGROUP" => b">".to_vec(),

@@ -231,7 +231,7 @@ pub(super) fn reply_help(reply: &mut Reply<'_>, container: &str, lines: &[&str])
         reply.simple(line);
     }
     reply.simple("HELP");
-    reply.simple("    Print this help.");
+    reply.simple("    Prints this help.");
 }
 
 fn xack(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {

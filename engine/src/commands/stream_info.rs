@@ -145,7 +145,7 @@ fn reply_full(reply: &mut Reply<'_>, stream: &Stream, count: usize) {
         reply_position(reply, group, progress);
         reply.bulk(b"pel-count");
         reply.int(group.pending_len() as i64);
-        reply.bulk(b"pel");
+        reply.bulk(b"pending");
         reply.array(group.pending_len().min(count));
         for (id, pending) in group.pending(..).take(count) {
             reply.array(4);
@@ -193,7 +193,7 @@ fn reply_full_consumer(
     reply.int(consumer.active_ms.unwrap_or(-1));
     reply.bulk(b"pel-count");
     reply.int(consumer.pending().len() as i64);
-    reply.bulk(b"pel");
+    reply.bulk(b"pending");
     reply.array(consumer.pending().len().min(count));
     for &id in consumer.pending().iter().take(count) {
         let pending = group.pending_entry(id);

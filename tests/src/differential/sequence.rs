@@ -173,6 +173,10 @@ pub fn step(mut argv: Argv) -> Step {
             let stored = argv.iter().skip(at).map(|key| delete(key)).collect::<Vec<_>>();
             Step([vec![argv], stored].concat())
         }
+        // 7.0 lets XSETID go below ids that were deleted.
+        "XSETID" => Step(vec![argv, delete(&key)]),
+        // The id is the time of the server.
+        "XADD" if has(&argv, "*") => Step(vec![argv, delete(&key)]),
         name if name.starts_with("GEO") && has(&argv, "ANY") => {
             let stored: Vec<Argv> = argv[1..].iter().map(|key| delete(key)).collect();
             Step([vec![argv], stored].concat())
