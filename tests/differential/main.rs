@@ -5,6 +5,7 @@
 
 mod engine;
 mod harness;
+mod server;
 
 /// How many commands a test runs for each seed.
 fn commands(default: usize) -> usize {

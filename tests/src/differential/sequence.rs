@@ -185,14 +185,18 @@ pub fn step(mut argv: Argv) -> Step {
     }
 }
 
-/// True for a call that may wait: it goes into a transaction, where it doesn't.
+/// True for a call that may wait for longer than a moment: it goes into a transaction, where it
+/// doesn't wait.
 fn blocks(name: &str, argv: &Argv) -> bool {
-    let names =
-        ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP"];
-    let short = argv.iter().any(|arg| arg == b"0.001");
-    let stream = matches!(name, "XREAD" | "XREADGROUP");
-    (names.contains(&name) && !short)
-        || (stream && argv.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK")))
+    let timeout = match name {
+        "BLPOP" | "BRPOP" | "BLMOVE" | "BRPOPLPUSH" | "BZPOPMIN" | "BZPOPMAX" => argv.last(),
+        "BLMPOP" | "BZMPOP" => argv.get(1),
+        "XREAD" | "XREADGROUP" => {
+            return argv.iter().any(|arg| arg.eq_ignore_ascii_case(b"BLOCK"));
+        }
+        _ => return false,
+    };
+    timeout.is_none_or(|timeout| timeout != b"0.001")
 }
 
 /// The command that reads all of a key of this type.
