@@ -18,6 +18,7 @@ use crate::session::Session;
 use crate::shared::Shared;
 use crate::upkeep::Upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
+use ashlar_engine::reply::Reply;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -530,11 +531,15 @@ impl<'e> Worker<'e> {
         self.unblock(address, &reply);
     }
 
-    /// The reply of a blocking command that found nothing until its time was up: that of its
-    /// form that does not block.
+    /// The reply of a blocking command that found nothing until its time was up: no array for one
+    /// that takes elements, otherwise what its form that does not block says.
     fn nothing_found(&mut self, waiter: &crate::blocking::Waiter, now_ms: i64) -> Vec<u8> {
         let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
         let mut out = Vec::new();
+        if waiter.resolved.command.run.is_some() {
+            Reply::new(&mut out, waiter.protocol).null_array();
+            return out;
+        }
         let address = waiter.address;
         let Some(mut conn) = self.conns.get_mut(address.slot).and_then(Option::take) else {
             return out;
