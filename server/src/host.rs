@@ -137,6 +137,7 @@ impl Host<'_, '_> {
     ) -> Flow {
         if resolved.command.flags.contains(Flags::DENYOOM)
             && self.shared.settings.number(ids::MAXMEMORY) != 0
+            && !self.session.in_transaction
             && !memory::make_room(self)
         {
             reply.error(&Error::OutOfMemory);
@@ -286,7 +287,7 @@ pub fn settle(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
         }
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
-        exec.effects.lapsed.borrow_mut().clear();
+        exec.delete_lapsed(stamp);
         exec.release();
         publish_missed(shared, exec);
         for notification in std::mem::take(&mut exec.effects.notifications) {

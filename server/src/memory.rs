@@ -8,29 +8,35 @@ use crate::host::Host;
 /// many wrote. The next command goes on.
 const EVICTIONS_MAX: usize = 128;
 
-/// Evicts keys until memory is below `maxmemory`; `false` where the command is to be refused.
-#[cold]
+/// Evicts keys until memory is below `maxmemory`; `false` where the command is to be refused. No
+/// lock is held afterwards, so it is not called in the middle of a transaction.
 pub fn make_room(host: &mut Host<'_, '_>) -> bool {
     let settings = &host.shared.settings;
     let max = usize::try_from(settings.number(ids::MAXMEMORY)).unwrap_or(usize::MAX);
     if max == 0 || alloc::used_bytes() <= max {
         return true;
     }
+    evict(host, max)
+}
+
+#[cold]
+fn evict(host: &mut Host<'_, '_>, max: usize) -> bool {
+    let settings = &host.shared.settings;
     let samples = usize::try_from(settings.number(ids::MAXMEMORY_SAMPLES)).unwrap_or(5);
     let policy = crate::upkeep::eviction_policy(settings);
-    for evicted in 0..EVICTIONS_MAX {
-        let used = alloc::used_bytes();
-        if used <= max {
-            return true;
+    let mut room = true;
+    for nth in 0..EVICTIONS_MAX {
+        if alloc::used_bytes() <= max {
+            break;
         }
-        let _ = (&policy, samples);
-        if evicted < EVICTIONS_MAX {
-            // Nothing that may go. Refused, unless some keys went and garbage is on its way out.
-            host.settle();
-            return evicted > 0 && alloc::used_bytes() <= max;
+        let stamp = host.shared.stamp(host.stamp.now_ms);
+        if host.exec.evict(policy, samples, &stamp).is_none() {
+            room = nth > 0;
+            break;
         }
-        drop(std::mem::take(&mut host.exec.effects.garbage));
+        // Freed here and now: the next look at the memory in use has to see it.
+        host.exec.effects.garbage.clear();
     }
     host.settle();
-    true
+    room || alloc::used_bytes() <= max
 }

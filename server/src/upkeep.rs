@@ -5,7 +5,9 @@ use crate::host::settle;
 use crate::shared::Shared;
 use ashlar_engine::config::EngineConfig;
 use ashlar_engine::executor::Executor;
+use ashlar_engine::keyspace::EvictionPolicy;
 use ashlar_engine::keyspace::access::AccessScheme;
+use std::sync::atomic::Ordering;
 
 /// Keys that one tick of active expiry deletes at most: about a millisecond of work.
 const EXPIRED_KEYS_MAX: usize = 2_000;
@@ -18,15 +20,18 @@ impl Upkeep {
     /// Ten times a second, on the first worker.
     pub fn tick(&mut self, shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
         let stamp = shared.stamp(now_ms);
-        let effort = u32::try_from(shared.settings.number(ids::ACTIVE_EXPIRE_EFFORT)).unwrap_or(1);
-        let _ = (effort, EXPIRED_KEYS_MAX);
+        if shared.active_expire.load(Ordering::Relaxed) {
+            let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
+            exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
+        }
         settle(shared, exec, &stamp);
     }
 }
 
 /// The policy of `maxmemory-policy`.
-pub fn eviction_policy(settings: &Settings) -> String {
-    settings.string(ids::MAXMEMORY_POLICY)
+pub fn eviction_policy(settings: &Settings) -> EvictionPolicy {
+    let name = settings.string(ids::MAXMEMORY_POLICY);
+    EvictionPolicy::from_name(&name).unwrap_or(EvictionPolicy::NoEviction)
 }
 
 /// The engine's part of the settings.
@@ -34,7 +39,10 @@ pub fn engine_config(settings: &Settings) -> EngineConfig {
     let size = |id| usize::try_from(settings.number(id)).unwrap_or(0);
     let number = |id| u32::try_from(settings.number(id)).unwrap_or(0);
     let notify = settings.string(ids::NOTIFY_KEYSPACE_EVENTS);
-    let frequency = eviction_policy(settings).contains("lfu");
+    let frequency = matches!(
+        eviction_policy(settings),
+        EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu
+    );
     EngineConfig {
         databases: number(ids::DATABASES),
         hash_max_listpack_entries: size(ids::HASH_MAX_LISTPACK_ENTRIES),

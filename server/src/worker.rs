@@ -16,6 +16,7 @@ use crate::mailbox::{Address, Message};
 use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::shared::Shared;
+use crate::stats::{Counter, bump};
 use crate::upkeep::Upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
@@ -212,7 +213,10 @@ impl<'e> Worker<'e> {
 
     fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
         let (peer, local) = crate::listen::addresses(&stream);
+        let stats = self.shared.stats.worker(self.number);
+        stats.add(Counter::Connections, 1);
         if let Err(refusal) = crate::listen::admit(self.shared, &stream) {
+            stats.add(Counter::RejectedConnections, 1);
             // The socket's buffer is empty: the refusal fits, or the peer is gone already.
             drop(write_some(&mut stream, refusal.as_bytes()));
             return;
@@ -267,7 +271,10 @@ impl<'e> Worker<'e> {
             self.again.push(conn.session.address.slot);
         }
         let client = &conn.session.client;
-        client.traffic[0].fetch_add(got as u64, Ordering::Relaxed);
+        bump(&client.traffic[0], got as u64);
+        let stats = self.shared.stats.worker(self.number);
+        stats.add(Counter::Reads, 1);
+        stats.add(Counter::InputBytes, got as u64);
         if conn.input.is_empty() && conn.waiting.is_none() {
             let buf = std::mem::take(&mut self.read_buf);
             let used = self.process(conn, &buf[..got]);
@@ -283,6 +290,7 @@ impl<'e> Worker<'e> {
         conn.session.client.input_bytes.store(conn.input.len(), Ordering::Relaxed);
         let limit = self.shared.settings.count(ids::CLIENT_QUERY_BUFFER_LIMIT);
         if conn.input.len() as u64 > limit {
+            self.shared.stats.worker(self.number).add(Counter::QueryLimitDisconnections, 1);
             tracing::warn!("a client sent a request above client-query-buffer-limit");
             return Err(io::ErrorKind::OutOfMemory.into());
         }
@@ -350,7 +358,24 @@ impl<'e> Worker<'e> {
             }
         }
         self.pipeline = pipeline;
+        self.count_effects();
         Ok(at)
+    }
+
+    /// Enters what calls did into the statistics.
+    fn count_effects(&mut self) {
+        let stats = self.shared.stats.worker(self.number);
+        let effects = &mut self.exec.effects;
+        let mut enter = |counter, count: u64| {
+            if count != 0 {
+                stats.add(counter, count);
+            }
+        };
+        enter(Counter::KeyspaceHits, effects.hits.take());
+        enter(Counter::KeyspaceMisses, effects.misses.take());
+        enter(Counter::ExpiredKeys, std::mem::take(&mut effects.expired_keys));
+        enter(Counter::ExpiredFields, std::mem::take(&mut effects.expired_fields));
+        enter(Counter::EvictedKeys, std::mem::take(&mut effects.evicted_keys));
     }
 
     /// Sends the thread's write buffer to a connection.
@@ -358,7 +383,10 @@ impl<'e> Worker<'e> {
         if self.out.is_empty() {
             return Ok(());
         }
-        conn.session.client.traffic[1].fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        bump(&conn.session.client.traffic[1], self.out.len() as u64);
+        let stats = self.shared.stats.worker(self.number);
+        stats.add(Counter::Writes, 1);
+        stats.add(Counter::OutputBytes, self.out.len() as u64);
         let mut sent = 0;
         if conn.backlog.is_empty() {
             while sent < self.out.len() {
@@ -401,6 +429,8 @@ impl<'e> Worker<'e> {
         }
         if above {
             let peer = &conn.session.client.peer;
+            let stats = self.shared.stats.worker(self.number);
+            stats.add(Counter::OutputLimitDisconnections, 1);
             tracing::warn!("client {peer} reads too slowly: {waiting} bytes wait; it is cut off");
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -594,6 +624,8 @@ impl<'e> Worker<'e> {
         }
         if self.number == 0 {
             self.upkeep.tick(self.shared, &mut self.exec, now_ms);
+            self.shared.stats.sample(now_ms);
+            self.count_effects();
         }
     }
 

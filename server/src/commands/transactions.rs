@@ -2,8 +2,9 @@
 
 use super::connection::unwatch;
 use crate::host::{Flow, Host};
+use crate::memory;
 use crate::registry::HostCommand;
-use crate::session::WATCHED_KEYS_MAX;
+use crate::session::{Queued, WATCHED_KEYS_MAX};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::executor::Prefetched;
@@ -126,6 +127,11 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         let text = "EXECABORT Transaction discarded because of previous errors.";
         return Err(Error::text(text).into());
     }
+    let grows = |queued: &Queued| queued.resolved.command.flags.contains(Flags::DENYOOM);
+    if multi.queue.iter().any(grows) && !memory::make_room(host) {
+        unwatch(host.exec, host.session);
+        return Err(Error::OutOfMemory.into());
+    }
     // From the check of the watched keys to the last command, nobody else gets in between.
     host.exec.lock_all();
     let spoiled = is_spoiled(host);
@@ -151,12 +157,7 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
 }
 
 /// Runs one queued command; its reply is an element of EXEC's.
-fn run_queued(
-    host: &mut Host<'_, '_>,
-    queued: &crate::session::Queued,
-    args: &[&[u8]],
-    reply: &mut Reply<'_>,
-) {
+fn run_queued(host: &mut Host<'_, '_>, queued: &Queued, args: &[&[u8]], reply: &mut Reply<'_>) {
     let resolved = &queued.resolved;
     let result = match resolved.host {
         Some(run) => run(host, args, reply),
