@@ -366,7 +366,7 @@ impl<'e> Worker<'e> {
     fn count_effects(&mut self) {
         let stats = self.shared.stats.worker(self.number);
         let effects = &mut self.exec.effects;
-        let mut enter = |counter, count: u64| {
+        let enter = |counter, count: u64| {
             if count != 0 {
                 stats.add(counter, count);
             }
