@@ -66,4 +66,7 @@ pub const FAMILIES: &[&[Command]] = &[
     string::COMMANDS,
     string_edit::COMMANDS,
     zset::COMMANDS,
+    zset::combine::COMMANDS,
+    zset::pop::COMMANDS,
+    zset::range::COMMANDS,
 ];

@@ -225,9 +225,6 @@ fn raise_sparse<B: BlobMut>(
     let (mut at, mut previous, mut first) = (HEADER, HEADER, 0);
     let run = loop {
         let run = Run::read(bytes, at).ok_or(Corrupted)?;
-        if first + run.len > REGISTERS {
-            return Err(Corrupted);
-        }
         if index < first + run.len {
             break run;
         }
