@@ -6,10 +6,11 @@ use crate::config::EngineConfig;
 use crate::context::SHARDS_MAX;
 use crate::executor::Executor;
 use crate::journal::Journal;
+use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard};
 use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A key-value engine.
@@ -20,6 +21,8 @@ pub struct Engine {
     config_version: AtomicU64,
     journal: Option<Arc<dyn Journal>>,
     upkeep: Upkeep,
+    /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
+    by_frequency: AtomicBool,
 }
 
 /// How an engine is opened.
@@ -57,6 +60,7 @@ impl Engine {
         assert!(count <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
         let hasher = KeyHasher::new(options.hash_seed);
         let databases = options.config.databases;
+        let by_frequency = options.config.access == AccessScheme::Frequency;
         Engine {
             shards: (0..count).map(|_| Mutex::new(Shard::new(databases, &hasher))).collect(),
             hasher,
@@ -64,6 +68,7 @@ impl Engine {
             config_version: AtomicU64::new(0),
             journal: options.journal,
             upkeep: Upkeep::default(),
+            by_frequency: AtomicBool::new(by_frequency),
         }
     }
 
@@ -83,6 +88,7 @@ impl Engine {
         let mut fresh = EngineConfig::clone(&config);
         change(&mut fresh);
         fresh.databases = config.databases;
+        self.by_frequency.store(fresh.access == AccessScheme::Frequency, Ordering::Relaxed);
         *config = Arc::new(fresh);
         self.config_version.fetch_add(1, Ordering::Release);
     }
@@ -120,6 +126,15 @@ impl Engine {
 
     pub(crate) fn hasher(&self) -> &KeyHasher {
         &self.hasher
+    }
+
+    /// What the access data of keys means.
+    #[inline]
+    pub(crate) fn access_scheme(&self) -> AccessScheme {
+        match self.by_frequency.load(Ordering::Relaxed) {
+            true => AccessScheme::Frequency,
+            false => AccessScheme::Recency,
+        }
     }
 
     pub(crate) fn upkeep(&self) -> &Upkeep {

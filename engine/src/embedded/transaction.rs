@@ -1,0 +1,108 @@
+//! Several calls as one: under locks, or if watched keys were not changed.
+
+use super::call::{Call, resolve};
+use super::store::Store;
+use super::value::ReplyValue;
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::keyspace::WatchToken;
+use std::cell::RefCell;
+
+/// A transaction on its way: its keys are locked until it ends. Made by
+/// [`Store::transaction`] and [`Watch::commit`].
+pub struct Tx<'a> {
+    store: &'a Store,
+    executor: RefCell<Executor<'a>>,
+    /// All calls have one time.
+    now_ms: i64,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn begin(store: &'a Store, keys: &[&[u8]]) -> Tx<'a> {
+        let mut executor = store.inner.engine.executor();
+        match keys {
+            [] => executor.lock_all(),
+            keys => executor.lock_keys(keys),
+        }
+        let now_ms = store.inner.stamp().now_ms;
+        Tx { store, executor: RefCell::new(executor), now_ms }
+    }
+}
+
+impl Call for Tx<'_> {
+    fn call(&self, args: &[&[u8]]) -> Result<ReplyValue, Error> {
+        let command = resolve(args)?;
+        let mut executor = self.executor.borrow_mut();
+        if !executor.holds(command, args) {
+            return Err(Error::text("ERR a transaction calls only on keys that it has named"));
+        }
+        let stamp = self.store.inner.stamp_at(self.now_ms);
+        self.store.inner.run(&mut executor, self.store.db, &stamp, args)
+    }
+}
+
+impl Drop for Tx<'_> {
+    fn drop(&mut self) {
+        let stamp = self.store.inner.stamp_at(self.now_ms);
+        let executor = self.executor.get_mut();
+        executor.delete_lapsed(&stamp);
+        executor.release();
+    }
+}
+
+/// Keys that are watched, until this is dropped or committed. Made by [`Store::watch`].
+pub struct Watch {
+    store: Store,
+    keys: Vec<Box<[u8]>>,
+    token: WatchToken,
+}
+
+impl Watch {
+    pub(super) fn begin(store: &Store, keys: Vec<Box<[u8]>>) -> Watch {
+        let watch = Watch { store: store.clone(), keys, token: WatchToken::default() };
+        let stamp = watch.store.inner.stamp();
+        let mut executor = watch.store.inner.engine.executor();
+        for key in &watch.keys {
+            // A key that has expired by now is deleted first: only what changes from now on counts.
+            executor.effects.lapsed.get_mut().push((watch.store.db, key.clone()));
+            executor.delete_lapsed(&stamp);
+            executor.watch(watch.store.db, key, &watch.token);
+        }
+        drop(executor);
+        watch
+    }
+
+    /// Whether a watched key was changed by now.
+    pub fn is_changed(&self) -> bool {
+        self.token.is_dirty()
+    }
+
+    /// Runs `work` as [`Store::transaction`] does, unless a watched key was changed or has expired
+    /// since the watch began: then nothing is done and the result is `None`.
+    ///
+    /// # Errors
+    /// Those of `work`. A call on a key that is neither watched nor one of `keys` is refused.
+    pub fn commit<K: AsRef<[u8]>, T>(
+        self,
+        keys: &[K],
+        work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let watched = self.keys.iter().map(|key| &**key);
+        let all: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).chain(watched).collect();
+        let tx = Tx::begin(&self.store, &all);
+        let lapsed = |key: &[u8]| tx.executor.borrow_mut().is_lapsed(self.store.db, key, tx.now_ms);
+        if self.token.is_dirty() || self.keys.iter().any(|key| lapsed(key)) {
+            return Ok(None);
+        }
+        work(&tx).map(Some)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut executor = self.store.inner.engine.executor();
+        for key in &self.keys {
+            executor.unwatch(self.store.db, key, &self.token);
+        }
+    }
+}
