@@ -17,9 +17,9 @@ mod sets;
 mod sorted_sets;
 mod store;
 mod strings;
-mod transaction;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod value;
 
 pub use call::Call;
