@@ -165,19 +165,6 @@ impl<'e> Executor<'e> {
         self.lock(&wanted);
     }
 
-    /// Whether the shards of a call are locked already, so that it locks and releases none.
-    pub fn holds(&self, command: &Command, args: &[&[u8]]) -> bool {
-        let count = self.engine.shard_count();
-        if self.held.len() == count {
-            return true;
-        }
-        let mut positions = KeyList::new();
-        command.keys.positions(args, &mut positions);
-        let held = |number| self.held.binary_search_by_key(&number, |(held, _)| *held).is_ok();
-        !command.flags.contains(Flags::WHOLE_KEYSPACE)
-            && positions.iter().all(|&at| held(shard_of(args[at], count)))
-    }
-
     /// Locks the shards of a call, those and no others unless all that it needs are held already.
     #[inline]
     fn lock_for(&mut self, command: &Command, args: &[&[u8]]) {

@@ -3,6 +3,7 @@
 use super::call::{Call, resolve};
 use super::store::Store;
 use super::value::ReplyValue;
+use crate::command::{Command, Flags, KeyList};
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::keyspace::WatchToken;
@@ -13,6 +14,8 @@ use std::cell::RefCell;
 pub struct Tx<'a> {
     store: &'a Store,
     executor: RefCell<Executor<'a>>,
+    /// Keys that calls may be on; `None` is all.
+    keys: Option<Vec<Box<[u8]>>>,
     /// All calls have one time.
     now_ms: i64,
 }
@@ -20,22 +23,37 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     pub(super) fn begin(store: &'a Store, keys: &[&[u8]]) -> Tx<'a> {
         let mut executor = store.inner.engine.executor();
-        match keys {
-            [] => executor.lock_all(),
-            keys => executor.lock_keys(keys),
-        }
+        let keys = if keys.is_empty() {
+            executor.lock_all();
+            None
+        } else {
+            executor.lock_keys(keys);
+            Some(keys.iter().map(|&key| key.into()).collect())
+        };
         let now_ms = store.inner.stamp().now_ms;
-        Tx { store, executor: RefCell::new(executor), now_ms }
+        Tx { store, executor: RefCell::new(executor), keys, now_ms }
+    }
+}
+
+impl Tx<'_> {
+    /// Whether a call is on named keys only. A key that merely shares their locks will not do: which
+    /// ones share follows from hashes, and a program should not work by chance.
+    fn allows(&self, command: &Command, args: &[&[u8]]) -> bool {
+        let Some(keys) = &self.keys else { return true };
+        let mut positions = KeyList::new();
+        command.keys.positions(args, &mut positions);
+        !command.flags.contains(Flags::WHOLE_KEYSPACE)
+            && positions.iter().all(|&at| keys.iter().any(|key| **key == *args[at]))
     }
 }
 
 impl Call for Tx<'_> {
     fn call(&self, args: &[&[u8]]) -> Result<ReplyValue, Error> {
         let command = resolve(args)?;
-        let mut executor = self.executor.borrow_mut();
-        if !executor.holds(command, args) {
+        if !self.allows(command, args) {
             return Err(Error::text("ERR a transaction calls only on keys that it has named"));
         }
+        let mut executor = self.executor.borrow_mut();
         let stamp = self.store.inner.stamp_at(self.now_ms);
         self.store.inner.run(&mut executor, self.store.db, &stamp, args)
     }
