@@ -7,7 +7,7 @@
 //! Removal moves the last element into the gap. So the order follows from the history of
 //! insertions and removals alone, never from hashes: replicas agree on it whatever seed they hash
 //! with. A random element, the last one, and an iteration that survives changes ([`Dense::scan`])
-//! cost O(1) an element. Chunks and the split-by-split [index](super::index) keep every single
+//! cost O(1) an element. Chunks and the split-by-split index keep every single
 //! insertion short, however large the table.
 
 use std::hash::{BuildHasher, Hasher};

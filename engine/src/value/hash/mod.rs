@@ -1,5 +1,5 @@
 //! Hashes: one run of bytes while they are small ([`packed`]), a hash table that keeps the order
-//! of insertion when large or when a field has an expiry ([`Hash`]).
+//! of insertion when large or when a field has an expiry ([`struct@Hash`]).
 
 mod edit;
 pub mod packed;
