@@ -4,9 +4,11 @@
 //! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
 //! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
 //! - [`golden`]: scripts of commands with the replies they must give
+//! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod cli;
 pub mod differential;
+pub mod fuzz_targets;
 pub mod golden;
 pub mod grammar;
 pub mod host;

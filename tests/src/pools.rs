@@ -347,3 +347,23 @@ fn stream_id(random: &mut Random, command: &str) -> Vec<u8> {
         _ => format!("{}-{}", random.below(40), random.below(3)).into_bytes(),
     }
 }
+
+/// A value out of all pools, by number.
+pub fn word(chosen: usize) -> Vec<u8> {
+    let texts = [INTEGERS, DOUBLES, BAD_DOUBLES, SCORE_BOUNDS, STREAM_IDS, STREAM_BOUNDS, OFFSETS]
+        .into_iter()
+        .chain([
+            LIFETIMES,
+            TIMES_S,
+            TIMES_MS,
+            BIT_OFFSETS,
+            BIT_TYPES,
+            LONGITUDES,
+            LATITUDES,
+            RADII,
+        ]);
+    let texts = texts.flatten().map(|text| text.as_bytes());
+    let bytes = [TEXTS, MEMBERS, LEX_BOUNDS, PATTERNS].into_iter().flatten().copied();
+    let all: Vec<&[u8]> = texts.chain(bytes).collect();
+    all[chosen % all.len()].to_vec()
+}

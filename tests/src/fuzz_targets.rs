@@ -1,0 +1,223 @@
+//! What arbitrary bytes must not be able to do: panic, answer with something that is no RESP, or
+//! leave a state that does not survive being written out and read again.
+//!
+//! The functions take bytes and panic when they find something. `cargo fuzz` runs them in `fuzz/`,
+//! guided by coverage; `cargo test` runs them on the corpus that is kept there and on mutations of
+//! it, for a bounded time.
+
+use crate::host::InProcess;
+use crate::pools;
+use crate::random::Random;
+use crate::resp::{self, Argv, Value};
+use ashlar_engine::command::Flags;
+use ashlar_engine::config::EngineConfig;
+use ashlar_engine::engine::{Engine, EngineOptions, command_table};
+use ashlar_server::resp::decode::{Limits, Parsed, Resume, parse, split_inline};
+
+/// Longest string that a command may make: valid, but huge, offsets would only test the allocator.
+const STRING_BYTES_MAX: usize = 1 << 20;
+/// Most calls that one input makes.
+const CALLS_MAX: usize = 200;
+/// Most arguments of a call.
+const ARGS_MAX: usize = 12;
+
+/// The request decoder.
+pub fn decode(data: &[u8]) {
+    for authenticated in [true, false] {
+        let limits = Limits { authenticated, bulk_bytes_max: 1 << 16 };
+        decode_with(data, limits);
+    }
+    if let Ok(words) = split_inline(data) {
+        // No word can come from nothing.
+        assert!(words.iter().map(|word| word.len().max(1)).sum::<usize>() <= data.len().max(1));
+    }
+}
+
+fn decode_with(data: &[u8], limits: Limits) {
+    let (mut at, mut args) = (0, Vec::new());
+    while let Ok(parsed) = parse(data, at, limits, &mut args) {
+        let end = match parsed {
+            Parsed::Request(end) => end,
+            Parsed::Inline(start, line_end, end) => {
+                assert!(at <= start && start <= line_end && line_end < end);
+                end
+            }
+            Parsed::Incomplete => {
+                assert!(args.is_empty(), "an incomplete request leaves no arguments");
+                break;
+            }
+        };
+        assert!(at < end && end <= data.len(), "a request has bytes, and all of them are there");
+        let request = &data[at..end];
+        if request.starts_with(b"*") {
+            resumed(request, limits, &args);
+            reencoded(&args, limits);
+        }
+        args.clear();
+        at = end;
+    }
+}
+
+/// A request that comes in pieces is the same as one that comes whole.
+fn resumed(request: &[u8], limits: Limits, args: &[&[u8]]) {
+    let mut resume = Resume::default();
+    let step = request.len().div_ceil(5).max(1);
+    for end in (0..request.len()).step_by(step) {
+        assert_eq!(resume.advance(&request[..end], limits), Ok(false), "a part is not the whole");
+    }
+    assert_eq!(resume.advance(request, limits), Ok(true));
+    assert_eq!(resume.end(), request.len());
+    let spans = resume.spans().iter().map(|&(start, end)| &request[start..end]);
+    assert!(spans.eq(args.iter().copied()));
+}
+
+fn reencoded(args: &[&[u8]], limits: Limits) {
+    let (mut bytes, mut again) = (Vec::new(), Vec::new());
+    resp::encode(args, &mut bytes);
+    assert_eq!(parse(&bytes, 0, limits, &mut again), Ok(Parsed::Request(bytes.len())));
+    assert_eq!(again, args);
+}
+
+/// The parser of replies that the tests themselves use.
+pub fn reply(data: &[u8]) {
+    if let Ok(Some((_, len))) = resp::parse(data) {
+        assert!(len <= data.len());
+    }
+}
+
+/// Calls with arbitrary arguments, one after the other on one engine.
+pub fn execute(data: &[u8]) {
+    let config = EngineConfig { proto_max_bulk_len: STRING_BYTES_MAX, ..Default::default() };
+    let options = EngineOptions { config, shards: 2, ..Default::default() };
+    let mut host = InProcess::new(options.clone());
+    let mut bytes = Bytes(data);
+    for _ in 0..CALLS_MAX {
+        let Some(argv) = bytes.call() else { break };
+        host.now_ms += i64::from(bytes.byte().unwrap_or(0));
+        let Value::Error(text) = host.run(&argv) else { continue };
+        let text = String::from_utf8_lossy(&text);
+        let wrong = text.starts_with("PANIC") || text.starts_with("MALFORMED");
+        assert!(!wrong, "{}: {text}", crate::cli::join(&argv));
+    }
+    let image = host.engine.image();
+    let copy = Engine::from_image(options, &image).expect("an engine reads its own image");
+    assert_eq!(copy.image(), image);
+    assert_eq!(copy.digest(), host.engine.digest());
+}
+
+/// The bytes of an image, or almost: they are refused or read, and what was read is canonical.
+pub fn image(data: &[u8]) {
+    if let Some(engine) = Engine::from_image(EngineOptions::default(), data) {
+        let image = engine.image();
+        let again = Engine::from_image(EngineOptions::default(), &image);
+        assert_eq!(again.expect("an engine reads its own image").image(), image);
+    }
+}
+
+/// Bytes that choose what to call.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        taken.to_vec()
+    }
+
+    /// A command and a few arguments; `None` at the end of the bytes.
+    fn call(&mut self) -> Option<Argv> {
+        let names = names();
+        let chosen = usize::from(self.byte()?) | usize::from(self.byte()?) << 8;
+        let mut argv = names[chosen % names.len()].clone();
+        let args = usize::from(self.byte()?) % ARGS_MAX;
+        for _ in 0..args {
+            argv.push(self.argument()?);
+        }
+        Some(argv)
+    }
+
+    fn argument(&mut self) -> Option<Vec<u8>> {
+        let kind = self.byte()?;
+        Some(match kind {
+            0..96 => format!("k{}", kind % 6).into_bytes(),
+            96..160 => pools::word(usize::from(self.byte()?) | usize::from(kind) << 8),
+            160..192 => i64::from(self.byte()? as i8).to_string().into_bytes(),
+            192..208 => {
+                let mut word = [0; 8];
+                let taken = self.take(8);
+                word[..taken.len()].copy_from_slice(&taken);
+                i64::from_le_bytes(word).to_string().into_bytes()
+            }
+            208..240 => token(usize::from(self.byte()?) | usize::from(kind) << 8),
+            240..252 => self.take(usize::from(kind % 12)),
+            _ => vec![self.byte()?; 100 * usize::from(self.byte()?)],
+        })
+    }
+}
+
+/// The commands that the engine runs, as the arguments that name them.
+fn names() -> Vec<Argv> {
+    // Their whole purpose is a reply of any wanted length, or a pause.
+    let left_out = ["DEBUG"];
+    let mut names = Vec::new();
+    for command in command_table().all() {
+        if command.flags.contains(Flags::INTERNAL) || left_out.contains(&command.name) {
+            continue;
+        }
+        names.push(vec![command.name.into()]);
+        names.extend(
+            command.subcommands.iter().map(|sub| vec![command.name.into(), sub.name.into()]),
+        );
+    }
+    names
+}
+
+/// A literal word of some command's syntax.
+fn token(chosen: usize) -> Vec<u8> {
+    static TOKENS: std::sync::OnceLock<Vec<&'static str>> = std::sync::OnceLock::new();
+    let tokens = TOKENS.get_or_init(|| {
+        let all = command_table().all().iter();
+        let syntax = all.flat_map(|command| {
+            std::iter::once(command.syntax).chain(command.subcommands.iter().map(|sub| sub.syntax))
+        });
+        let upper = |word: &&str| !word.is_empty() && !word.bytes().any(|b| b.is_ascii_lowercase());
+        let split = |syntax: &'static str| syntax.split([' ', '|', '[', ']', '(', ')', '.']);
+        let mut tokens: Vec<&str> = syntax.flat_map(split).filter(upper).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    });
+    tokens[chosen % tokens.len()].as_bytes().to_vec()
+}
+
+/// An input like `input` but for a few changes; sometimes with a part of `other`.
+pub fn mutate(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    for _ in 0..1 + random.below(6) {
+        let at = random.below(bytes.len() + 1);
+        let len = random.below(16).min(bytes.len() - at);
+        match random.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            1 if at < bytes.len() => bytes[at] = random.bits() as u8,
+            2 => bytes.insert(at, random.bits() as u8),
+            3 => drop(bytes.drain(at..at + len)),
+            4 => {
+                let copy = bytes[at..at + len].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            5 => {
+                let from = random.below(other.len() + 1);
+                let part = &other[from..(from + random.below(200)).min(other.len())];
+                bytes.splice(at..at, part.iter().copied());
+            }
+            _ => bytes.extend((0..random.below(64)).map(|_| random.bits() as u8)),
+        }
+    }
+    bytes
+}
