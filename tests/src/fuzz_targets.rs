@@ -85,7 +85,7 @@ pub fn reply(data: &[u8]) {
     }
 }
 
-/// Calls with arbitrary arguments, one after the other on one engine.
+/// Calls with arbitrary arguments, one after the other on one engine. `ASHLAR_SHOW=1` prints them.
 pub fn execute(data: &[u8]) {
     let config = EngineConfig { proto_max_bulk_len: STRING_BYTES_MAX, ..Default::default() };
     let options = EngineOptions { config, shards: 2, ..Default::default() };
@@ -94,7 +94,11 @@ pub fn execute(data: &[u8]) {
     for _ in 0..CALLS_MAX {
         let Some(argv) = bytes.call() else { break };
         host.now_ms += i64::from(bytes.byte().unwrap_or(0));
-        let Value::Error(text) = host.run(&argv) else { continue };
+        let reply = host.run(&argv);
+        if std::env::var_os("ASHLAR_SHOW").is_some() {
+            println!("{}\n{}", crate::cli::join(&argv), crate::cli::show(&reply).trim_end());
+        }
+        let Value::Error(text) = reply else { continue };
         let text = String::from_utf8_lossy(&text);
         let wrong = text.starts_with("PANIC") || text.starts_with("MALFORMED");
         assert!(!wrong, "{}: {text}", crate::cli::join(&argv));

@@ -63,8 +63,8 @@ pub fn decode(bytes: &[u8]) -> Option<NewValue<'_>> {
     let (&kind, body) = bytes.split_first()?;
     let kind = Kind::from_number(kind)?;
     let valid = match kind {
-        Kind::Str => return Some(NewValue::Str(body)),
-        Kind::StrRaw => return Some(NewValue::StrRaw(body)),
+        // Not `NewValue::Str`, which would choose a representation anew.
+        Kind::Str | Kind::StrRaw => true,
         Kind::Int => return Some(NewValue::Int(i64::from_le_bytes(body.try_into().ok()?))),
         Kind::Big => return Some(NewValue::Big(Box::new(decode_big(body)?))),
         Kind::PackedList => list::packed::validate(body),
