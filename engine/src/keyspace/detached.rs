@@ -6,14 +6,10 @@ use crate::value::{NewValue, Value};
 /// A value that was copied or taken out of an entry.
 #[derive(Clone, Debug)]
 pub enum Detached {
-    /// Kind `Str`.
-    Str(Vec<u8>),
-    /// Kind `StrRaw`.
-    StrRaw(Vec<u8>),
     /// Kind `Int`.
     Int(i64),
-    /// One of the packed kinds.
-    Packed(Kind, Vec<u8>),
+    /// A kind that is stored inline.
+    Inline(Kind, Vec<u8>),
     /// Kind `Big`.
     Big(Box<Value>),
 }
@@ -24,7 +20,7 @@ impl Detached {
         match (entry.big(), entry.int(), entry.kind()) {
             (Some(value), ..) => Detached::Big(Box::new(value.clone())),
             (None, Some(int), _) => Detached::Int(int),
-            (None, None, kind) => Detached::inline(kind, entry.bytes()),
+            (None, None, kind) => Detached::Inline(kind, entry.bytes().to_vec()),
         }
     }
 
@@ -38,28 +34,12 @@ impl Detached {
         }
     }
 
-    fn inline(kind: Kind, bytes: &[u8]) -> Detached {
-        match kind {
-            Kind::Str => Detached::Str(bytes.to_vec()),
-            Kind::StrRaw => Detached::StrRaw(bytes.to_vec()),
-            kind => Detached::Packed(kind, bytes.to_vec()),
-        }
-    }
-
     /// The value as it goes into an entry; `room` holds its bytes on the way.
     pub fn into_new(self, room: &mut Vec<u8>) -> NewValue<'_> {
         match self {
             Detached::Int(int) => NewValue::Int(int),
             Detached::Big(value) => NewValue::Big(value),
-            Detached::Str(bytes) => {
-                *room = bytes;
-                NewValue::Str(room)
-            }
-            Detached::StrRaw(bytes) => {
-                *room = bytes;
-                NewValue::StrRaw(room)
-            }
-            Detached::Packed(kind, bytes) => {
+            Detached::Inline(kind, bytes) => {
                 *room = bytes;
                 NewValue::Packed(kind, room)
             }

@@ -124,7 +124,7 @@ pub enum NewValue<'a> {
     StrRaw(&'a [u8]),
     /// An integer.
     Int(i64),
-    /// A packed collection: the kind and its bytes, at most
+    /// A value as it is stored inline, usually a packed collection: the kind and its bytes, at most
     /// [`crate::keyspace::INLINE_BYTES_MAX`].
     Packed(Kind, &'a [u8]),
     /// A value with a structure of its own.
