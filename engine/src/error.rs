@@ -51,11 +51,12 @@ impl Error {
         Error::Text(Cow::Borrowed(text))
     }
 
-    /// An error with a text of its own, prefix included. Line breaks become blanks, so that the
-    /// text cannot break out of its reply.
+    /// An error with a text of its own, prefix included. Line breaks go at its ends and become
+    /// blanks inside, so that the text cannot break out of its reply.
     pub fn owned(text: String) -> Error {
         if text.contains(['\r', '\n']) {
-            return Error::Text(Cow::Owned(text.replace(['\r', '\n'], " ")));
+            let text = text.trim_matches(['\r', '\n']).replace(['\r', '\n'], " ");
+            return Error::Text(Cow::Owned(text));
         }
         Error::Text(Cow::Owned(text))
     }

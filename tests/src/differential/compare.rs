@@ -49,7 +49,8 @@ pub fn policy(argv: &Argv) -> Policy {
             Policy::Unordered
         }
         "HGETALL" => Policy::UnorderedPairs,
-        "SORT" | "SORT_RO" if has(b"BY") => Policy::Unordered,
+        // By nothing, or by the words of a locale.
+        "SORT" | "SORT_RO" if has(b"BY") || has(b"ALPHA") => Policy::Unordered,
         "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "RANDOMKEY" => Policy::Random,
         "TTL" | "EXPIRETIME" => Policy::Time(SECONDS),
         "PTTL" | "PEXPIRETIME" => Policy::Time(MILLISECONDS),
