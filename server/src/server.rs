@@ -135,6 +135,8 @@ fn share(
         u64::from_le_bytes(word)
     };
     let workers = mailboxes.len();
+    // A second server of the same process keeps the seed of the first: it is random all the same.
+    ashlar_engine::value::dense::seed_hashes(word(56));
     let engine = Engine::with_options(EngineOptions {
         config: engine_config(&settings),
         shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
