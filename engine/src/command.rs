@@ -218,6 +218,8 @@ pub struct Command {
     pub subcommands: &'static [Command],
     /// Further ACL categories, besides those that follow from group and flags.
     pub categories: &'static [&'static str],
+    /// Position of the first field or member that it looks up, to be prefetched; 0 for none.
+    pub member: usize,
     /// The function that runs it; `None` for a container and for commands of the server.
     pub run: Option<Run>,
 }
@@ -244,6 +246,7 @@ impl Command {
             summary: "",
             subcommands: &[],
             categories: &[],
+            member: 0,
             run: None,
         }
     }
@@ -274,6 +277,12 @@ impl Command {
     /// Sets the arguments' syntax.
     pub const fn syntax(mut self, syntax: &'static str) -> Command {
         self.syntax = syntax;
+        self
+    }
+
+    /// Says which argument is the first field or member that it looks up.
+    pub const fn member(mut self, at: usize) -> Command {
+        self.member = at;
         self
     }
 
@@ -340,6 +349,8 @@ pub struct CommandTable {
     commands: Vec<&'static Command>,
     /// Open addressing; `u16::MAX` is empty.
     index: Vec<u16>,
+    /// Of each command, [`head`] and length: they tell short names apart.
+    heads: Vec<(u64, usize)>,
 }
 
 impl CommandTable {
@@ -350,9 +361,13 @@ impl CommandTable {
     pub fn new(families: &[&'static [Command]]) -> CommandTable {
         let commands: Vec<&'static Command> = families.iter().copied().flatten().collect();
         let size = (commands.len() * 4).next_power_of_two();
-        let mut table = CommandTable { commands, index: vec![u16::MAX; size] };
+        let heads =
+            commands.iter().map(|command| (head(command.name.as_bytes()), command.name.len()));
+        let heads = heads.collect();
+        let mut table = CommandTable { commands, index: vec![u16::MAX; size], heads };
         for (id, command) in table.commands.iter().enumerate() {
-            let mut at = fold(command.name.as_bytes()) as usize & (size - 1);
+            let name = command.name.as_bytes();
+            let mut at = fold(name, head(name)) as usize & (size - 1);
             while table.index[at] != u16::MAX {
                 let other = table.commands[table.index[at] as usize];
                 assert!(other.name != command.name, "{} is in the table twice", command.name);
@@ -367,12 +382,17 @@ impl CommandTable {
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<(usize, &'static Command)> {
         let mask = self.index.len() - 1;
-        let mut at = fold(name) as usize & mask;
+        let head = head(name);
+        let mut at = fold(name, head) as usize & mask;
         while self.index[at] != u16::MAX {
             let id = self.index[at] as usize;
-            let command = self.commands[id];
-            if command.name.as_bytes().eq_ignore_ascii_case(name) {
-                return Some((id, command));
+            // Names of up to eight bytes are letters (and `_`, which is unlike any other byte but
+            // DEL under the mask), so their head says it all.
+            if self.heads[id] == (head, name.len()) {
+                let command = self.commands[id];
+                if name.len() <= 8 || command.name.as_bytes().eq_ignore_ascii_case(name) {
+                    return Some((id, command));
+                }
             }
             at = (at + 1) & mask;
         }
@@ -385,14 +405,45 @@ impl CommandTable {
     }
 }
 
+/// The first eight bytes of a name, in upper case where they are letters.
+#[inline]
+fn head(name: &[u8]) -> u64 {
+    const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
+    let mut word = [0u8; 8];
+    if let Some(first) = name.first_chunk::<8>() {
+        return u64::from_le_bytes(*first) & UPPER;
+    }
+    word[..name.len()].copy_from_slice(name);
+    u64::from_le_bytes(word) & UPPER
+}
+
 /// A hash of a name that does not depend on its case.
 #[inline]
-fn fold(name: &[u8]) -> u64 {
-    let mut word = [0u8; 8];
-    let len = name.len().min(8);
-    word[..len].copy_from_slice(&name[..len]);
-    let head = u64::from_le_bytes(word) & 0xDFDF_DFDF_DFDF_DFDF;
+fn fold(name: &[u8], head: u64) -> u64 {
     let last = name.last().map_or(0, |byte| u64::from(byte & 0xDF));
     let mixed = (head ^ (name.len() as u64) << 56 ^ last << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     mixed >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::command_table;
+
+    #[test]
+    fn short_names_are_letters_and_are_found_in_any_case() {
+        let table = command_table();
+        for (id, command) in table.all().iter().enumerate() {
+            let name = command.name;
+            // Then only letters that differ in case have the same head.
+            let plain = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            assert!(plain || name.len() > 8 || command.flags.contains(Flags::INTERNAL), "{name}");
+            for spelled in [name.to_string(), name.to_lowercase()] {
+                assert_eq!(table.find(spelled.as_bytes()).map(|found| found.0), Some(id));
+            }
+        }
+        for unknown in ["", "GE", "GETT", "G\0T", "get ", "zrangebyscoreX"] {
+            assert!(table.find(unknown.as_bytes()).is_none(), "{unknown}");
+        }
+    }
 }

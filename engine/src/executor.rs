@@ -231,6 +231,37 @@ impl<'e> Executor<'e> {
         }
     }
 
+    /// Asks for the place of a field or member in its key's index to be brought near; after
+    /// [`Executor::prefetch_entry`]. Returns the member's hash.
+    #[inline]
+    pub fn prefetch_member(
+        &mut self,
+        db: u32,
+        key: &Prefetched,
+        name: &[u8],
+        member: &[u8],
+    ) -> u32 {
+        if key.key.is_null() {
+            return 0;
+        }
+        self.lock_first();
+        let entry = self.held[0].1.db(db).find(key.hash, name);
+        entry.and_then(|entry| entry.big()).map_or(0, |value| value.prefetch_index(member))
+    }
+
+    /// Asks for a field or member to be brought near; after [`Executor::prefetch_member`].
+    #[inline]
+    pub fn prefetch_element(&mut self, db: u32, key: &Prefetched, name: &[u8], hash: u32) {
+        if hash == 0 || key.key.is_null() {
+            return;
+        }
+        self.lock_first();
+        let entry = self.held[0].1.db(db).find(key.hash, name);
+        if let Some(value) = entry.and_then(|entry| entry.big()) {
+            value.prefetch_element(hash);
+        }
+    }
+
     #[inline]
     fn lock_first(&mut self) {
         if self.held.is_empty() {
@@ -305,5 +336,9 @@ impl<'e> Executor<'e> {
 }
 
 fn shards<'a>(held: &'a mut SmallVec<[(usize, MutexGuard<'_, Shard>); 1]>) -> LockedShards<'a> {
-    held.iter_mut().map(|(number, guard)| (*number, &mut **guard)).collect()
+    let mut shards = LockedShards::new();
+    for (number, guard) in held {
+        shards.push((*number, &mut **guard));
+    }
+    shards
 }

@@ -48,6 +48,7 @@ pub mod image;
 pub mod journal;
 pub mod keyspace;
 pub mod number;
+mod prefetch;
 pub mod reply;
 pub mod slot;
 pub mod stamp;

@@ -9,12 +9,16 @@ use crate::host::{Flow, Host};
 use crate::registry::Resolved;
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
 use crate::timer::Timer;
+use ashlar_engine::command::{Command, Keys};
 use ashlar_engine::error::Error;
 use ashlar_engine::executor::Prefetched;
 use ashlar_engine::reply::Reply;
 
 /// Requests that are parsed ahead.
 pub const GROUP: usize = 32;
+/// Keys of one request that are asked for ahead, besides its first: more than that would push each
+/// other out of the cache.
+const MORE_KEYS_MAX: usize = 16;
 /// Bytes of an incomplete request above which it is not read again from its start.
 const RESUME_BYTES: usize = 16 * 1024;
 
@@ -24,6 +28,10 @@ struct Item {
     end: usize,
     resolved: Result<Resolved, Error>,
     hint: Prefetched,
+    /// Its further keys, among those of the group.
+    more: std::ops::Range<usize>,
+    /// Hash of the field or member that it looks up; 0 for none.
+    member: u32,
 }
 
 /// The buffers of a group, kept from one to the next.
@@ -31,6 +39,8 @@ struct Item {
 pub struct Pipeline {
     args: Vec<&'static [u8]>,
     items: Vec<Item>,
+    /// Keys of the group's commands after their first ones.
+    more: Vec<Prefetched>,
 }
 
 /// What a step came to.
@@ -101,6 +111,7 @@ impl Pipeline {
         args: &mut Vec<&'a [u8]>,
     ) -> GroupEnd {
         self.items.clear();
+        self.more.clear();
         let mut end = GroupEnd::Full;
         while self.items.len() < GROUP {
             let before = args.len();
@@ -118,6 +129,7 @@ impl Pipeline {
                     }
                     let resolved = host.shared.registry.resolve(args);
                     let mut hint = Prefetched::NONE;
+                    let more = self.more.len();
                     if let Ok(resolved) = &resolved
                         && resolved.host.is_none()
                     {
@@ -125,9 +137,12 @@ impl Pipeline {
                         if key != 0 {
                             hint = host.exec.prefetch_bucket(host.session.db, args[key]);
                         }
+                        prefetch_more(host, resolved.command, args, &mut self.more);
                     }
                     let range = before..before + args.len();
-                    self.items.push(Item { args: range, end: next, resolved, hint });
+                    let more = more..self.more.len();
+                    let item = Item { args: range, end: next, resolved, hint, more, member: 0 };
+                    self.items.push(item);
                 }
                 Ok(Parsed::Inline(start, text_end, next)) => {
                     end = GroupEnd::Inline(start, text_end, next);
@@ -143,12 +158,36 @@ impl Pipeline {
                 }
             }
         }
-        if self.items.len() > 1 {
-            for item in &self.items {
-                host.exec.prefetch_entry(host.session.db, &item.hint);
-            }
+        if self.items.len() > 1 || !self.more.is_empty() {
+            self.prefetch(host, args);
         }
         end
+    }
+
+    /// Asks for the entries of the group's keys, then for the fields and members in large values.
+    fn prefetch(&mut self, host: &mut Host<'_, '_>, args: &[&[u8]]) {
+        let db = host.session.db;
+        let mut members = false;
+        for item in &self.items {
+            host.exec.prefetch_entry(db, &item.hint);
+            self.more[item.more.clone()].iter().for_each(|key| host.exec.prefetch_entry(db, key));
+            members |= item.resolved.as_ref().is_ok_and(|resolved| resolved.command.member != 0);
+        }
+        if !members {
+            return;
+        }
+        for item in &mut self.items {
+            if let Ok(resolved) = &item.resolved
+                && resolved.command.member != 0
+                && let Some(member) = args[item.args.clone()].get(resolved.command.member)
+            {
+                let name = args[item.args.start + 1];
+                item.member = host.exec.prefetch_member(db, &item.hint, name, member);
+            }
+        }
+        for item in self.items.iter().filter(|item| item.member != 0) {
+            host.exec.prefetch_element(db, &item.hint, args[item.args.start + 1], item.member);
+        }
     }
 
     fn run_group(
@@ -194,7 +233,26 @@ enum GroupEnd {
 
 fn nothing(at: usize, end: usize) -> Item {
     let resolved = Err(Error::Syntax);
-    Item { args: at..at, end, resolved, hint: Prefetched::NONE }
+    Item { args: at..at, end, resolved, hint: Prefetched::NONE, more: 0..0, member: 0 }
+}
+
+/// Asks for the buckets of a command's keys after the first one, where it has several.
+#[inline]
+fn prefetch_more(
+    host: &mut Host<'_, '_>,
+    command: &Command,
+    args: &[&[u8]],
+    more: &mut Vec<Prefetched>,
+) {
+    let Keys::Range { first, last, step } = command.keys else { return };
+    if last == first as isize {
+        return;
+    }
+    let end = if last < 0 { args.len() as isize + last } else { last };
+    let keys = args.iter().enumerate().take(usize::try_from(end).map_or(0, |end| end + 1));
+    for (_, key) in keys.skip(first + step).step_by(step.max(1)).take(MORE_KEYS_MAX) {
+        more.push(host.exec.prefetch_bucket(host.session.db, key));
+    }
 }
 
 /// Answers what is no request, and closes the connection.

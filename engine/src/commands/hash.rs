@@ -27,16 +27,19 @@ const GROW_FAST: Flags = WRITE_FAST.union(Flags::DENYOOM);
 /// The family's commands.
 pub const COMMANDS: &[Command] = &[
     Command::new("HDEL", -3, Group::Hash, hdel)
+        .member(2)
         .flags(WRITE_FAST)
         .keys(Keys::FIRST)
         .syntax("key field...")
         .docs("2.0.0", "O(N) for N fields", "Removes fields from a hash."),
     Command::new("HEXISTS", 3, Group::Hash, hexists)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key field")
         .docs("2.0.0", "O(1)", "Tells whether a hash has a field."),
     Command::new("HGET", 3, Group::Hash, hget)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key field")
@@ -47,6 +50,7 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key")
         .docs("2.0.0", "O(N) for N fields", "Returns all fields and values of a hash."),
     Command::new("HINCRBY", 4, Group::Hash, hincrby)
+        .member(2)
         .flags(GROW_FAST)
         .keys(Keys::FIRST)
         .syntax("key field increment:integer")
@@ -87,16 +91,19 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key cursor:integer [MATCH pattern] [COUNT count:integer] [NOVALUES]")
         .docs("2.8.0", "O(1) a call", "Iterates over the fields and values of a hash."),
     Command::new("HSET", -4, Group::Hash, hset)
+        .member(2)
         .flags(GROW_FAST)
         .keys(Keys::FIRST)
         .syntax("key (field value)...")
         .docs("2.0.0", "O(N) for N fields", "Sets fields of a hash."),
     Command::new("HSETNX", 4, Group::Hash, hsetnx)
+        .member(2)
         .flags(GROW_FAST)
         .keys(Keys::FIRST)
         .syntax("key field value")
         .docs("2.0.0", "O(1)", "Sets a field of a hash unless it exists."),
     Command::new("HSTRLEN", 3, Group::Hash, hstrlen)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key field")

@@ -21,6 +21,7 @@ const WRITE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 /// The family's commands.
 pub const COMMANDS: &[Command] = &[
     Command::new("SADD", -3, Group::Set, sadd)
+        .member(2)
         .flags(WRITE_FAST.union(Flags::DENYOOM))
         .keys(Keys::FIRST)
         .syntax("key member...")
@@ -31,6 +32,7 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the number of members of a set."),
     Command::new("SISMEMBER", 3, Group::Set, sismember)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key member")
@@ -61,6 +63,7 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key [count:integer]")
         .docs("1.0.0", "O(N) for N returned members", "Returns random members of a set."),
     Command::new("SREM", -3, Group::Set, srem)
+        .member(2)
         .flags(WRITE_FAST)
         .keys(Keys::FIRST)
         .syntax("key member...")

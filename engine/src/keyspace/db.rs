@@ -2,6 +2,7 @@
 
 use super::entry::{EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
 use super::table::{SlotRef, Table};
+use crate::prefetch::same_bytes;
 use crate::value::blob::Blob;
 use crate::value::packed::canonical_int;
 use crate::value::set::Set;
@@ -114,12 +115,12 @@ impl Db {
 
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryPtr> {
-        self.table.find(hash, |entry| entry.key() == key)
+        self.table.find(hash, |entry| same_bytes(entry.key(), key))
     }
 
     #[inline]
     fn find_slot(&mut self, hash: u64, key: &[u8]) -> Option<SlotRef> {
-        self.table.find_slot(hash, |entry| entry.key() == key)
+        self.table.find_slot(hash, |entry| same_bytes(entry.key(), key))
     }
 
     /// The entry of `key`, to be edited.

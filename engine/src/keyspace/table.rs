@@ -14,6 +14,7 @@
 //! grows and shrinks.
 
 use super::entry::EntryPtr;
+use crate::prefetch::prefetch;
 use std::ptr::null_mut;
 
 const SLOTS: usize = 7;
@@ -76,17 +77,6 @@ fn unpack(slot: Slot) -> EntryPtr {
     unsafe { EntryPtr::from_ptr(slot.map_addr(|addr| addr & POINTER_MASK)) }
 }
 
-#[inline(always)]
-fn prefetch<T>(ptr: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch is a hint; it never faults, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ptr.cast());
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = ptr;
-}
-
 impl Table {
     pub const fn new() -> Table {
         Table { segments: Vec::new(), buckets: 0, round: 1, len: 0, overflows: 0 }
@@ -133,11 +123,18 @@ impl Table {
             return;
         }
         let tag = tag(hash);
-        // SAFETY: the bucket belongs to this table.
-        for &slot in unsafe { &(*self.bucket(self.index(hash))).slots } {
-            if slot.addr() & !POINTER_MASK == tag {
-                prefetch(slot.map_addr(|addr| addr & POINTER_MASK));
+        // The overflow bucket, where there is one, is read here: the loads of several keys overlap.
+        let mut bucket = self.bucket(self.index(hash));
+        while !bucket.is_null() {
+            // SAFETY: a bucket of this table or an overflow bucket that it owns.
+            let here = unsafe { &*bucket };
+            for &slot in &here.slots {
+                if slot.addr() & !POINTER_MASK == tag {
+                    prefetch(slot.map_addr(|addr| addr & POINTER_MASK));
+                    return;
+                }
             }
+            bucket = here.overflow;
         }
     }
 

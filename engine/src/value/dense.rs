@@ -19,6 +19,7 @@ use foldhash::quality::FixedState;
 
 use super::index::{Index, POSITIONS_MAX};
 use super::small::SmallBytes;
+use crate::prefetch::prefetch;
 
 /// Elements a chunk.
 const CHUNK: usize = 4096;
@@ -132,6 +133,29 @@ impl<E: Keyed> Dense<E> {
         let matches =
             |position| self.at(position as usize).is_some_and(|element| element.key() == key);
         self.index.find(hash, matches).map(|position| position as usize)
+    }
+
+    /// Asks for the place in the index of a key to be brought near; returns its hash, for
+    /// [`Dense::prefetch_element`]. 0 where there is nothing to bring.
+    #[inline]
+    pub fn prefetch_index(&self, key: &[u8]) -> u32 {
+        if self.index.is_vacant() {
+            return 0;
+        }
+        let hash = self.hash(key);
+        self.index.prefetch(hash);
+        hash
+    }
+
+    /// Asks for the element whose key has this hash to be brought near.
+    #[inline]
+    pub fn prefetch_element(&self, hash: u32) {
+        if !self.index.is_vacant()
+            && let Some(position) = self.index.find(hash, |_| true)
+            && let Some(element) = self.at(position as usize)
+        {
+            prefetch(element);
+        }
     }
 
     /// The position of the element with this key.

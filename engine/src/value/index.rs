@@ -11,6 +11,8 @@
 //! splits and removals never look at the elements. Removal shifts back, so there are no
 //! tombstones. Which slot holds what is not observable from outside.
 
+use crate::prefetch::prefetch;
+
 /// Slots of a segment that splits rather than grows: 32 KiB.
 const SEGMENT_SLOTS: usize = 4096;
 /// Slots of the first segment when it is made.
@@ -158,6 +160,15 @@ impl Index {
                 return Some(position_of(slot));
             }
             at = (at + 1) & mask;
+        }
+    }
+
+    /// Asks for the slots of `hash` to be brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        let number = self.directory.get(prefix(hash, self.depth));
+        if let Some(segment) = number.and_then(|number| self.segments.get(*number as usize)) {
+            prefetch(&raw const segment.slots[hash as usize & segment.mask()]);
         }
     }
 

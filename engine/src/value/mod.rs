@@ -103,6 +103,28 @@ impl Value {
         size_of::<Value>() + inside
     }
 
+    /// Asks for the index place of a member to be brought near; returns the member's hash.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, member: &[u8]) -> u32 {
+        match self {
+            Value::Hash(hash) => hash.table().prefetch_index(member),
+            Value::Set(set) => set.table().prefetch_index(member),
+            Value::Zset(zset) => zset.table().prefetch_index(member),
+            _ => 0,
+        }
+    }
+
+    /// Asks for the member with this hash to be brought near.
+    #[inline]
+    pub(crate) fn prefetch_element(&self, hash: u32) {
+        match self {
+            Value::Hash(table) => table.table().prefetch_element(hash),
+            Value::Set(table) => table.table().prefetch_element(hash),
+            Value::Zset(table) => table.table().prefetch_element(hash),
+            _ => {}
+        }
+    }
+
     /// Whether dropping the value takes long.
     pub fn is_heavy(&self) -> bool {
         match self {

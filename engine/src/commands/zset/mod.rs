@@ -27,16 +27,19 @@ const TAKE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 /// The family's commands on single members.
 pub const COMMANDS: &[Command] = &[
     Command::new("ZADD", -4, Group::SortedSet, zadd)
+        .member(3)
         .flags(GROW_FAST)
         .keys(Keys::FIRST)
         .syntax("key [NX|XX] [GT|LT] [CH] [INCR] (score:double member)...")
         .docs("1.2.0", "O(log(N)) for each member", "Adds members or changes their scores."),
     Command::new("ZINCRBY", 4, Group::SortedSet, zincrby)
+        .member(3)
         .flags(GROW_FAST)
         .keys(Keys::FIRST)
         .syntax("key increment:double member")
         .docs("1.2.0", "O(log(N))", "Adds to the score of a member, from 0 where there is none."),
     Command::new("ZREM", -3, Group::SortedSet, zrem)
+        .member(2)
         .flags(TAKE_FAST)
         .keys(Keys::FIRST)
         .syntax("key member...")
@@ -47,6 +50,7 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key")
         .docs("1.2.0", "O(1)", "Returns the number of members."),
     Command::new("ZSCORE", 3, Group::SortedSet, zscore)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key member")

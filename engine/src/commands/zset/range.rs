@@ -67,11 +67,13 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key min max")
         .docs("2.8.9", "O(log(N))", "Counts the members within a range of strings."),
     Command::new("ZRANK", -3, Group::SortedSet, zrank)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key member [WITHSCORE]")
         .docs("2.0.0", "O(log(N))", "Returns the rank of a member, counted from the lowest score."),
     Command::new("ZREVRANK", -3, Group::SortedSet, zrevrank)
+        .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
         .syntax("key member [WITHSCORE]")

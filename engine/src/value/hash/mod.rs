@@ -32,6 +32,11 @@ pub struct Hash {
 }
 
 impl Hash {
+    /// The table of its members, to be prefetched from.
+    pub(crate) fn table(&self) -> &Dense<Pair> {
+        &self.fields
+    }
+
     /// A hash without fields.
     pub fn new() -> Self {
         Self::default()

@@ -20,6 +20,11 @@ pub struct Set {
 }
 
 impl Set {
+    /// The table of its members, to be prefetched from.
+    pub(crate) fn table(&self) -> &Dense<SmallBytes> {
+        &self.members
+    }
+
     /// A set without members.
     pub fn new() -> Self {
         Self::default()

@@ -15,7 +15,7 @@ use crate::value::dense::{Dense, Entry, Keyed};
 use crate::value::small::SmallBytes;
 
 #[derive(Clone)]
-struct Element {
+pub(crate) struct Element {
     member: SmallBytes,
     score: f64,
 }
@@ -72,6 +72,11 @@ fn in_tree<'a>(
 }
 
 impl Zset {
+    /// The table of its members, to be prefetched from.
+    pub(crate) fn table(&self) -> &Dense<Element> {
+        &self.members
+    }
+
     /// One without elements.
     pub fn new() -> Self {
         Zset { members: Dense::new(), tree: Tree::new(), member_bytes: 0 }
