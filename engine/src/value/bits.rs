@@ -191,7 +191,9 @@ impl FieldType {
             Overflow::Fail => None,
             // In Redis the distance to the maximum overflows for a value that is this far below
             // the minimum, which then counts as too large.
-            Overflow::Sat if self.bits < 64 && max - sum > i64::MAX.into() => Some(max as i64),
+            Overflow::Sat if self.signed && self.bits < 64 && max - sum > i64::MAX.into() => {
+                Some(max as i64)
+            }
             Overflow::Sat => Some(sum.clamp(min, max) as i64),
             Overflow::Wrap => Some(self.extend(sum as u64)),
         }
@@ -238,6 +240,7 @@ mod tests {
         assert_eq!(field("i64").add(i64::MAX, 1, Overflow::Wrap), Some(i64::MIN));
         assert_eq!(field("i64").add(i64::MIN, i64::MIN, Overflow::Sat), Some(i64::MIN));
         assert_eq!(field("u63").add(i64::MAX, 1, Overflow::Wrap), Some(0));
+        assert_eq!(field("u63").add(0, -2, Overflow::Sat), Some(0));
         assert_eq!(field("i1").add(0, 1, Overflow::Wrap), Some(-1));
         for bad in ["u64", "i65", "u0", "i0", "8", "", "i", "u-1", "x8", "u08", "U8"] {
             assert_eq!(FieldType::parse(bad.as_bytes()), None, "{bad}");

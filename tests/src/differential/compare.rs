@@ -49,6 +49,8 @@ pub fn policy(argv: &Argv) -> Policy {
             Policy::Unordered
         }
         "HGETALL" => Policy::UnorderedPairs,
+        // A part of what may have no order.
+        "SORT" | "SORT_RO" if has(b"BY") && has(b"LIMIT") => Policy::Shape,
         // By nothing, or by the words of a locale.
         "SORT" | "SORT_RO" if has(b"BY") || has(b"ALPHA") => Policy::Unordered,
         "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "RANDOMKEY" => Policy::Random,

@@ -168,7 +168,7 @@ impl<O: Target, S: Target> Pair<O, S> {
 
     /// Compares what every key holds.
     fn probe(&mut self, step: usize) -> Option<Difference> {
-        let mut types: Vec<Argv> = vec![crate::resp::words("DBSIZE")];
+        let mut types: Vec<Argv> = vec![crate::resp::words("KEYS *")];
         let key = |name: &str, key: &String| vec![name.into(), key.clone().into_bytes()];
         let keys = crate::pools::keys();
         types.extend(keys.iter().flat_map(|name| [key("TYPE", name), key("PTTL", name)]));

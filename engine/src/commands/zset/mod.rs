@@ -216,6 +216,11 @@ fn zadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn zincrby(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    // Redis reads ZINCRBY as a form of ZADD: an option there leaves no score for the member.
+    let options = [b"NX".as_slice(), b"XX", b"GT", b"LT", b"CH", b"INCR"];
+    if options.iter().any(|option| args[2].eq_ignore_ascii_case(option)) {
+        return Err(Error::Syntax.into());
+    }
     let increment = number::parse_f64(args[2]).ok_or(Error::NotFloat)?;
     let options = AddOptions { incr: true, ..AddOptions::default() };
     add(cx, args[1], options, &[(increment, args[3])], reply)

@@ -129,7 +129,10 @@ fn score_bound(arg: &[u8]) -> Result<ScoreBound, Error> {
     let value = match number {
         // Redis takes no digits for a zero here.
         [] => Some(0.0),
-        number => number::parse_f64_saturating(number).filter(|value| !value.is_nan()),
+        // Blanks before the digits are skipped here, unlike in a score that is set.
+        number => {
+            number::parse_f64_saturating(number.trim_ascii_start()).filter(|value| !value.is_nan())
+        }
     };
     let value = value.ok_or(Error::text("ERR min or max is not a float"))?;
     Ok(ScoreBound { value, exclusive })
