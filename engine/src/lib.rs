@@ -68,3 +68,8 @@ pub mod prelude {
     };
     pub use crate::error::Error;
 }
+
+/// The example of the README is a test as well.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ashlar [server] [redis.conf] [--setting value ...] [-]     ashlar check-config FILE
-//! ashlar --version | --help | --print-config-docs
+//! ashlar --version | --help | --print-config-docs | --print-command-docs
 //! ```
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::config::{CONFIG_BYTES_MAX, ConfigError, Settings, Source, ids, load};
-use crate::config_docs;
+use crate::{command_docs, config_docs};
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
 
 /// Tells a process that it was started in the background by `daemonize`.
@@ -24,6 +24,7 @@ Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
        ashlar --version
        ashlar --help
        ashlar --print-config-docs  all settings as Markdown
+       ashlar --print-command-docs all commands as Markdown
 
 Settings are those of redis.conf. A later one wins: the file, then standard input (-), then the
 command line.
@@ -51,7 +52,8 @@ enum Request {
     Check(PathBuf),
     Version,
     Help,
-    Docs,
+    ConfigDocs,
+    CommandDocs,
     Wrong(String),
 }
 
@@ -62,7 +64,8 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> Start {
     match request(&args) {
         Request::Version => done(&version()),
         Request::Help => done(&format!("{USAGE}\n{}", config_docs::help())),
-        Request::Docs => done(&config_docs::markdown()),
+        Request::ConfigDocs => done(&config_docs::markdown()),
+        Request::CommandDocs => done(&command_docs::markdown()),
         Request::Check(file) => check(file),
         Request::Wrong(message) => {
             eprintln!("ashlar: {message}\nTry: ashlar --help");
@@ -87,7 +90,8 @@ fn request(args: &[OsString]) -> Request {
     match words.as_slice() {
         [b"-v" | b"--version"] => return Request::Version,
         [b"-h" | b"--help" | b"help"] => return Request::Help,
-        [b"--print-config-docs"] => return Request::Docs,
+        [b"--print-config-docs"] => return Request::ConfigDocs,
+        [b"--print-command-docs"] => return Request::CommandDocs,
         [b"check-config", file] => return Request::Check(path(file)),
         [b"check-config", ..] => return Request::Wrong("check-config takes one file".into()),
         _ => {}

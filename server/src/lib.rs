@@ -5,6 +5,7 @@ pub mod blocking;
 pub mod cli;
 pub mod clients;
 pub mod clock;
+pub mod command_docs;
 pub mod commands;
 pub mod config;
 pub mod config_docs;

@@ -25,6 +25,33 @@ use std::thread::JoinHandle;
 const SHARDS_PER_WORKER: usize = 16;
 
 /// A running server. Dropping it stops it.
+///
+/// ```
+/// use ashlar_server::Server;
+/// use ashlar_server::config::{Source, load};
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+///
+/// let path = std::env::temp_dir().join(format!("ashlar-doc-{}.sock", std::process::id()));
+/// let socket = path.display().to_string();
+///
+/// // Settings as on the command line of `ashlar`; port 0 does not listen on TCP.
+/// let flags = ["--port", "0", "--unixsocket", &socket, "--io-threads", "1"];
+/// let flags = flags.map(|word| word.as_bytes().to_vec()).to_vec();
+/// let settings = load(&[Source::Flags(flags)]).map_err(|errors| errors[0].clone())?;
+/// let server = Server::start(settings)?;
+///
+/// let mut client = UnixStream::connect(&path)?;
+/// client.write_all(b"SET greeting hello\r\nGET greeting\r\n")?;
+/// let mut replies = [0; 16];
+/// client.read_exact(&mut replies)?;
+/// assert_eq!(&replies, b"+OK\r\n$5\r\nhello\r\n");
+///
+/// server.stop();
+/// server.wait()?;
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<io::Result<()>>>,

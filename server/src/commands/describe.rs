@@ -32,6 +32,15 @@ pub fn full_name(container: Option<&Command>, command: &Command) -> String {
     }
 }
 
+/// The flags of a command, under the names of COMMAND INFO.
+pub fn flag_names(command: &Command) -> Vec<&'static str> {
+    let movable = matches!(command.keys, Keys::Numkeys { .. } | Keys::Custom(_))
+        || command.flags.contains(Flags::MOVABLE_KEYS);
+    let flags = FLAG_NAMES.iter().filter(|(flag, _)| command.flags.contains(*flag));
+    let names = flags.map(|(_, name)| *name);
+    names.chain(movable.then_some("movablekeys")).collect()
+}
+
 /// The ACL categories of a command, without the `@`.
 pub fn categories(command: &Command) -> Vec<&'static str> {
     let flags = command.flags;
@@ -78,13 +87,7 @@ pub fn info(reply: &mut Reply<'_>, container: Option<&Command>, command: &Comman
     reply.array(10);
     reply.bulk(full_name(container, command).as_bytes());
     reply.int(i64::from(command.arity));
-    let movable = matches!(command.keys, Keys::Numkeys { .. } | Keys::Custom(_))
-        || command.flags.contains(Flags::MOVABLE_KEYS);
-    let flags = FLAG_NAMES.iter().filter(|(flag, _)| command.flags.contains(*flag));
-    let mut names: Vec<&str> = flags.map(|(_, name)| *name).collect();
-    if movable {
-        names.push("movablekeys");
-    }
+    let names = flag_names(command);
     reply.set(names.len());
     names.iter().for_each(|name| reply.simple(name));
     let (first, last, step) = key_range(command);

@@ -8,7 +8,7 @@ mod client_kill;
 pub mod command;
 pub mod config;
 pub mod connection;
-mod describe;
+pub(crate) mod describe;
 pub mod observe;
 pub mod pubsub;
 pub mod server;
