@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::config::{CONFIG_BYTES_MAX, ConfigError, Settings, Source, ids, load};
-use crate::{command_docs, config_docs};
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
+use crate::{command_docs, config_docs};
 
 /// Tells a process that it was started in the background by `daemonize`.
 const DETACHED: &str = "ASHLAR_DETACHED";
