@@ -128,7 +128,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
             databases: 16,
-            hash_max_listpack_entries: 128,
+            hash_max_listpack_entries: 512,
             hash_max_listpack_value: 64,
             set_max_intset_entries: 512,
             set_max_listpack_entries: 128,

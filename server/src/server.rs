@@ -2,14 +2,13 @@
 
 use crate::blocking::Blocking;
 use crate::clients::Clients;
-use crate::config::{Settings, ids, raise_open_files};
+use crate::config::{Settings, connect, engine_config, ids, raise_open_files};
 use crate::listen::{self, Bound};
 use crate::mailbox::Mailbox;
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
-use crate::upkeep::engine_config;
 use crate::worker::{MAILBOX, Worker};
 use crate::{clock, commands, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
@@ -77,7 +76,7 @@ impl Server {
         let mailboxes = mailboxes.collect::<io::Result<Vec<_>>>()?;
         let (trash, garbage) = crossbeam::channel::unbounded();
         let shared = Arc::new(share(settings, mailboxes, port, trash)?);
-        subscribe_engine(&shared);
+        connect(&shared.settings, &shared.engine);
         let collector = std::thread::Builder::new()
             .name("ashlar-free".into())
             .spawn(move || collect(&garbage))?;
@@ -99,7 +98,7 @@ impl Server {
     }
 
     /// The data, to be used from this process without a socket.
-    pub fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Arc<Engine> {
         &self.shared.engine
     }
 
@@ -164,12 +163,12 @@ fn share(
     let workers = mailboxes.len();
     // A second server of the same process keeps the seed of the first: it is random all the same.
     ashlar_engine::value::dense::seed_hashes(word(56));
-    let engine = Engine::with_options(EngineOptions {
+    let engine = Arc::new(Engine::with_options(EngineOptions {
         config: engine_config(&settings),
         shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
         hash_seed: word(0),
         journal: None,
-    });
+    }));
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
@@ -195,38 +194,6 @@ fn share(
         slow_log: Default::default(),
         latency: Default::default(),
     })
-}
-
-/// Makes changes of settings reach the engine.
-fn subscribe_engine(shared: &Arc<Shared>) {
-    const ENGINE: &[crate::config::Id] = &[
-        ids::HASH_MAX_LISTPACK_ENTRIES,
-        ids::HASH_MAX_LISTPACK_VALUE,
-        ids::SET_MAX_INTSET_ENTRIES,
-        ids::SET_MAX_LISTPACK_ENTRIES,
-        ids::SET_MAX_LISTPACK_VALUE,
-        ids::ZSET_MAX_LISTPACK_ENTRIES,
-        ids::ZSET_MAX_LISTPACK_VALUE,
-        ids::LIST_MAX_LISTPACK_SIZE,
-        ids::STREAM_NODE_MAX_BYTES,
-        ids::STREAM_NODE_MAX_ENTRIES,
-        ids::HLL_SPARSE_MAX_BYTES,
-        ids::PROTO_MAX_BULK_LEN,
-        ids::NOTIFY_KEYSPACE_EVENTS,
-        ids::MAXMEMORY_POLICY,
-        ids::LFU_LOG_FACTOR,
-        ids::LFU_DECAY_TIME,
-    ];
-    let weak = Arc::downgrade(shared);
-    let subscribed = shared.settings.subscribe(ENGINE, move |settings| {
-        if let Some(shared) = weak.upgrade() {
-            shared.engine.update_config(|config| *config = engine_config(settings));
-        }
-        Ok(())
-    });
-    if let Err(reason) = subscribed {
-        tracing::error!("the engine does not follow the settings: {reason}");
-    }
 }
 
 fn raise_clients_limit(settings: &Settings) {

@@ -42,7 +42,7 @@ pub struct Pause {
 /// The server, as its workers see it.
 pub struct Shared {
     /// The data.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// The settings.
     pub settings: Settings,
     /// The commands.
