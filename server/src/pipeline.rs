@@ -86,7 +86,8 @@ impl Pipeline {
         match end {
             GroupEnd::Full => Step { at, flow, done: false },
             GroupEnd::Incomplete => {
-                if bytes.len() - at >= RESUME_BYTES {
+                // An inline request has no header to go on from, and is short.
+                if bytes.len() - at >= RESUME_BYTES && bytes.get(at) == Some(&b'*') {
                     *resume = Some(Box::default());
                 }
                 Step { at, flow, done: true }

@@ -103,7 +103,7 @@ impl SlowLog {
             None => Some(10),
             Some(count) => match ashlar_engine::number::parse_i64(count) {
                 Some(-1) => None,
-                Some(count) if (0..=i64::from(i32::MAX)).contains(&count) => Some(count as usize),
+                Some(count) if count >= 0 => usize::try_from(count).ok(),
                 _ => return Err(Error::text("ERR count should be greater than or equal to -1")),
             },
         };

@@ -140,8 +140,28 @@ impl Server {
     }
 
     /// Asks the server to stop and returns its exit code; `None` if a signal ended it.
-    pub fn stop(mut self) -> Option<i32> {
+    pub fn stop(self) -> Option<i32> {
         let _ = self.client().line("SHUTDOWN NOSAVE");
+        self.wait()
+    }
+
+    /// Sends the process a signal, named as `kill` names it.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "SIG{name} was not sent");
+    }
+
+    /// The most memory that the process ever had resident, bytes.
+    pub fn peak_rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kib.expect("the peak of the resident memory") * 1024
+    }
+
+    /// Waits for the end of a server that has been asked to stop and returns its exit code; `None`
+    /// if a signal ended it.
+    pub fn wait(mut self) -> Option<i32> {
         let since = Instant::now();
         while since.elapsed() < STOP_TIMEOUT {
             if let Ok(Some(status)) = self.child.try_wait() {

@@ -102,6 +102,10 @@ fn echo(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
 
 fn select(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let db = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
+    if i32::try_from(db).is_err() {
+        let text = "ERR value is out of range, value must between -2147483648 and 2147483647";
+        return Err(Error::text(text).into());
+    }
     let databases = host.shared.engine.config().databases;
     match u32::try_from(db) {
         Ok(db) if db < databases => host.session.db = db,

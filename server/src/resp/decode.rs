@@ -124,7 +124,7 @@ fn bulk_header(buf: &[u8], at: usize, limits: Limits) -> Result<Option<(usize, u
         None => return Ok(None),
         Some(b'$') => {}
         Some(&other) => {
-            let shown = if other.is_ascii_graphic() || other == b' ' { other as char } else { '?' };
+            let shown = if other.is_ascii() { other as char } else { '?' };
             let text = format!("ERR Protocol error: expected '$', got '{shown}'");
             return Err(ProtocolError(text.into()));
         }
