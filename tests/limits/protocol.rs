@@ -214,10 +214,11 @@ fn before_authentication_little_is_taken() {
         b"AUTH secret\r\nGET k\r\nAUTH default secret\r\nRESET\r\nGET k\r\n",
         b"HELLO 2 AUTH default secret SETNAME me\r\nCLIENT GETNAME\r\nGET k\r\n",
     ] {
-        let (ours, theirs) = (exchange(&ashlar, bytes), exchange(&redis, bytes));
+        let bytes = [bytes, b"QUIT\r\n"].concat();
+        let (ours, theirs) = (exchange(&ashlar, &bytes), exchange(&redis, &bytes));
         // HELLO tells the name and version, which differ.
         let (ours, theirs) = (without_hello(&ours), without_hello(&theirs));
-        assert_eq!(shown(&ours), shown(&theirs), "{}", shown(bytes));
+        assert_eq!(shown(&ours), shown(&theirs), "{}", shown(&bytes));
     }
 }
 
@@ -235,8 +236,9 @@ fn before_authentication_errors_do_not_pile_up() {
     let client = server.client();
     let mut writer = client.stream().try_clone().unwrap();
     let flood = b"GET k\r\n".repeat(200_000);
+    // The server hangs up on a client that does not read, or takes no more from it.
+    writer.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
     let sender = std::thread::spawn(move || while writer.write_all(&flood).is_ok() {});
-    // The server hangs up on a client that does not read, so the writer comes to its end.
     sender.join().unwrap();
     assert!(server.peak_rss() < 150 << 20, "{} bytes", server.peak_rss());
     assert_eq!(text(&mut server.client(), "PING"), "NOAUTH Authentication required.");
