@@ -175,6 +175,7 @@ fn clients_are_paused_killed_and_silenced() {
         ask(&mut client, "DEL queue");
         assert_eq!(text(&mut client, "RPUSH queue a"), "1");
         assert_eq!(text(&mut client, "LLEN queue"), "1");
+        ask(&mut client, "DEL queue");
     }
     ask(&mut other, "HELLO 3");
     ask(&mut other, "MULTI");
