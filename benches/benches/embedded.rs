@@ -1,7 +1,7 @@
 //! The embedded API beside a concurrent map (dashmap), a cache (moka) and a store on disk (sled):
 //! GET and SET of 32-byte values under 16-byte keys, one thread.
 
-use ashlar_engine::Store;
+use ashlar_engine::prelude::*;
 use ashlar_engine::stamp::Rng;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

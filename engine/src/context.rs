@@ -404,7 +404,8 @@ impl Cx<'_> {
     pub fn flush_db(&mut self, db: u32) -> usize {
         let mut removed = 0;
         for (_, shard) in &mut self.shards {
-            shard.all_modified(db, |_| true);
+            let (hasher, now) = (self.hasher, shard.db(db));
+            shard.all_modified(db, |key| now.find(hasher.hash(key), key).is_some());
             let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
             self.effects.ready.extend(awaited.collect::<Vec<_>>());
             let old = shard.db_mut(db).take();

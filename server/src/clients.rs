@@ -92,6 +92,13 @@ impl Client {
         }
     }
 
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        self.peer.starts_with("127.")
+            || self.peer.starts_with("[::1]")
+            || self.peer.starts_with('/')
+    }
+
     /// The protocol it speaks.
     pub fn protocol(&self) -> Protocol {
         if self.resp3.load(Ordering::Relaxed) { Protocol::Resp3 } else { Protocol::Resp2 }

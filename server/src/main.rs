@@ -25,7 +25,17 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tracing_subscriber::fmt().with_target(false).with_max_level(level(&settings)).init();
+    let log = tracing_subscriber::fmt().with_target(false).with_max_level(level(&settings));
+    let file = settings.string(ids::LOGFILE);
+    if file.is_empty() {
+        log.init();
+    } else {
+        let opened = std::fs::File::options().create(true).append(true).open(&file);
+        let opened = opened.map_err(|error| {
+            std::io::Error::new(error.kind(), format!("can't open logfile {file}: {error}"))
+        })?;
+        log.with_ansi(false).with_writer(std::sync::Mutex::new(opened)).init();
+    }
     runtime.block_on(async {
         // Before the first connection, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;

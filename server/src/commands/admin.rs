@@ -1,5 +1,6 @@
 //! The server as a whole: MONITOR, SHUTDOWN, WAIT, DEBUG's parts that are not about data.
 
+use crate::config::ids;
 use crate::host::Host;
 use crate::registry::{HostCommand, HostRun};
 use ashlar_engine::command::{Command, Flags, Group};
@@ -132,7 +133,21 @@ fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
 /// Longest DEBUG SLEEP.
 const SLEEP_SECONDS_MAX: f64 = 3600.0;
 
-fn sleep(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+fn sleep(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    // Whoever may call this can stop everybody else.
+    let allowed = match &*host.shared.settings.show(ids::ENABLE_DEBUG_COMMAND) {
+        b"yes" => true,
+        b"local" => host.session.client.is_local(),
+        _ => false,
+    };
+    if !allowed {
+        return Err(Error::text(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+             you can run it from a local connection, otherwise you need to set this option in the \
+             configuration file, and then restart the server.",
+        )
+        .into());
+    }
     let seconds = number::parse_f64(args[2]).ok_or(Error::NotFloat)?;
     std::thread::sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_SECONDS_MAX)));
     reply.ok();

@@ -41,7 +41,8 @@ pub(super) const MEMORY: &[Setting] = &[
         int(0, 100),
         "10",
         "How much time eviction may take, from 0 (little) to 100 (all it needs).",
-    ),
+    )
+    .ignored("each command evicts as many keys as it needs, up to a bound"),
     Setting::new(
         "lfu-log-factor",
         int_from(0),

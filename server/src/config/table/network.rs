@@ -106,13 +106,15 @@ pub(super) const CLIENTS: &[Setting] = &[
         "0",
         "The memory of all clients' buffers above which the greediest ones are disconnected; \
          0 is no bound.",
-    ),
+    )
+    .only_default("clients are bounded one by one, see client-output-buffer-limit"),
     Setting::new(
         "tracking-table-max-keys",
         long_from(0),
         "1000000",
         "How many keys are remembered for client-side caching; 0 is no bound.",
-    ),
+    )
+    .ignored("there is no client-side caching in this version"),
 ];
 
 pub(super) const SECURITY: &[Setting] = &[
@@ -136,14 +138,16 @@ pub(super) const SECURITY: &[Setting] = &[
         "Whether CONFIG SET may change protected settings; `local`: from this machine only.",
     )
     .start(),
-    Setting::new("enable-debug-command", LOCAL_CHOICE, "no", "Whether DEBUG may be used.").start(),
+    Setting::new("enable-debug-command", LOCAL_CHOICE, "no", "Whether DEBUG SLEEP may be used.")
+        .start(),
     Setting::new("enable-module-command", LOCAL_CHOICE, "no", "Whether MODULE may be used.")
         .start()
         .ignored("modules can't be loaded"),
     Setting::new("aclfile", Kind::Text, "", "File with the ACL users.")
         .start()
         .only_default("ACL users are not part of this version; use requirepass"),
-    Setting::new("acllog-max-len", long_from(0), "128", "Length of the log of refused accesses."),
+    Setting::new("acllog-max-len", long_from(0), "128", "Length of the log of refused accesses.")
+        .ignored("there are no ACL users besides the default one"),
     Setting::new(
         "acl-pubsub-default",
         Kind::Enum(&[("allchannels", 1), ("resetchannels", 0)]),
