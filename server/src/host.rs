@@ -86,6 +86,16 @@ impl Host<'_, '_> {
         let start = out.len();
         let mut reply = Reply::new(out, self.session.protocol);
         let flow = match resolved.and_then(|resolved| self.admit(&resolved).map(|()| resolved)) {
+            Err(error) if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"EXEC")) => {
+                // Whatever keeps EXEC from running ends the transaction.
+                self.session.multi = None;
+                crate::commands::connection::unwatch(self.exec, self.session);
+                let reason = error.message();
+                reply.error(&Error::owned(format!(
+                    "EXECABORT Transaction discarded because of: {reason}"
+                )));
+                Flow::Next
+            }
             Err(error) => {
                 if let Some(multi) = &mut self.session.multi {
                     multi.aborted = true;

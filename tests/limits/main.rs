@@ -1,6 +1,8 @@
 //! Limits and bad input against the real binary; where redis-server can judge, the same bytes go
 //! to both and the replies must be equal.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is to say where")]
+
 mod load;
 mod numbers;
 mod protocol;

@@ -240,7 +240,7 @@ fn is_unjudged(line: &str) -> bool {
     (starts(&["SRANDMEMBER", "HRANDFIELD", "ZRANDMEMBER"])
         && (line.contains("-2147483648") || line.contains("-9223372036854775807")))
         || (starts(&["WAIT"]) && !ends(&[" 1"]) && !starts(&["WAIT 0 "]))
-        || (blocks && line.contains(" 9223372036854775807"))
+        || (blocks && large)
         || (starts(&["ZINCRBY", "ZUNION 1 z WEIGHTS"]) && large)
         || (starts(&["LPOS"]) && line.contains("RANK -9223372036854775808"))
         || (starts(&["BITFIELD"]) && line.contains("#-92233720368547758"))

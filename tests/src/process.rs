@@ -93,7 +93,12 @@ impl Server {
     fn answers(&mut self) -> bool {
         let Ok(mut client) = Client::connect(self.port) else { return false };
         client.set_timeout(Duration::from_secs(2)).is_ok()
-            && client.line("PING").is_ok_and(|reply| reply == Value::Simple(b"PONG".to_vec()))
+            && client.line("PING").is_ok_and(|reply| match reply {
+                Value::Simple(text) => text == b"PONG",
+                // A server that asks for a password answers too.
+                Value::Error(text) => text.starts_with(b"NOAUTH"),
+                _ => false,
+            })
             && matches!(self.child.try_wait(), Ok(None))
     }
 
