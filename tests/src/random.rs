@@ -56,15 +56,19 @@ impl Random {
     }
 }
 
-/// The seeds of a randomised test: the fixed ones, so that every run repeats them, and a fresh one,
-/// so that runs find new things. `ASHLAR_SEED=n` replays one seed alone.
+/// The seeds of a randomised test: the fixed ones, so that every run repeats them.
+/// `ASHLAR_SEED=n` replays one seed alone; `ASHLAR_FRESH=1` adds one that no run had before, which
+/// is how new differences are found.
 pub fn seeds(fixed: &[u64]) -> Vec<u64> {
     if let Ok(text) = std::env::var("ASHLAR_SEED") {
         return vec![text.parse().expect("ASHLAR_SEED is a number")];
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-    let fresh = Random::new(now.as_nanos() as u64).bits() >> 32;
-    fixed.iter().copied().chain([fresh]).collect()
+    let mut seeds = fixed.to_vec();
+    if std::env::var_os("ASHLAR_FRESH").is_some() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        seeds.push(Random::new(now.as_nanos() as u64).bits() >> 32);
+    }
+    seeds
 }
 
 #[cfg(test)]
