@@ -75,13 +75,10 @@ impl Timer {
 
 #[cold]
 fn slow(host: &Host<'_, '_>, id: usize, args: &[&[u8]], nanos: u64) {
-    use ashlar_engine::command::Flags;
+    use ashlar_engine::command::{Command, Flags};
     let registry = &host.shared.registry;
-    let hidden = registry.command(id).is_none_or(|command| {
-        command.flags.intersects(Flags::SKIP_MONITOR.union(Flags::BLOCKING))
-            && command.flags.contains(Flags::SKIP_MONITOR)
-    });
-    if hidden {
+    let hidden = |command: &Command| command.flags.contains(Flags::SKIP_MONITOR);
+    if registry.command(id).is_none_or(hidden) {
         return;
     }
     let client = &host.session.client;

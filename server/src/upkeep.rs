@@ -10,20 +10,14 @@ use std::sync::atomic::Ordering;
 /// Keys that one tick of active expiry deletes at most: about a millisecond of work.
 const EXPIRED_KEYS_MAX: usize = 2_000;
 
-/// Work that recurs.
-#[derive(Debug, Default)]
-pub struct Upkeep {}
-
-impl Upkeep {
-    /// Ten times a second, on the first worker.
-    pub fn tick(&mut self, shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
-        let stamp = shared.stamp(now_ms);
-        if shared.active_expire.load(Ordering::Relaxed) {
-            let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
-            exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
-        }
-        settle(shared, exec, &stamp);
+/// Ten times a second, on the first worker: deletes what has expired.
+pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
+    let stamp = shared.stamp(now_ms);
+    if shared.active_expire.load(Ordering::Relaxed) {
+        let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
+        exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
     }
+    settle(shared, exec, &stamp);
 }
 
 /// The policy of `maxmemory-policy`.

@@ -17,7 +17,7 @@ use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
-use crate::upkeep::Upkeep;
+use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
 use mio::net::{TcpListener, UnixListener};
@@ -72,7 +72,6 @@ pub struct Worker<'e> {
     /// When blocked clients give up: (time, place, id).
     deadlines: BTreeSet<(i64, usize, u64)>,
     next_tick_ms: i64,
-    upkeep: Upkeep,
 }
 
 impl<'e> Worker<'e> {
@@ -111,7 +110,6 @@ impl<'e> Worker<'e> {
             paused: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
-            upkeep: Upkeep::default(),
         })
     }
 
@@ -593,11 +591,8 @@ impl<'e> Worker<'e> {
     /// What is to be looked at ten times a second.
     fn tick(&mut self, now_ms: i64) {
         let pause = &self.shared.pause;
-        if pause.active.load(Ordering::Acquire)
-            && pause.until_ms.load(Ordering::Acquire) <= now_ms
-            && !pause.active.swap(false, Ordering::AcqRel)
-        {
-            // Another worker ended the pause and told everyone.
+        if pause.until_ms.load(Ordering::Acquire) <= now_ms {
+            pause.active.store(false, Ordering::Release);
         }
         if !pause.active.load(Ordering::Acquire) && !self.paused.is_empty() {
             self.resume_paused();
@@ -623,7 +618,7 @@ impl<'e> Worker<'e> {
             });
         }
         if self.number == 0 {
-            self.upkeep.tick(self.shared, &mut self.exec, now_ms);
+            upkeep::tick(self.shared, &mut self.exec, now_ms);
             self.shared.stats.sample(now_ms);
             self.count_effects();
         }
