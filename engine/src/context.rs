@@ -4,8 +4,7 @@ use crate::config::{EngineConfig, Event};
 use crate::effects::{Effects, Notification};
 use crate::error::Error;
 use crate::keyspace::{
-    CURSOR_BITS, Db, EntryMut, EntryRef, FlushedDb, KeyHasher, Shard, access, access::AccessScheme,
-    shard_of,
+    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, access, access::AccessScheme, shard_of,
 };
 use crate::stamp::{Rng, Stamp};
 use crate::value::NewValue;
@@ -408,11 +407,9 @@ impl Cx<'_> {
             shard.all_modified(db, |key| now.find(hasher.hash(key), key).is_some());
             let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
             self.effects.ready.extend(awaited.collect::<Vec<_>>());
-            let old = shard.db_mut(db).take();
-            removed += old.len();
-            if old.len() > 0 {
-                self.effects.flushed.push(FlushedDb::new(old));
-            }
+            let (len, old) = shard.flush(db);
+            removed += len;
+            self.effects.flushed.extend(old);
         }
         self.effects.dirty += removed as u64;
         removed

@@ -23,6 +23,8 @@ pub struct Engine {
     upkeep: Upkeep,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
+    /// Whether a cut is on its way.
+    cut_running: AtomicBool,
 }
 
 /// How an engine is opened.
@@ -69,6 +71,7 @@ impl Engine {
             journal: options.journal,
             upkeep: Upkeep::default(),
             by_frequency: AtomicBool::new(by_frequency),
+            cut_running: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +142,10 @@ impl Engine {
 
     pub(crate) fn upkeep(&self) -> &Upkeep {
         &self.upkeep
+    }
+
+    pub(crate) fn cut_running(&self) -> &AtomicBool {
+        &self.cut_running
     }
 
     pub(crate) fn journal(&self) -> Option<&dyn Journal> {

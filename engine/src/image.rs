@@ -11,6 +11,7 @@
 //! Numbers without a size are varints; the value is in its byte form, see `value::form`. The image
 //! lives in memory; a format for disks has checksums and a version of its own.
 
+use crate::cut::Row;
 use crate::engine::{Engine, EngineOptions};
 use crate::keyspace::{EntryRef, shard_of};
 use crate::value::{form, varint};
@@ -119,17 +120,35 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// The image of an engine that has just these rows.
+pub fn image_of_rows<'a>(rows: impl Iterator<Item = Row<'a>>) -> Vec<u8> {
+    let mut entries: Vec<_> = rows
+        .map(|row| {
+            let mut bytes = Vec::new();
+            push_row(&row, &mut bytes);
+            (row.db, row.key, bytes)
+        })
+        .collect();
+    entries.sort_unstable();
+    entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect()
+}
+
 fn push_entry(db: u32, entry: &EntryRef<'_>, out: &mut Vec<u8>) {
-    varint::push(out, u64::from(db));
-    varint::push(out, if entry.expiry().is_some() { HAS_EXPIRY } else { 0 });
-    out.extend(entry.expiry().into_iter().flat_map(i64::to_le_bytes));
-    varint::push(out, u64::from(entry.access()));
-    varint::push(out, entry.key().len() as u64);
-    out.extend_from_slice(entry.key());
     let mut value = Vec::new();
     form::encode(entry, &mut value);
-    varint::push(out, value.len() as u64);
-    out.extend_from_slice(&value);
+    let (expiry, access) = (entry.expiry(), entry.access());
+    push_row(&Row { db, expiry, access, key: entry.key(), value: &value }, out);
+}
+
+fn push_row(row: &Row<'_>, out: &mut Vec<u8>) {
+    varint::push(out, u64::from(row.db));
+    varint::push(out, if row.expiry.is_some() { HAS_EXPIRY } else { 0 });
+    out.extend(row.expiry.into_iter().flat_map(i64::to_le_bytes));
+    varint::push(out, u64::from(row.access));
+    varint::push(out, row.key.len() as u64);
+    out.extend_from_slice(row.key);
+    varint::push(out, row.value.len() as u64);
+    out.extend_from_slice(row.value);
 }
 
 fn string(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {

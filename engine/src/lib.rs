@@ -37,6 +37,7 @@ pub mod command;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod cut;
 pub mod disk;
 pub mod effects;
 pub mod embedded;

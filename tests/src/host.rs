@@ -9,6 +9,7 @@ use ashlar_engine::executor::{Call, Outcome, Prefetched};
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Where the clock of a script starts: 2023-11-14 22:13:20 UTC.
 pub const START_MS: i64 = 1_700_000_000_000;
@@ -16,7 +17,7 @@ pub const START_MS: i64 = 1_700_000_000_000;
 /// An engine with one connection.
 pub struct InProcess {
     /// The engine.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     options: EngineOptions,
     db: u32,
     protocol: Protocol,
@@ -27,13 +28,15 @@ pub struct InProcess {
     /// What MULTI collected.
     queue: Option<Vec<Argv>>,
     aborted: bool,
+    /// Whether reads leave the access data as it is.
+    pub no_touch: bool,
 }
 
 impl InProcess {
     /// An empty engine.
     pub fn new(options: EngineOptions) -> InProcess {
         InProcess {
-            engine: Engine::with_options(options.clone()),
+            engine: Arc::new(Engine::with_options(options.clone())),
             options,
             db: 0,
             protocol: Protocol::Resp2,
@@ -41,6 +44,7 @@ impl InProcess {
             calls: 0,
             queue: None,
             aborted: false,
+            no_touch: false,
         }
     }
 
@@ -50,7 +54,7 @@ impl InProcess {
         let copy = Engine::from_image(options.clone(), &image);
         let copy = copy.expect("an engine reads its own image");
         assert_eq!(copy.image(), image, "an image brings back what it was made from");
-        (self.engine, self.options) = (copy, options);
+        (self.engine, self.options) = (Arc::new(copy), options);
     }
 
     /// Runs one command.
@@ -104,8 +108,8 @@ impl InProcess {
         };
         self.calls += 1;
         let stamp = Stamp::new(self.now_ms, self.calls);
-        let call =
-            Call { command, args: &args, db: self.db, stamp: &stamp, may_block, no_touch: false };
+        let (db, no_touch) = (self.db, self.no_touch);
+        let call = Call { command, args: &args, db, stamp: &stamp, may_block, no_touch };
         let mut out = Vec::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut executor = self.engine.executor();

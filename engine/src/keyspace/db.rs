@@ -1,7 +1,9 @@
 //! One database of one shard: its entries, and an index of those that expire.
 
-use super::entry::{EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
+use super::entry::{COLOUR, EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
+use super::saving::{HandOver, Saving};
 use super::table::{SlotRef, Table};
+use crate::cut::{Handed, Rows};
 use crate::prefetch::same_bytes;
 use crate::value::blob::Blob;
 use crate::value::packed::canonical_int;
@@ -9,6 +11,7 @@ use crate::value::set::Set;
 use crate::value::{NewValue, Type, Value};
 use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Longest string that is stored inside its entry.
 pub const STRING_INLINE_MAX: usize = 16_384;
@@ -47,6 +50,10 @@ pub(crate) struct Db {
     /// Position in `timed` from which the next sweep goes on.
     timed_sweep: usize,
     hasher: KeyHasher,
+    /// The colour of entries that no cut has still to save: new ones are born with it.
+    colour: u8,
+    /// What a running cut has still to save here; the entries of the other colour.
+    saving: Option<Box<Saving>>,
 }
 
 impl Db {
@@ -58,6 +65,67 @@ impl Db {
             timed: Set::new(),
             timed_sweep: 0,
             hasher,
+            colour: 0,
+            saving: None,
+        }
+    }
+
+    /// Begins a cut: what is here now is to be saved, as part of database `number`.
+    pub fn begin_saving(&mut self, number: u32, handed: &Arc<Handed>) {
+        debug_assert!(self.saving.is_none(), "there is one cut at a time");
+        if self.table.len() > 0 {
+            self.colour ^= COLOUR;
+            self.saving = Some(Box::new(Saving::new(number, handed)));
+        }
+    }
+
+    /// Whether a running cut has still to save something here.
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// The running cut's part here, for the test of the hand-over.
+    pub(super) fn saving_mut(&mut self) -> Option<&mut Saving> {
+        self.saving.as_deref_mut()
+    }
+
+    /// Saves the entries of the next few buckets, until `rows` has `bytes_max` bytes.
+    pub fn save_some(&mut self, rows: &mut Rows, buckets: usize, bytes_max: usize) {
+        let Some(saving) = &mut self.saving else { return };
+        let (number, colour) = (saving.number(), self.colour);
+        for _ in 0..buckets {
+            saving.position = self.table.scan(saving.position, |entry| {
+                if entry.colour() != colour {
+                    rows.push(number, &EntryRef { ptr: entry, life: PhantomData });
+                    entry.paint(colour);
+                }
+            });
+            if saving.position == 0 {
+                saving.finish(rows);
+                self.saving = None;
+                return;
+            }
+            if rows.bytes() >= bytes_max {
+                return;
+            }
+        }
+    }
+
+    /// An entry that a cut has still to save is about to change: its present state is kept.
+    #[cold]
+    #[inline(never)]
+    fn hand_over(&mut self, entry: EntryPtr, reason: HandOver) {
+        if let Some(saving) = &mut self.saving {
+            saving.keep(&EntryRef { ptr: entry, life: PhantomData }, reason);
+        }
+        entry.paint(self.colour);
+    }
+
+    /// Before any change of an entry.
+    #[inline]
+    fn about_to_change(&mut self, entry: EntryPtr, reason: HandOver) {
+        if entry.colour() != self.colour {
+            self.hand_over(entry, reason);
         }
     }
 
@@ -128,6 +196,7 @@ impl Db {
     pub fn entry(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
         let slot = self.find_slot(hash, key)?;
         let ptr = self.table.at(slot);
+        self.about_to_change(ptr, HandOver::Edit);
         Some(EntryMut { db: self, hash, slot, ptr })
     }
 
@@ -147,12 +216,13 @@ impl Db {
             self.timed.insert(key);
         }
         let Some(slot) = self.find_slot(hash, key) else {
-            let ptr = value.entry(key, None);
+            let ptr = value.entry(key, None, self.colour);
             let hasher = &self.hasher;
             let slot = self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
             return (EntryMut { db: self, hash, slot, ptr }, true);
         };
         let old = self.table.at(slot);
+        self.about_to_change(old, HandOver::Put);
         let expiry = old.expiry();
         if expiry.is_none() || keep_expiry {
             let in_place = match value {
@@ -167,7 +237,7 @@ impl Db {
                 return (EntryMut { db: self, hash, slot, ptr: old }, false);
             }
         }
-        let ptr = value.entry(key, if keep_expiry { expiry } else { None });
+        let ptr = value.entry(key, if keep_expiry { expiry } else { None }, self.colour);
         ptr.set_access(old.access());
         let mut entry = EntryMut { db: self, hash, slot, ptr: old };
         if expiry.is_some() && !keep_expiry {
@@ -182,6 +252,7 @@ impl Db {
     pub fn remove(&mut self, hash: u64, key: &[u8], garbage: &mut Garbage) -> bool {
         let Some(slot) = self.find_slot(hash, key) else { return false };
         let ptr = self.table.at(slot);
+        self.about_to_change(ptr, HandOver::Remove);
         if ptr.expiry().is_some() {
             EntryMut { db: self, hash, slot, ptr }.forget_expiry();
         }
@@ -191,9 +262,11 @@ impl Db {
         true
     }
 
-    /// Takes everything out.
+    /// Takes everything out, with what a running cut has still to save of it.
     pub fn take(&mut self) -> Db {
-        std::mem::replace(self, Db::new(self.hasher.clone()))
+        let mut fresh = Db::new(self.hasher.clone());
+        fresh.colour = self.colour;
+        std::mem::replace(self, fresh)
     }
 }
 
@@ -241,14 +314,14 @@ impl<'a> NewValue<'a> {
 }
 
 impl Settled<'_> {
-    fn entry(self, key: &[u8], expiry: Option<i64>) -> EntryPtr {
+    fn entry(self, key: &[u8], expiry: Option<i64>, colour: u8) -> EntryPtr {
         let (kind, payload, inline): (_, _, &[u8]) = match self {
             Settled::Str(bytes) => (Kind::Str, 0, bytes),
             Settled::Int(int) => (Kind::Int, int as u64, &[]),
             Settled::Inline(kind, bytes) => (kind, 0, bytes),
             Settled::Big(value) => (Kind::Big, big_payload(value), &[]),
         };
-        EntryPtr::new(&Parts { kind, key, expiry, payload, inline })
+        EntryPtr::new(&Parts { kind, key, expiry, payload, inline, colour })
     }
 }
 
@@ -401,7 +474,7 @@ impl EntryMut<'_> {
     /// that is replaced is dropped here: it was emptied into the new one.
     pub fn replace(&mut self, value: NewValue<'_>) {
         let old = self.ptr;
-        let fresh = value.settle().entry(old.key(), old.expiry());
+        let fresh = value.settle().entry(old.key(), old.expiry(), self.db.colour);
         fresh.set_access(old.access());
         self.moved(fresh);
         drop(old.free());
@@ -423,6 +496,7 @@ impl EntryMut<'_> {
             expiry,
             payload,
             inline: old.inline(),
+            colour: self.db.colour,
         });
         fresh.set_access(old.access());
         self.db.table.replace_at(self.slot, fresh);

@@ -1,7 +1,7 @@
 //! One key with its value: a single heap allocation, reached through a thin pointer.
 //!
 //! ```text
-//! byte 0  kind (low 4 bits), flags (high 4 bits)
+//! byte 0  kind (low 4 bits), flags (high 4 bits: expiry, payload, long key, colour)
 //!      1  key length; with the LONG_KEY flag it is in a word below
 //!      2  inline length u16: bytes of value that follow the key
 //!      4  access data u32, see `access`
@@ -12,6 +12,7 @@
 //! ```
 //! Small strings and packed collections live inline; only large values have an allocation of
 //! their own. The size of the allocation follows from the header alone, so none is stored.
+//! The colour tells what a running cut has still to save, see `saving`.
 //!
 //! This file and `table` are where the engine uses `unsafe`: the thin pointer saves 24 bytes a key
 //! against boxed keys and values and one cache miss an access, which measured as half of the CPU
@@ -75,6 +76,10 @@ pub const INLINE_BYTES_MAX: usize = 60_000;
 const HAS_EXPIRY: u8 = 0x10;
 const HAS_PAYLOAD: u8 = 0x20;
 const LONG_KEY: u8 = 0x40;
+/// The bit that is an entry's colour.
+pub(crate) const COLOUR: u8 = 0x80;
+/// The flags that each stand for a word behind the header.
+const WORDS: u8 = HAS_EXPIRY | HAS_PAYLOAD | LONG_KEY;
 const KIND_MASK: u8 = 0x0F;
 const HEADER: usize = 8;
 
@@ -86,6 +91,8 @@ pub(crate) struct Parts<'a> {
     /// The integer, or the pointer of the boxed value.
     pub payload: u64,
     pub inline: &'a [u8],
+    /// 0 or [`COLOUR`].
+    pub colour: u8,
 }
 
 /// A pointer to an entry. It is plain data: who holds the table decides when to free.
@@ -115,11 +122,11 @@ impl EntryPtr {
     pub fn new(parts: &Parts<'_>) -> EntryPtr {
         assert!(parts.inline.len() <= INLINE_BYTES_MAX, "an inline value fits its length field");
         let long = parts.key.len() > 254;
-        let mut flags = parts.kind as u8;
+        let mut flags = parts.kind as u8 | parts.colour & COLOUR;
         flags |= if parts.expiry.is_some() { HAS_EXPIRY } else { 0 };
         flags |= if parts.kind.has_payload() { HAS_PAYLOAD } else { 0 };
         flags |= if long { LONG_KEY } else { 0 };
-        let fixed = HEADER + 8 * (flags & !KIND_MASK).count_ones() as usize;
+        let fixed = HEADER + 8 * (flags & WORDS).count_ones() as usize;
         let size = class_size(fixed + parts.key.len() + parts.inline.len());
         let layout = layout(size);
         // SAFETY: the size is at least the header's. Every write below stays inside `size`: the
@@ -175,8 +182,19 @@ impl EntryPtr {
         Kind::ALL[(self.flags() & KIND_MASK) as usize]
     }
 
+    /// 0 or [`COLOUR`].
+    pub fn colour(self) -> u8 {
+        self.flags() & COLOUR
+    }
+
+    /// Gives the entry a colour; the caller has the only access to the entry.
+    pub fn paint(self, colour: u8) {
+        // SAFETY: byte 0 of the header, which every entry has.
+        unsafe { self.0.as_ptr().write(self.flags() & !COLOUR | colour & COLOUR) }
+    }
+
     fn fixed(self) -> usize {
-        HEADER + 8 * (self.flags() & !KIND_MASK).count_ones() as usize
+        HEADER + 8 * (self.flags() & WORDS).count_ones() as usize
     }
 
     /// Reads the word at byte `at`, one of the words that the flags announce.
@@ -375,6 +393,7 @@ mod tests {
                         expiry,
                         payload: 0,
                         inline: &inline,
+                        colour: COLOUR,
                     });
                     assert_eq!(entry.key(), key);
                     assert_eq!(entry.inline(), inline);
@@ -390,8 +409,14 @@ mod tests {
 
     #[test]
     fn a_string_is_overwritten_inside_its_size_class() {
-        let parts =
-            Parts { kind: Kind::Str, key: b"key", expiry: None, payload: 0, inline: b"0123" };
+        let parts = Parts {
+            kind: Kind::Str,
+            key: b"key",
+            expiry: None,
+            payload: 0,
+            inline: b"0123",
+            colour: 0,
+        };
         let entry = EntryPtr::new(&parts);
         assert!(entry.overwrite_str(b"45678"));
         assert_eq!(entry.inline(), b"45678");

@@ -9,6 +9,7 @@ mod db;
 mod detached;
 mod entry;
 mod eviction;
+mod saving;
 mod shard;
 mod table;
 
@@ -18,6 +19,7 @@ pub use detached::Detached;
 pub use entry::{INLINE_BYTES_MAX, Kind};
 pub use eviction::EvictionPolicy;
 pub(crate) use eviction::Pool;
+pub use saving::HandOver;
 pub use shard::WatchToken;
 pub(crate) use shard::{Shard, shard_of};
 pub(crate) use table::CURSOR_BITS;

@@ -1,6 +1,8 @@
 //! A shard: what one lock guards.
 
-use super::db::{Db, KeyHasher};
+use super::db::{Db, FlushedDb, KeyHasher};
+use super::saving::HandOver;
+use crate::cut::{Handed, Rows};
 use crate::slot;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ type ByKey<T> = HashMap<Box<[u8]>, T, foldhash::fast::FixedState>;
 /// The part of every database whose keys map to this shard.
 pub(crate) struct Shard {
     dbs: Vec<Db>,
+    /// Databases that were emptied while a cut had still to save some of them.
+    flushed: Vec<Db>,
     /// Watched keys, by database.
     watched: Vec<ByKey<Vec<WatchToken>>>,
     watches: usize,
@@ -50,6 +54,7 @@ impl Shard {
         let databases = databases as usize;
         Shard {
             dbs: (0..databases).map(|_| Db::new(hasher.clone())).collect(),
+            flushed: Vec::new(),
             watched: (0..databases).map(|_| ByKey::default()).collect(),
             watches: 0,
             awaited: (0..databases).map(|_| ByKey::default()).collect(),
@@ -75,8 +80,55 @@ impl Shard {
         &self.dbs
     }
 
+    /// Swaps two databases; what a cut has still to save goes with its number at the cut.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         self.dbs.swap(a as usize, b as usize);
+        for db in [a, b] {
+            if let Some(saving) = self.dbs[db as usize].saving_mut() {
+                saving.moved_to(db);
+            }
+        }
+    }
+
+    /// Empties a database: how many keys it had, and what is to be dropped. A running cut keeps what
+    /// it has still to save of it.
+    pub fn flush(&mut self, db: u32) -> (usize, Option<FlushedDb>) {
+        let mut old = self.dbs[db as usize].take();
+        let len = old.len();
+        let forgets = old.saving_mut().is_some_and(|saving| saving.forgets(HandOver::Flush));
+        if old.is_saving() && !forgets {
+            self.flushed.push(old);
+            return (len, None);
+        }
+        (len, (len > 0).then(|| FlushedDb::new(old)))
+    }
+
+    /// Begins a cut: what is here now is to be saved.
+    pub fn begin_saving(&mut self, handed: &Arc<Handed>) {
+        for (number, db) in self.dbs.iter_mut().enumerate() {
+            db.begin_saving(number as u32, handed);
+        }
+    }
+
+    /// Saves the entries of the next few buckets, until `rows` has `bytes_max` bytes. Returns
+    /// whether there is more; flushed databases that were saved are put into `spent`.
+    pub fn save_some(
+        &mut self,
+        rows: &mut Rows,
+        buckets: usize,
+        bytes_max: usize,
+        spent: &mut Vec<FlushedDb>,
+    ) -> bool {
+        if let Some(db) = self.dbs.iter_mut().find(|db| db.is_saving()) {
+            db.save_some(rows, buckets, bytes_max);
+            return true;
+        }
+        let Some(db) = self.flushed.last_mut() else { return false };
+        db.save_some(rows, buckets, bytes_max);
+        if !db.is_saving() {
+            spent.extend(self.flushed.pop().map(FlushedDb::new));
+        }
+        true
     }
 
     pub fn watch(&mut self, db: u32, key: &[u8], token: &WatchToken) {

@@ -451,7 +451,14 @@ mod tests {
 
     fn entry(number: u32) -> EntryPtr {
         let key = number.to_le_bytes();
-        EntryPtr::new(&Parts { kind: Kind::Str, key: &key, expiry: None, payload: 0, inline: b"" })
+        EntryPtr::new(&Parts {
+            kind: Kind::Str,
+            key: &key,
+            expiry: None,
+            payload: 0,
+            inline: b"",
+            colour: 0,
+        })
     }
 
     fn remove(table: &mut Table, number: u32) -> bool {

@@ -1,0 +1,145 @@
+//! The state of all keys at one moment, read bit by bit while calls go on: what a snapshot is made of.
+//!
+//! ```
+//! use ashlar_engine::cut::Rows;
+//! use ashlar_engine::prelude::*;
+//!
+//! let store = Store::in_memory();
+//! store.set("k", "before")?;
+//! let mut cut = store.engine().begin_cut(|| ()).expect("no other cut is running").0;
+//! store.set("k", "after")?;
+//! store.set("other", "not there yet")?;
+//!
+//! let (mut rows, mut seen) = (Rows::default(), Vec::new());
+//! while cut.step(&mut rows) {}
+//! seen.extend(rows.iter().map(|row| (row.key.to_vec(), row.value[1..].to_vec())));
+//! assert_eq!(seen, [(b"k".to_vec(), b"before".to_vec())]);
+//! # Ok::<(), ashlar_engine::Error>(())
+//! ```
+//! How it works is told in `keyspace::saving`. Access data is taken as it is when an entry is saved,
+//! since reads change it and it is only a hint.
+
+mod rows;
+
+pub use rows::{Row, Rows};
+
+use crate::engine::{DbStats, Engine};
+use crate::keyspace::HandOver;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Buckets that one step saves while it holds a shard's lock: some 80 entries.
+const BUCKETS_A_STEP: usize = 16;
+/// Bytes of rows after which a step ends, whatever the number of buckets.
+const BYTES_A_STEP: usize = 32 << 10;
+
+/// Entries that were handed over by those who changed them and that wait for the cut's reader.
+#[derive(Default)]
+pub(crate) struct Handed {
+    rows: Mutex<Rows>,
+    bytes: AtomicUsize,
+    flaw: Option<HandOver>,
+}
+
+impl Handed {
+    pub fn push(&self, rows: &mut Rows) {
+        self.bytes.fetch_add(rows.bytes(), Ordering::Relaxed);
+        self.rows.lock().append(rows);
+    }
+
+    /// What a test wants to be forgotten.
+    pub fn flaw(&self) -> Option<HandOver> {
+        self.flaw
+    }
+
+    fn take(&self, rows: &mut Rows) {
+        if self.bytes.load(Ordering::Relaxed) > 0 {
+            let mut waiting = std::mem::take(&mut *self.rows.lock());
+            self.bytes.fetch_sub(waiting.bytes(), Ordering::Relaxed);
+            rows.append(&mut waiting);
+        }
+    }
+}
+
+/// A cut on its way. Dropped before its end, it lets go of what it has not read yet.
+pub struct Cut<'e> {
+    engine: &'e Engine,
+    handed: Arc<Handed>,
+    /// The shard that is being read; the number of shards at the end.
+    shard: usize,
+    dbs: Vec<DbStats>,
+}
+
+impl Engine {
+    /// Begins a cut: it will have the state of this moment. All shards are locked for the moment, in
+    /// which `at_cut` runs; what it returns is handed out. `None` while another cut is running.
+    ///
+    /// The thread must hold no lock of this engine: an executor releases its own first.
+    pub fn begin_cut<T>(&self, at_cut: impl FnOnce() -> T) -> Option<(Cut<'_>, T)> {
+        self.begin(None, at_cut)
+    }
+
+    /// A cut that forgets some hand-overs: for the test which shows that tests notice.
+    #[doc(hidden)]
+    pub fn begin_flawed_cut(&self, flaw: HandOver) -> Option<Cut<'_>> {
+        self.begin(Some(flaw), || ()).map(|(cut, ())| cut)
+    }
+
+    fn begin<T>(&self, flaw: Option<HandOver>, at_cut: impl FnOnce() -> T) -> Option<(Cut<'_>, T)> {
+        if self.cut_running().swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let handed = Arc::new(Handed { flaw, ..Handed::default() });
+        let mut executor = self.executor();
+        executor.lock_all();
+        let dbs = executor.db_stats();
+        for number in 0..self.shard_count() {
+            executor.with_shard(number, |shard| shard.begin_saving(&handed));
+        }
+        let at_cut = at_cut();
+        executor.release();
+        Some((Cut { engine: self, handed, shard: 0, dbs }, at_cut))
+    }
+}
+
+impl Cut<'_> {
+    /// Keys of each database at the cut.
+    pub fn dbs(&self) -> &[DbStats] {
+        &self.dbs
+    }
+
+    /// Bytes of rows that were handed over and not read yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.handed.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Appends some more rows, a bounded number but for the ones that were handed over, and returns
+    /// whether there are more. One shard is locked for a short time, a large value aside: that is
+    /// written out as a whole.
+    pub fn step(&mut self, rows: &mut Rows) -> bool {
+        self.handed.take(rows);
+        if self.shard == self.engine.shard_count() {
+            return false;
+        }
+        let mut spent = Vec::new();
+        let bytes_max = rows.bytes() + BYTES_A_STEP;
+        let mut shard = self.engine.lock_shard(self.shard);
+        let more = shard.save_some(rows, BUCKETS_A_STEP, bytes_max, &mut spent);
+        drop(shard);
+        if !more {
+            self.shard += 1;
+        }
+        true
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        let mut rows = Rows::default();
+        while self.step(&mut rows) {
+            rows.clear();
+        }
+        self.engine.cut_running().store(false, Ordering::Release);
+    }
+}
