@@ -54,6 +54,7 @@ mod prefetch;
 pub mod reply;
 pub mod slot;
 pub mod stamp;
+pub mod tier;
 pub mod upkeep;
 pub mod value;
 

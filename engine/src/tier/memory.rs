@@ -1,0 +1,107 @@
+//! A cold store in memory, for tests and simulation. It can be told to fail, and to lose what was
+//! not flushed.
+
+use super::store::{Batch, ColdError, ColdStore, EachRow};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Default)]
+struct Inner {
+    rows: Mutex<Rows>,
+    durable: Mutex<Rows>,
+    failing: AtomicBool,
+    reads: AtomicU64,
+}
+
+/// Rows in a map. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Inner>);
+
+impl MemoryStore {
+    /// From now on every operation fails, or works again.
+    pub fn set_failing(&self, failing: bool) {
+        self.0.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// Loses all that was not flushed, as a power cut does.
+    pub fn cut_power(&self) {
+        *self.0.rows.lock() = self.0.durable.lock().clone();
+    }
+
+    /// Flips a bit in the row `nth % rows`, of its value; `false` where there are no rows.
+    pub fn damage(&self, nth: usize) -> bool {
+        let mut rows = self.0.rows.lock();
+        let at = nth.checked_rem(rows.len());
+        let Some(row) = at.and_then(|at| rows.values_mut().nth(at)) else { return false };
+        let bit = nth % (row.len() * 8);
+        row[bit / 8] ^= 1 << (bit % 8);
+        true
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.0.rows.lock().len()
+    }
+
+    /// Rows that were read one by one so far.
+    pub fn reads(&self) -> u64 {
+        self.0.reads.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> Result<(), ColdError> {
+        match self.0.failing.load(Ordering::Relaxed) {
+            true => Err(ColdError::Failed("told to fail".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl ColdStore for MemoryStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+        self.check()?;
+        self.0.reads.fetch_add(1, Ordering::Relaxed);
+        Ok(self.0.rows.lock().get(key).cloned())
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
+        self.check()?;
+        let mut rows = self.0.rows.lock();
+        for (key, value) in batch.rows() {
+            match value {
+                Some(value) => rows.insert(key.to_vec(), value.to_vec()),
+                None => rows.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
+        self.check()?;
+        let rows = self.0.rows.lock().clone();
+        for (key, value) in rows.range(from.to_vec()..to.to_vec()) {
+            if !each(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_durable(&self) -> Result<(), ColdError> {
+        self.check()?;
+        *self.0.durable.lock() = self.0.rows.lock().clone();
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.0.rows.lock().iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ColdError> {
+        self.0.rows.lock().clear();
+        Ok(())
+    }
+}
