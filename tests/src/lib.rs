@@ -4,6 +4,7 @@
 //! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
 //! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
 //! - [`golden`]: scripts of commands with the replies they must give
+//! - [`powercut`]: a file system that loses what was not forced to disk
 //! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod golden;
 pub mod grammar;
 pub mod host;
 pub mod pools;
+pub mod powercut;
 pub mod process;
 pub mod random;
 pub mod resp;

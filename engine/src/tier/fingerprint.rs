@@ -37,14 +37,13 @@ impl Fingerprint {
 
     /// The fingerprint of a key whose hash in the tables is `hash`.
     pub fn new(seed: u64, hash: u64, key: &[u8]) -> Fingerprint {
-        let mut sip = SipHasher13::new_with_keys(seed, seed.rotate_left(32) ^ 0xC01D_0FF1_CE00_0001);
+        let mut sip =
+            SipHasher13::new_with_keys(seed, seed.rotate_left(32) ^ 0xC01D_0FF1_CE00_0001);
         sip.write(key);
         let sip = sip.finish();
         let order = hash.reverse_bits() >> (64 - HASH_BITS);
         let slot = u64::from(slot::slot_of(key));
-        let word = order << (64 - HASH_BITS)
-            | slot << SIP_WORD_BITS
-            | sip >> (64 - SIP_WORD_BITS);
+        let word = order << (64 - HASH_BITS) | slot << SIP_WORD_BITS | sip >> (64 - SIP_WORD_BITS);
         Fingerprint { word, tag: sip as u16 }
     }
 

@@ -4,6 +4,7 @@
 
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Share of the memory set aside for fjall that is its block cache; the rest is for what is being
@@ -58,8 +59,10 @@ impl ColdStore for Fjall {
 
     fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
         guarded(|| {
+            // Two writes of one key in a batch have the same age to fjall: only the last one goes in.
+            let last: BTreeMap<&[u8], Option<&[u8]>> = batch.rows().collect();
             let mut writes = self.db.batch();
-            for (key, value) in batch.rows() {
+            for (key, value) in last {
                 match value {
                     Some(value) => writes.insert(&self.rows, key, value),
                     None => writes.remove(&self.rows, key),

@@ -17,8 +17,9 @@ const SLOTS: usize = 11;
 const BUCKETS_MAX: usize = 64;
 /// Fingerprints that are moved to make room for one before the segment grows.
 const KICKS_MAX: usize = 64;
-/// Most bits of the directory.
-const DEPTH_MAX: u32 = 32;
+/// Places of the directory for each segment above which it does not grow: fingerprints that share
+/// their first bits beyond what chance allows make their segment longer instead.
+const DIRECTORY_SHARE: usize = 16;
 
 #[derive(Clone)]
 #[repr(C, align(64))]
@@ -101,8 +102,7 @@ impl Segment {
     fn place(&mut self, mut slot: (Fingerprint, u8)) -> Result<(), (Fingerprint, u8)> {
         for kick in 0..KICKS_MAX {
             let (one, two) = self.places(slot.0);
-            let emptier =
-                if self.buckets[one].len <= self.buckets[two].len { one } else { two };
+            let emptier = if self.buckets[one].len <= self.buckets[two].len { one } else { two };
             if self.buckets[emptier].push(slot) {
                 self.len += 1;
                 return Ok(());
@@ -200,7 +200,10 @@ impl ColdIndex {
         if let Err(left) = segment.place((print, epoch)) {
             let count = segment.buckets.len();
             segment.rebuild(count + 1 + count / 8, Some(left));
-            if segment.buckets.len() > BUCKETS_MAX && segment.depth < DEPTH_MAX {
+            let splits = segment.buckets.len() > BUCKETS_MAX
+                && (segment.depth < self.depth()
+                    || self.directory.len() <= self.segments.len() * DIRECTORY_SHARE);
+            if splits {
                 self.split(number);
             }
         }
@@ -267,7 +270,8 @@ impl ColdIndex {
                 continue;
             }
             last = Some(number);
-            for (print, epoch) in self.segments[number as usize].buckets.iter().flat_map(Bucket::iter)
+            for (print, epoch) in
+                self.segments[number as usize].buckets.iter().flat_map(Bucket::iter)
             {
                 if (from..=to).contains(&print.word) {
                     each(print, epoch);

@@ -68,7 +68,10 @@ impl Sled {
         }
         let before = hook::calls();
         guarded(|| {
-            self.db.insert(PROBE_KEY, before.to_le_bytes().as_slice()).map_err(failed)?;
+            // Another value than the last time, or there would be nothing to flush.
+            let last = self.db.get(PROBE_KEY).map_err(failed)?;
+            let next = last.and_then(|row| row.first().copied()).unwrap_or(0).wrapping_add(1);
+            self.db.insert(PROBE_KEY, &[next]).map_err(failed)?;
             self.db.flush().map_err(failed)
         })?;
         if hook::calls() == before {
@@ -144,7 +147,9 @@ impl ColdStore for Sled {
 
     fn alarm(&self) -> Option<String> {
         let mut blobs = std::fs::read_dir(self.dir.join("blobs")).ok()?;
-        blobs.next().map(|_| "sled has made files for large nodes, which a power cut loses".to_owned())
+        blobs
+            .next()
+            .map(|_| "sled has made files for large nodes, which a power cut loses".to_owned())
     }
 
     fn destroy(self: Box<Self>) -> Result<(), ColdError> {

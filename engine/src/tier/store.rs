@@ -58,7 +58,10 @@ impl Batch {
     /// # Panics
     /// If key or value are longer than a row may be: callers cut values into chunks.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        assert!(key.len() <= ROW_KEY_BYTES_MAX, "a row's key has at most {ROW_KEY_BYTES_MAX} bytes");
+        assert!(
+            key.len() <= ROW_KEY_BYTES_MAX,
+            "a row's key has at most {ROW_KEY_BYTES_MAX} bytes"
+        );
         assert!(value.len() <= ROW_BYTES_MAX, "a row has at most {ROW_BYTES_MAX} bytes");
         self.bytes += key.len() + value.len() + ROW_OVERHEAD;
         self.rows.push((key, Some(value)));
