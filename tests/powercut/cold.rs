@@ -12,7 +12,10 @@ use std::process::Command;
 use std::time::Duration;
 
 /// A workload: its name, and what runs so many cuts of it and tells what it saw.
-pub const WORKLOADS: [(&str, fn(usize) -> String); 3] = [
+pub type Workload = (&'static str, fn(usize) -> String);
+
+/// The workloads of cold stores.
+pub const WORKLOADS: [Workload; 3] = [
     ("cold-sled", |cuts| cut(StoreKind::Sled, cuts, false)),
     ("cold-fjall", |cuts| cut(StoreKind::Fjall, cuts, false)),
     ("cold-flawed", |_| flawed()),

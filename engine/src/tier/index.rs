@@ -88,7 +88,7 @@ impl Segment {
         let mixed = (print.word ^ u64::from(print.tag) << 47).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let count = self.buckets.len() as u64;
-        let place = |half: u64| (half * count >> 32) as usize;
+        let place = |half: u64| ((half * count) >> 32) as usize;
         let (one, two) = (place(mixed >> 32), place(mixed & 0xFFFF_FFFF));
         (one, if one == two { (one + 1) % self.buckets.len() } else { two })
     }
@@ -291,7 +291,7 @@ impl ColdIndex {
 
     /// A key chosen by the random number `random`.
     pub fn random(&self, random: u64) -> Option<(Fingerprint, u8)> {
-        let below = |bits: u64, count: usize| (bits * count as u64 >> 32) as usize;
+        let below = |bits: u64, count: usize| ((bits * count as u64) >> 32) as usize;
         let mut at = below(random >> 32, self.segments.len());
         for _ in 0..self.segments.len() {
             let segment = &self.segments[at];
