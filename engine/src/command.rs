@@ -167,6 +167,14 @@ impl Keys {
     /// Every argument but the last is a key.
     pub const ALL_BUT_LAST: Keys = Keys::Range { first: 1, last: -2, step: 1 };
 
+    /// Whether there are as many keys as their count says, where there is one.
+    pub fn has_all_counted(&self, args: &[&[u8]]) -> bool {
+        let Keys::Numkeys { at, .. } = *self else { return true };
+        let count = args.get(at).and_then(|count| crate::number::parse_i64(count));
+        let count = count.and_then(|count| usize::try_from(count).ok());
+        count.is_some_and(|count| count > 0 && count < args.len() - at)
+    }
+
     /// Adds the positions of the keys in `args` to `out`. Arguments that do not fit give fewer.
     pub fn positions(&self, args: &[&[u8]], out: &mut KeyList) {
         match *self {

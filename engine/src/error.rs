@@ -41,23 +41,45 @@ pub enum Error {
     IndexOutOfRange,
     /// The write would take the server above `maxmemory`.
     OutOfMemory,
-    /// Any other text, prefix included.
-    Text(Cow<'static, str>),
+    /// Any other text, prefix included. Bytes, since it may quote arguments.
+    Text(Cow<'static, [u8]>),
 }
 
 impl Error {
     /// An error with a fixed text, prefix included (`ERR ...`).
     pub const fn text(text: &'static str) -> Error {
-        Error::Text(Cow::Borrowed(text))
+        Error::Text(Cow::Borrowed(text.as_bytes()))
     }
 
     /// An error with a text of its own, prefix included. Line breaks go at its ends and become
     /// blanks inside, so that the text cannot break out of its reply.
     pub fn owned(text: String) -> Error {
-        if text.contains(['\r', '\n']) {
-            let text = text.trim_matches(['\r', '\n']).replace(['\r', '\n'], " ");
-            return Error::Text(Cow::Owned(text));
+        Error::from_bytes(text.into_bytes())
+    }
+
+    /// An error that quotes arguments: each `{}` of `form` is the next of `args`, byte for byte. As
+    /// in Redis, which prints them as C strings, an argument ends at its first zero byte.
+    pub fn quoting(form: &'static str, args: &[&[u8]]) -> Error {
+        let mut args = args.iter();
+        let mut parts = form.split("{}");
+        let mut text = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            let arg = args.next().copied().unwrap_or_default();
+            text.extend(arg.iter().take_while(|byte| **byte != 0));
+            text.extend_from_slice(part.as_bytes());
         }
+        Error::from_bytes(text)
+    }
+
+    /// The same as [`Error::owned`] for a text that need not be UTF-8.
+    pub fn from_bytes(mut text: Vec<u8>) -> Error {
+        let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        while text.last().is_some_and(is_break) {
+            text.pop();
+        }
+        let start = text.iter().take_while(|byte| is_break(byte)).count();
+        text.drain(..start);
+        text.iter_mut().filter(|byte| is_break(byte)).for_each(|byte| *byte = b' ');
         Error::Text(Cow::Owned(text))
     }
 
@@ -67,16 +89,23 @@ impl Error {
         Error::owned(format!("ERR wrong number of arguments for '{name}' command"))
     }
 
-    /// The text of the reply, prefix included.
-    pub fn message(&self) -> &str {
+    /// The text of the reply, prefix included; what of it is no UTF-8 is replaced.
+    pub fn message(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.bytes())
+    }
+
+    /// The text of the reply as it is sent, prefix included.
+    pub fn bytes(&self) -> &[u8] {
         match self {
-            Error::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
-            Error::Syntax => "ERR syntax error",
-            Error::NotInteger => "ERR value is not an integer or out of range",
-            Error::NotFloat => "ERR value is not a valid float",
-            Error::NoSuchKey => "ERR no such key",
-            Error::IndexOutOfRange => "ERR index out of range",
-            Error::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            Error::WrongType => {
+                b"WRONGTYPE Operation against a key holding the wrong kind of value"
+            }
+            Error::Syntax => b"ERR syntax error",
+            Error::NotInteger => b"ERR value is not an integer or out of range",
+            Error::NotFloat => b"ERR value is not a valid float",
+            Error::NoSuchKey => b"ERR no such key",
+            Error::IndexOutOfRange => b"ERR index out of range",
+            Error::OutOfMemory => b"OOM command not allowed when used memory > 'maxmemory'.",
             Error::Text(text) => text,
         }
     }
@@ -84,8 +113,21 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message())
+        f.write_str(&self.message())
     }
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted_byte_for_byte() {
+        let error = Error::quoting("ERR no '{}' in '{}'", &[b"a\xff\r\nb", b"x\0y"]);
+        assert_eq!(error.bytes(), b"ERR no 'a\xff  b' in 'x'");
+        assert_eq!(error.message(), "ERR no 'a\u{fffd}  b' in 'x'");
+        assert_eq!(Error::owned("\nERR a\r\n".into()).bytes(), b"ERR a");
+    }
+}

@@ -93,7 +93,7 @@ impl<'a> Reply<'a> {
     /// An error as an element of the reply.
     pub fn error_element(&mut self, error: &Error) {
         self.out.push(b'-');
-        self.out.extend_from_slice(error.message().as_bytes());
+        self.out.extend_from_slice(error.bytes());
         self.out.extend_from_slice(b"\r\n");
     }
 

@@ -169,10 +169,9 @@ impl Registry {
             Some(sub) if sub.resolved.command.accepts(args.len()) => Ok(sub.resolved),
             Some(sub) => Err(Error::arity(&sub.full_name)),
             None => {
-                let shown = shorten(name, 128);
-                let parent = found.command.name;
-                let text = format!("ERR unknown subcommand '{shown}'. Try {parent} HELP.");
-                Err(Error::owned(text))
+                let shown = &name[..name.len().min(SHOWN_MAX)];
+                let text = "ERR unknown subcommand '{}'. Try {} HELP.";
+                Err(Error::quoting(text, &[shown, found.command.name.as_bytes()]))
             }
         }
     }
@@ -180,6 +179,9 @@ impl Registry {
 
 /// The server's function for a subcommand that the engine describes.
 fn overlay(parent: &str, name: &str) -> Option<HostRun> {
+    if parent == "DEBUG" {
+        return Some(admin::debug);
+    }
     let overlays = admin::OVERLAYS.iter().chain(observe::OVERLAYS);
     overlays.copied().find(|one| (one.0, one.1) == (parent, name)).map(|one| one.2)
 }
@@ -190,20 +192,25 @@ fn describe(host: &HostCommand) -> Command {
     if subs.is_empty() { host.command } else { host.command.subcommands(Vec::leak(subs)) }
 }
 
-fn shorten(bytes: &[u8], max: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(max)]).into_owned()
-}
+/// Bytes of a name, and of all arguments, that an error repeats.
+const SHOWN_MAX: usize = 128;
 
 /// The error for a command that does not exist, with the start of its arguments.
 fn unknown(args: &[&[u8]]) -> Error {
-    const SHOWN_MAX: usize = 128;
-    let name = shorten(args.first().copied().unwrap_or_default(), SHOWN_MAX);
-    let mut shown = String::new();
+    // Redis prints them as C strings, which end at a zero byte.
+    fn shown(arg: &[u8], max: usize) -> &[u8] {
+        let arg = &arg[..arg.len().min(max)];
+        arg.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+    let name = shown(args.first().copied().unwrap_or_default(), SHOWN_MAX);
+    let mut beginning = Vec::new();
     for arg in args.iter().skip(1) {
-        if shown.len() >= SHOWN_MAX {
+        if beginning.len() >= SHOWN_MAX {
             break;
         }
-        shown.push_str(&format!("'{}' ", shorten(arg, SHOWN_MAX - shown.len())));
+        let arg = shown(arg, SHOWN_MAX - beginning.len());
+        beginning.extend_from_slice(&[b"'", arg, b"' "].concat());
     }
-    Error::owned(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
+    let text = [b"ERR unknown command '", name, b"', with args beginning with: ", &beginning];
+    Error::from_bytes(text.concat())
 }

@@ -130,10 +130,7 @@ impl Condition {
                 option if is(option, "XX") => &mut condition.xx,
                 option if is(option, "GT") => &mut condition.gt,
                 option if is(option, "LT") => &mut condition.lt,
-                option => {
-                    let option = String::from_utf8_lossy(option);
-                    return Err(Error::owned(format!("ERR Unsupported option {option}")));
-                }
+                option => return Err(Error::quoting("ERR Unsupported option {}", &[option])),
             };
             *flag = true;
         }

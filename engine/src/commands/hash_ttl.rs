@@ -463,8 +463,7 @@ fn parse_hsetex<'b, 'a>(
                 options.deadline = Some(clock.parse(time, now_ms, args[0])?);
             }
         } else {
-            let option = String::from_utf8_lossy(option);
-            return Err(Error::owned(format!("ERR unknown argument: {option}")));
+            return Err(Error::quoting("ERR unknown argument: {}", &[option]));
         }
         at += 1;
     }

@@ -195,8 +195,7 @@ fn pfdebug(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
         make_dense(cx, key)?;
         reply.int((encoding == Encoding::Sparse).into());
     } else {
-        let name = String::from_utf8_lossy(args[1]);
-        return Err(Error::owned(format!("ERR Unknown PFDEBUG subcommand '{name}'")).into());
+        return Err(Error::quoting("ERR Unknown PFDEBUG subcommand '{}'", &[args[1]]).into());
     }
     Ok(())
 }

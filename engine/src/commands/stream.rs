@@ -78,11 +78,7 @@ pub(super) fn new_value(stream: Stream) -> NewValue<'static> {
 
 /// The error for a group that is not there.
 pub(super) fn no_group(key: &[u8], group: &[u8]) -> Error {
-    Error::owned(format!(
-        "NOGROUP No such key '{}' or consumer group '{}'",
-        String::from_utf8_lossy(key),
-        String::from_utf8_lossy(group)
-    ))
+    Error::quoting("NOGROUP No such key '{}' or consumer group '{}'", &[key, group])
 }
 
 /// An unsigned integer as C's `strtoull` takes it: Redis reads the parts of ids so.

@@ -260,10 +260,7 @@ fn parse_claim_options(args: &[&[u8]], now_ms: i64) -> Result<ClaimOptions, Erro
                 options.retry_count = u64::try_from(count).ok();
             }
             (b"lastid", Some(value)) => options.last_id = parse_id(value, 0)?,
-            _ => {
-                let name = String::from_utf8_lossy(name);
-                return Err(Error::owned(format!("ERR Unrecognized XCLAIM option '{name}'")));
-            }
+            _ => return Err(Error::quoting("ERR Unrecognized XCLAIM option '{}'", &[name])),
         }
     }
     Ok(options)

@@ -94,10 +94,10 @@ fn parse_options(args: &[&[u8]], creating: bool) -> Result<Options, Error> {
 pub(super) fn unknown_subcommand(name: &[u8], container: &str) -> Error {
     /// Bytes of the name that the error repeats.
     const SHOWN_MAX: usize = 128;
-    let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN_MAX)]);
-    Error::owned(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP."
-    ))
+    Error::quoting(
+        "ERR unknown subcommand or wrong number of arguments for '{}'. Try {} HELP.",
+        &[&name[..name.len().min(SHOWN_MAX)], container.as_bytes()],
+    )
 }
 
 const NO_KEY: Error = Error::text(
@@ -107,11 +107,7 @@ const NO_KEY: Error = Error::text(
 
 /// The error for a group that a subcommand needs.
 pub(super) fn no_group_for(key: &[u8], group: &[u8]) -> Error {
-    Error::owned(format!(
-        "NOGROUP No such consumer group '{}' for key name '{}'",
-        String::from_utf8_lossy(group),
-        String::from_utf8_lossy(key)
-    ))
+    Error::quoting("NOGROUP No such consumer group '{}' for key name '{}'", &[group, key])
 }
 
 fn create(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {

@@ -322,11 +322,10 @@ fn xreadgroup(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     for (key, id) in read.keys.iter().zip(read.ids) {
         let stream = cx.get(key).map(stream_of).transpose()?;
         if stream.and_then(|stream| stream.group(group)).is_none() {
-            return Err(Error::owned(format!(
+            return Err(Error::quoting(
                 "NOGROUP No such key '{}' or consumer group '{}' in XREADGROUP with GROUP option",
-                String::from_utf8_lossy(key),
-                String::from_utf8_lossy(group)
-            ))
+                &[key, group],
+            )
             .into());
         }
         starts.push(parse_after(id, true)?);

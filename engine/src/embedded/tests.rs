@@ -52,7 +52,7 @@ fn frequency_counts_direct_reads() {
 #[test]
 fn refusals_are_those_of_redis() {
     let (store, _) = manual();
-    let refused = |args: &[&[u8]]| store.call(args).unwrap_err().message().to_owned();
+    let refused = |args: &[&[u8]]| store.call(args).unwrap_err().message().into_owned();
     assert_eq!(
         refused(&[b"NOSUCH", b"a", b"b"]),
         "ERR unknown command 'NOSUCH', with args beginning with: 'a' 'b' "

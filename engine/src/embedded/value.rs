@@ -206,8 +206,8 @@ fn error(text: &[u8]) -> Error {
         Error::IndexOutOfRange,
         Error::OutOfMemory,
     ];
-    let kind = KINDS.iter().find(|kind| kind.message().as_bytes() == text);
-    kind.cloned().unwrap_or_else(|| Error::owned(String::from_utf8_lossy(text).into_owned()))
+    let kind = KINDS.iter().find(|kind| kind.bytes() == text);
+    kind.cloned().unwrap_or_else(|| Error::from_bytes(text.to_vec()))
 }
 
 #[cfg(test)]

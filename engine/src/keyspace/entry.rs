@@ -214,9 +214,10 @@ impl EntryPtr {
         (self.flags() & HAS_EXPIRY != 0).then(|| self.word(HEADER) as i64)
     }
 
-    /// Whether the key is past its expiry at `now_ms`.
+    /// Whether the key is past its expiry at `now_ms`. In that very millisecond it is still there,
+    /// as in Redis.
     pub fn expired(self, now_ms: i64) -> bool {
-        self.flags() & HAS_EXPIRY != 0 && self.word(HEADER) as i64 <= now_ms
+        self.flags() & HAS_EXPIRY != 0 && (self.word(HEADER) as i64) < now_ms
     }
 
     /// Overwrites the expiry of an entry that has one.

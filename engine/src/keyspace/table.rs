@@ -98,14 +98,23 @@ impl Table {
         if wide < self.buckets { wide } else { wide - self.round }
     }
 
+    // Slots are handed out as pointers that stay good while the table is read. So no reference to a
+    // whole segment may come between: buckets are reached from the vector's own pointer.
+
     #[inline]
     fn bucket(&self, index: usize) -> *const Bucket {
-        &raw const self.segments[index / SEGMENT][index % SEGMENT]
+        let segment = &self.segments[index / SEGMENT];
+        assert!(index % SEGMENT < segment.len(), "a bucket of the table");
+        // SAFETY: just checked.
+        unsafe { segment.as_ptr().add(index % SEGMENT) }
     }
 
     #[inline]
     fn bucket_mut(&mut self, index: usize) -> *mut Bucket {
-        &raw mut self.segments[index / SEGMENT][index % SEGMENT]
+        let segment = &mut self.segments[index / SEGMENT];
+        assert!(index % SEGMENT < segment.len(), "a bucket of the table");
+        // SAFETY: just checked.
+        unsafe { segment.as_mut_ptr().add(index % SEGMENT) }
     }
 
     /// Asks for the bucket of `hash` to be brought near.
@@ -220,16 +229,17 @@ impl Table {
         let mut bucket = self.bucket_mut(index);
         loop {
             // SAFETY: a bucket of this table or an overflow bucket it owns, borrowed mutably.
-            let here = unsafe { &mut *bucket };
-            if let Some(free) = here.slots.iter_mut().find(|slot| slot.is_null()) {
-                *free = slot;
-                return SlotRef(free);
+            unsafe {
+                if let Some(at) = (0..SLOTS).find(|&at| (*bucket).slots[at].is_null()) {
+                    (*bucket).slots[at] = slot;
+                    return SlotRef(&raw mut (*bucket).slots[at]);
+                }
+                if (*bucket).overflow.is_null() {
+                    (*bucket).overflow = Box::into_raw(Box::new(Bucket::EMPTY));
+                    self.overflows += 1;
+                }
+                bucket = (*bucket).overflow;
             }
-            if here.overflow.is_null() {
-                here.overflow = Box::into_raw(Box::new(Bucket::EMPTY));
-                self.overflows += 1;
-            }
-            bucket = here.overflow;
         }
     }
 

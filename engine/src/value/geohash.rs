@@ -108,11 +108,13 @@ impl Cell {
         }
     }
 
-    /// The cell so many cells to the east and north; the grid goes around in both directions.
+    /// The cell so many cells to the east and north; the grid goes around in both directions. A
+    /// coordinate at its very maximum lies one cell beyond the grid, and only a move along its own
+    /// axis brings it back: so a search finds the same members as in Redis.
     fn moved(self, east: i32, north: i32) -> Cell {
         let mask = ((1u64 << self.step) - 1) as u32;
-        let x = self.x.wrapping_add_signed(east) & mask;
-        Cell { x, y: self.y.wrapping_add_signed(north) & mask, ..self }
+        let along = |at: u32, by: i32| if by == 0 { at } else { at.wrapping_add_signed(by) & mask };
+        Cell { x: along(self.x, east), y: along(self.y, north), ..self }
     }
 
     /// The scores of the places in the cell: from the first to before the second.
@@ -271,7 +273,7 @@ pub fn covering(shape: Shape, center: Place) -> Vec<(f64, f64)> {
         .filter(|&direction| is_needed(direction))
         .map(|(east, north)| cell.moved(east, north))
         .collect();
-    // A grid of few cells meets itself.
+    // A grid of few cells meets itself: the neighbours on both sides are the same then.
     cells.dedup();
     cells.into_iter().map(Cell::scores).collect()
 }

@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::registry::{HostCommand, HostRun};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error, Stop};
+use ashlar_engine::executor::Prefetched;
 use ashlar_engine::number;
 use ashlar_engine::reply::Reply;
 use std::sync::atomic::Ordering;
@@ -52,6 +53,39 @@ pub const COMMANDS: &[HostCommand] = &[
 /// Functions of commands that the engine describes but that are the server's to run.
 pub const OVERLAYS: &[(&str, &str, HostRun)] =
     &[("DEBUG", "SLEEP", sleep), ("DEBUG", "SET-ACTIVE-EXPIRE", set_active_expire)];
+
+/// DEBUG: who may call it can stop everybody else, so `enable-debug-command` is asked first.
+///
+/// # Errors
+/// With Redis's text, where the setting forbids it.
+pub fn debug(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let allowed = match &*host.shared.settings.show(ids::ENABLE_DEBUG_COMMAND) {
+        b"yes" => true,
+        b"local" => host.session.client.is_local(),
+        _ => false,
+    };
+    if !allowed {
+        return Err(Error::text(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+             you can run it from a local connection, otherwise you need to set this option in the \
+             configuration file, and then restart the server.",
+        )
+        .into());
+    }
+    let name = args.get(1).copied().unwrap_or_default();
+    let own = OVERLAYS.iter().find(|one| one.0 == "DEBUG" && is(name, one.1));
+    if let Some((_, _, run)) = own {
+        return run(host, args, reply);
+    }
+    let resolved = host.shared.registry.resolve(args)?;
+    // The engine's part: it has no time of its own, so it cannot block.
+    host.call_engine(&resolved, args, Prefetched::NONE, reply);
+    Ok(())
+}
+
+fn is(arg: &[u8], name: &str) -> bool {
+    arg.eq_ignore_ascii_case(name.as_bytes())
+}
 
 fn monitor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if host.session.in_transaction {
@@ -133,21 +167,7 @@ fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
 /// Longest DEBUG SLEEP.
 const SLEEP_SECONDS_MAX: f64 = 3600.0;
 
-fn sleep(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    // Whoever may call this can stop everybody else.
-    let allowed = match &*host.shared.settings.show(ids::ENABLE_DEBUG_COMMAND) {
-        b"yes" => true,
-        b"local" => host.session.client.is_local(),
-        _ => false,
-    };
-    if !allowed {
-        return Err(Error::text(
-            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-             you can run it from a local connection, otherwise you need to set this option in the \
-             configuration file, and then restart the server.",
-        )
-        .into());
-    }
+fn sleep(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let seconds = number::parse_f64(args[2]).ok_or(Error::NotFloat)?;
     std::thread::sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_SECONDS_MAX)));
     reply.ok();

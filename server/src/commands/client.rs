@@ -174,8 +174,7 @@ fn set_info(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
     } else if field.eq_ignore_ascii_case(b"LIB-VER") {
         (&mut names.lib_ver, "lib-ver")
     } else {
-        let field = String::from_utf8_lossy(field);
-        return Err(Error::owned(format!("ERR Unrecognized option '{field}'")).into());
+        return Err(Error::quoting("ERR Unrecognized option '{}'", &[field]).into());
     };
     if !value.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
         return Err(Error::owned(format!(

@@ -22,8 +22,7 @@ fn parse_type(arg: &[u8]) -> Result<String, Error> {
     if TYPES.contains(&name.as_str()) {
         return Ok(name);
     }
-    let shown = String::from_utf8_lossy(arg);
-    Err(Error::owned(format!("ERR Unknown client type '{shown}'")))
+    Err(Error::quoting("ERR Unknown client type '{}'", &[arg]))
 }
 
 fn parse_id(arg: &[u8]) -> Result<u64, Error> {
@@ -84,8 +83,7 @@ impl Filter {
                 b"ID" => filter.id = Some(parse_id(value)?),
                 b"TYPE" => filter.kind = Some(parse_type(value)?),
                 b"USER" if value != b"default" => {
-                    let shown = String::from_utf8_lossy(value);
-                    return Err(Error::owned(format!("ERR No such user '{shown}'")));
+                    return Err(Error::quoting("ERR No such user '{}'", &[value]));
                 }
                 b"USER" => filter.user = text(value),
                 b"ADDR" => filter.peer = text(value),

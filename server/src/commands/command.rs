@@ -197,7 +197,7 @@ fn get_keys(
     }
     let mut keys = KeyList::new();
     command.keys.positions(call, &mut keys);
-    if keys.is_empty() {
+    if keys.is_empty() || !command.keys.has_all_counted(call) {
         return Err(Error::text("ERR Invalid arguments specified for command").into());
     }
     reply.array(keys.len());

@@ -176,9 +176,7 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
             name = Some(rest[1]);
             rest = &rest[2..];
         } else {
-            let shown = String::from_utf8_lossy(option);
-            let text = format!("ERR Syntax error in HELLO option '{shown}'");
-            return Err(Error::owned(text).into());
+            return Err(Error::quoting("ERR Syntax error in HELLO option '{}'", &[option]).into());
         }
     }
     if let Some((user, password)) = credentials {

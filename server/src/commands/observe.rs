@@ -185,9 +185,8 @@ fn graph(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     match host.shared.latency.graph(args[2], now_seconds) {
         Some(graph) => reply.verbatim("txt", &graph),
         None => {
-            let event = String::from_utf8_lossy(args[2]);
-            let text = format!("ERR No samples available for event '{event}'");
-            return Err(Error::owned(text).into());
+            let text = "ERR No samples available for event '{}'";
+            return Err(Error::quoting(text, &[args[2]]).into());
         }
     }
     Ok(())

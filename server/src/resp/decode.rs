@@ -10,8 +10,9 @@ use std::borrow::Cow;
 
 /// Longest inline request and longest line of a header, bytes.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
-/// Most arguments of a request.
-pub const ARGS_MAX: i64 = 1024 * 1024;
+/// Most arguments of a request. What is kept of one that has not arrived whole grows with what has
+/// arrived, which `client-query-buffer-limit` bounds.
+pub const ARGS_MAX: i64 = i32::MAX as i64;
 /// Most arguments of a request before authentication.
 pub const ARGS_MAX_UNAUTHENTICATED: i64 = 10;
 /// Longest argument before authentication, bytes.
@@ -328,7 +329,7 @@ mod tests {
     #[test]
     fn bad_headers_get_redis_texts() {
         assert_eq!(error(b"*x\r\n", OPEN), "ERR Protocol error: invalid multibulk length");
-        assert_eq!(error(b"*1048577\r\n", OPEN), "ERR Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*2147483648\r\n", OPEN), "ERR Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1\r\nfoo", OPEN), "ERR Protocol error: expected '$', got 'f'");
         assert_eq!(error(b"*1\r\n$-1\r\n", OPEN), "ERR Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$abc\r\n", OPEN), "ERR Protocol error: invalid bulk length");
@@ -340,6 +341,8 @@ mod tests {
         assert_eq!(error(b"*11\r\n", CLOSED), many);
         let large = "ERR Protocol error: unauthenticated bulk length";
         assert_eq!(error(b"*1\r\n$16385\r\n", CLOSED), large);
+        let many = b"*2147483647\r\n$1\r\na\r\n";
+        assert_eq!(parse(many, 0, OPEN, &mut Vec::new()), Ok(Parsed::Incomplete));
         assert_eq!(parse(b"*-1\r\n", 0, OPEN, &mut Vec::new()), Ok(Parsed::Request(5)));
     }
 

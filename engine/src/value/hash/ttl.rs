@@ -104,7 +104,7 @@ impl Deadlines {
     }
 }
 
-/// Whether a time has come, as for keys.
+/// Whether a time is past, as for keys: in that very millisecond it is not.
 pub fn is_past(at_ms: i64, now_ms: i64) -> bool {
-    at_ms <= now_ms
+    at_ms < now_ms
 }

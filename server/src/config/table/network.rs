@@ -138,8 +138,7 @@ pub(super) const SECURITY: &[Setting] = &[
         "Whether CONFIG SET may change protected settings; `local`: from this machine only.",
     )
     .start(),
-    Setting::new("enable-debug-command", LOCAL_CHOICE, "no", "Whether DEBUG SLEEP may be used.")
-        .start(),
+    Setting::new("enable-debug-command", LOCAL_CHOICE, "no", "Whether DEBUG may be used.").start(),
     Setting::new("enable-module-command", LOCAL_CHOICE, "no", "Whether MODULE may be used.")
         .start()
         .ignored("modules can't be loaded"),
