@@ -25,6 +25,7 @@ pub struct Engine {
     by_frequency: AtomicBool,
     /// Whether a cut is on its way.
     cut_running: AtomicBool,
+    databases: u32,
 }
 
 /// How an engine is opened.
@@ -72,6 +73,7 @@ impl Engine {
             upkeep: Upkeep::default(),
             by_frequency: AtomicBool::new(by_frequency),
             cut_running: AtomicBool::new(false),
+            databases,
         }
     }
 
@@ -142,6 +144,11 @@ impl Engine {
 
     pub(crate) fn upkeep(&self) -> &Upkeep {
         &self.upkeep
+    }
+
+    /// Number of databases, which never changes.
+    pub(crate) fn config_databases(&self) -> u32 {
+        self.databases
     }
 
     pub(crate) fn cut_running(&self) -> &AtomicBool {

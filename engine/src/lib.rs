@@ -53,6 +53,7 @@ pub mod number;
 mod prefetch;
 pub mod reply;
 pub mod slot;
+pub mod snapshot;
 pub mod stamp;
 pub mod tier;
 pub mod upkeep;

@@ -262,6 +262,36 @@ impl Db {
         true
     }
 
+    /// Makes room for this many keys in an empty database.
+    pub fn reserve(&mut self, keys: usize, expiring: usize) {
+        self.table.reserve(keys);
+        self.expires.reserve(expiring);
+    }
+
+    /// Asks for the bucket of `hash` to be brought near, ahead of [`Db::adopt`].
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch_bucket(hash);
+    }
+
+    /// Takes an entry in that was made elsewhere; `false`, and it is dropped, if its key is there.
+    pub fn adopt(&mut self, hash: u64, entry: Loose) -> bool {
+        if self.find(hash, entry.0.key()).is_some() {
+            return false;
+        }
+        let ptr = entry.into_ptr();
+        ptr.paint(self.colour);
+        let hasher = &self.hasher;
+        self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
+        if ptr.expiry().is_some() {
+            self.expires.insert(hash, ptr, |entry| hasher.hash(entry.key()));
+        }
+        if ptr.big().and_then(Value::next_deadline).is_some() {
+            self.timed.insert(ptr.key());
+        }
+        true
+    }
+
     /// Takes everything out, with what a running cut has still to save of it.
     pub fn take(&mut self) -> Db {
         let mut fresh = Db::new(self.hasher.clone());
@@ -282,6 +312,28 @@ impl FlushedDb {
 impl Drop for Db {
     fn drop(&mut self) {
         self.table.for_each(|entry| drop(entry.free()));
+    }
+}
+
+/// An entry that is in no database yet.
+pub(crate) struct Loose(EntryPtr);
+
+impl Loose {
+    /// An entry with these parts.
+    pub fn new(key: &[u8], value: NewValue<'_>, expiry: Option<i64>, access: u32) -> Loose {
+        let ptr = value.settle().entry(key, expiry, 0);
+        ptr.set_access(access);
+        Loose(ptr)
+    }
+
+    fn into_ptr(self) -> EntryPtr {
+        std::mem::ManuallyDrop::new(self).0
+    }
+}
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        drop(self.0.free());
     }
 }
 

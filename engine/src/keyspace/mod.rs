@@ -13,7 +13,7 @@ mod saving;
 mod shard;
 mod table;
 
-pub(crate) use db::{Db, KeyHasher};
+pub(crate) use db::{Db, KeyHasher, Loose};
 pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
 pub use detached::Detached;
 pub use entry::{INLINE_BYTES_MAX, Kind};

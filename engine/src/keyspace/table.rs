@@ -195,6 +195,24 @@ impl Table {
         None
     }
 
+    /// Makes room for `len` entries at once; only an empty table does.
+    pub fn reserve(&mut self, len: usize) {
+        let buckets = len / LOAD_MAX + 1;
+        if self.buckets != 0 || len == 0 {
+            return;
+        }
+        while self.buckets < buckets {
+            let count = (buckets - self.buckets).min(SEGMENT);
+            // The last one has room to grow, as where a table grows by itself.
+            let mut segment = Vec::with_capacity(SEGMENT);
+            segment.resize_with(count, || Bucket::EMPTY);
+            self.segments.push(segment);
+            self.buckets += count;
+        }
+        // The largest power of two below the number of buckets.
+        self.round = (buckets.next_power_of_two() / 2).max(1);
+    }
+
     /// The entry in a slot that this table gave out and that was not changed since.
     pub fn at(&self, slot: SlotRef) -> EntryPtr {
         // SAFETY: by contract the slot is still there and filled.
@@ -502,6 +520,27 @@ mod tests {
         assert_eq!(table.len(), 0);
         assert!(table.random(7).is_none());
         assert!(table.bytes() * 10 < grown);
+    }
+
+    #[test]
+    fn a_table_with_room_made_ahead_is_like_one_that_grew() {
+        for len in [1, 4, 5, 9, 10, 11, 20, 39, 40, 41, 5_119, 5_120, 5_121, COUNT] {
+            let (mut ahead, mut grown) = (Table::new(), Table::new());
+            ahead.reserve(len as usize);
+            for table in [&mut ahead, &mut grown] {
+                for number in 0..len {
+                    table.insert(hash(&number.to_le_bytes()), entry(number), hash_of);
+                }
+                assert!((0..len).all(|number| has(table, number)), "{len}");
+            }
+            assert!(ahead.buckets.abs_diff(grown.buckets) <= 1, "{len}");
+            for table in [&mut ahead, &mut grown] {
+                for number in 0..len {
+                    assert!(remove(table, number), "{len}");
+                }
+                assert_eq!((table.len(), table.buckets), (0, 1), "{len}");
+            }
+        }
     }
 
     #[test]
