@@ -2,7 +2,7 @@
 //!
 //! A failure prints its seed and leaves the input in a file; put that into the corpus with the fix.
 
-use ashlar_tests::fuzz_targets::{decode, execute, image, mutate, reply};
+use ashlar_tests::fuzz_targets::{decode, execute, image, mutate, payload, rdb_file, reply};
 use ashlar_tests::process::{temporary_dir, workspace};
 use ashlar_tests::random::{Random, seeds};
 use std::fs;
@@ -65,6 +65,16 @@ fn calls() {
 #[test]
 fn images() {
     run("image", image, 20_000);
+}
+
+#[test]
+fn payloads() {
+    run("payload", payload, 20_000);
+}
+
+#[test]
+fn rdb_files() {
+    run("rdb_file", rdb_file, 20_000);
 }
 
 /// Writes the seeds of the corpus: `cargo test -p ashlar-tests --test fuzz -- --ignored`.

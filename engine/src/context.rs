@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::keyspace::{
     CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, access, access::AccessScheme, shard_of,
 };
+use crate::rdb;
 use crate::stamp::{Rng, Stamp};
 use crate::value::NewValue;
 use smallvec::SmallVec;
@@ -25,6 +26,8 @@ pub struct Cx<'a> {
     pub(crate) config: &'a EngineConfig,
     pub(crate) effects: &'a mut Effects,
     pub(crate) stamp: Stamp,
+    /// The time by which keys expire: the stamp's, unless a primary decides.
+    pub(crate) expiry_now_ms: i64,
     pub(crate) rng: Rng,
     pub(crate) db: u32,
     pub(crate) may_block: bool,
@@ -37,6 +40,12 @@ impl Cx<'_> {
     /// The call's time, Unix milliseconds.
     pub fn now_ms(&self) -> i64 {
         self.stamp.now_ms
+    }
+
+    /// The time up to which keys and fields have expired for this call: [`Cx::now_ms`], or the
+    /// beginning of time where the call is a primary's, see [`Stamp::FOLLOWED`].
+    pub fn expiry_now_ms(&self) -> i64 {
+        self.expiry_now_ms
     }
 
     /// The call's stamp.
@@ -126,7 +135,7 @@ impl Cx<'_> {
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         let db = self.shard(key).db(self.db);
         let entry = db.find(self.hash(key), key)?;
-        if entry.expired(self.stamp.now_ms) {
+        if entry.expired(self.expiry_now_ms) {
             self.effects.lapsed.borrow_mut().push((self.db, key.into()));
             return None;
         }
@@ -180,7 +189,7 @@ impl Cx<'_> {
         if db.expiring() == 0 {
             return;
         }
-        if db.find(hash, key).is_some_and(|entry| entry.expired(self.stamp.now_ms)) {
+        if db.find(hash, key).is_some_and(|entry| entry.expired(self.expiry_now_ms)) {
             self.expire(key);
         }
     }
@@ -188,6 +197,7 @@ impl Cx<'_> {
     #[cold]
     fn expire(&mut self, key: &[u8]) {
         self.remove(key);
+        self.tell_before(&[b"DEL", key]);
         self.effects.expired_keys += 1;
         self.changed(key, Event::EXPIRED, "expired");
     }
@@ -229,7 +239,7 @@ impl Cx<'_> {
 
     /// Removes `key`; says whether it was there. A key past its expiry counts as absent.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let (hash, db, now_ms) = (self.hash(key), self.db, self.stamp.now_ms);
+        let (hash, db, now_ms) = (self.hash(key), self.db, self.expiry_now_ms);
         let at = self.shard_at(key);
         let shard = &mut *self.shards[at].1;
         if shard.is_awaited(db, key) {
@@ -289,6 +299,47 @@ impl Cx<'_> {
         if self.shard(key).is_awaited(self.db, key) {
             self.effects.ready.push((self.db, key.into()));
         }
+    }
+
+    /// Whether followers are to be told of the call: otherwise there is no need to find out what.
+    #[inline]
+    pub fn is_told(&self) -> bool {
+        self.effects.told.active
+    }
+
+    /// Tells followers to run this command, and others that are told, instead of the call itself.
+    #[inline]
+    pub fn tell(&mut self, args: &[&[u8]]) {
+        self.tell_nothing();
+        self.tell_before(args);
+    }
+
+    /// Followers are not to run the call itself.
+    #[inline]
+    pub fn tell_nothing(&mut self) {
+        self.effects.told.instead = true;
+    }
+
+    /// Tells followers to run this command before the call itself.
+    #[inline]
+    pub fn tell_before(&mut self, args: &[&[u8]]) {
+        if self.effects.told.active {
+            self.effects.told.batch.push(self.db, args);
+        }
+    }
+
+    /// Tells followers what a key holds now, instead of the call itself: for what depends on the
+    /// order of elements that have none.
+    pub fn tell_value(&mut self, key: &[u8]) {
+        if !self.is_told() {
+            return;
+        }
+        let Some(entry) = self.peek(key) else { return self.tell(&[b"DEL", key]) };
+        let mut payload = Vec::new();
+        rdb::encode(&entry, self.stamp.now_ms, &mut payload);
+        rdb::seal(&mut payload);
+        let at_ms = entry.expiry().unwrap_or(0).to_string();
+        self.tell(&[b"RESTORE", key, at_ms.as_bytes(), &payload, b"REPLACE", b"ABSTTL"]);
     }
 
     /// Counts keys that were evicted.

@@ -2,6 +2,7 @@
 
 use crate::config::Event;
 use crate::keyspace::FlushedDb;
+use crate::propagate::Told;
 use crate::value::Value;
 use std::cell::{Cell, RefCell};
 
@@ -45,6 +46,8 @@ pub struct Effects {
     pub lapsed: RefCell<Vec<(u32, Box<[u8]>)>>,
     /// Keys that a read missed, where that is to be notified.
     pub missed: RefCell<Vec<(u32, Box<[u8]>)>>,
+    /// What followers are to be told of the running call.
+    pub(crate) told: Told,
 }
 
 impl Effects {

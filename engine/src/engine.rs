@@ -8,6 +8,7 @@ use crate::executor::Executor;
 use crate::journal::Journal;
 use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard};
+use crate::propagate::Propagate;
 use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +22,8 @@ pub struct Engine {
     config_version: AtomicU64,
     journal: Option<Arc<dyn Journal>>,
     upkeep: Upkeep,
+    propagate: OnceLock<Arc<dyn Propagate>>,
+    propagating: AtomicBool,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
     /// Whether a cut is on its way.
@@ -71,6 +74,8 @@ impl Engine {
             config_version: AtomicU64::new(0),
             journal: options.journal,
             upkeep: Upkeep::default(),
+            propagate: OnceLock::new(),
+            propagating: AtomicBool::new(false),
             by_frequency: AtomicBool::new(by_frequency),
             cut_running: AtomicBool::new(false),
             databases,
@@ -157,6 +162,26 @@ impl Engine {
 
     pub(crate) fn journal(&self) -> Option<&dyn Journal> {
         self.journal.as_deref()
+    }
+
+    /// Sets who takes what followers are to be told; only the first one is kept.
+    pub fn set_propagate(&self, propagate: Arc<dyn Propagate>) {
+        drop(self.propagate.set(propagate));
+    }
+
+    /// Says whether anybody follows: whether it is worth the effort to tell. A call that has its
+    /// locks already may not see a change, so this is called with all shards locked.
+    pub fn set_propagating(&self, on: bool) {
+        self.propagating.store(on, Ordering::Relaxed);
+    }
+
+    /// Who is to be told, if anybody follows.
+    #[inline]
+    pub(crate) fn propagate(&self) -> Option<&dyn Propagate> {
+        if !self.propagating.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.propagate.get().map(|propagate| &**propagate)
     }
 
     pub(crate) fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {

@@ -13,6 +13,7 @@ use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::Record;
 use crate::keyspace::{Shard, WatchToken, shard_of};
+use crate::propagate::Batch;
 use crate::reply::Reply;
 use crate::stamp::{Rng, Stamp};
 use parking_lot::MutexGuard;
@@ -66,6 +67,8 @@ pub struct Executor<'e> {
     held: SmallVec<[(usize, MutexGuard<'e, Shard>); 1]>,
     config: Arc<EngineConfig>,
     config_version: u64,
+    /// What followers are to be told of the calls of a group, while there is one.
+    group: Option<Batch>,
     /// What the calls did besides their replies, since the host last took it.
     pub effects: Effects,
 }
@@ -74,7 +77,7 @@ impl<'e> Executor<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Executor<'e> {
         let (config, config_version) = engine.config_snapshot();
         let effects = Effects::default();
-        Executor { engine, held: SmallVec::new(), config, config_version, effects }
+        Executor { engine, held: SmallVec::new(), config, config_version, group: None, effects }
     }
 
     /// The settings that the next call sees.
@@ -93,6 +96,9 @@ impl<'e> Executor<'e> {
         let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
         drop(cx);
+        if self.effects.told.active && self.effects.dirty != dirty {
+            self.propagate(call, result.is_ok());
+        }
         if self.effects.dirty != dirty
             && let Some(journal) = self.engine.journal()
         {
@@ -111,6 +117,36 @@ impl<'e> Executor<'e> {
         }
     }
 
+    /// Tells followers what a call did.
+    #[cold]
+    fn propagate(&mut self, call: &Call<'_>, repeat: bool) {
+        let told = &mut self.effects.told;
+        if repeat && !told.instead {
+            told.batch.push(call.db, call.args);
+        }
+        match (&mut self.group, self.engine.propagate()) {
+            (Some(group), _) => group.append(&mut told.batch),
+            (None, Some(propagate)) if !told.batch.is_empty() => propagate.append(&told.batch),
+            _ => {}
+        }
+        told.batch.clear();
+    }
+
+    /// From here on the calls are one for followers, until [`Executor::end_group`]. The locks of all
+    /// their keys are held from before until after.
+    pub fn begin_group(&mut self) {
+        self.group = Some(Batch::default());
+    }
+
+    /// Ends a group of calls, the locks still held.
+    pub fn end_group(&mut self) {
+        if let (Some(group), Some(propagate)) = (self.group.take(), self.engine.propagate())
+            && !group.is_empty()
+        {
+            propagate.append(&group);
+        }
+    }
+
     /// Lets `look` use the keys of a call without running it.
     pub fn inspect<T>(&mut self, call: &Call<'_>, look: impl FnOnce(&mut Cx<'_>) -> T) -> T {
         look(&mut self.context(call, Prefetched::NONE))
@@ -123,6 +159,10 @@ impl<'e> Executor<'e> {
         if self.config_version != self.engine.config_version() {
             (self.config, self.config_version) = self.engine.config_snapshot();
         }
+        let told = &mut self.effects.told;
+        (told.active, told.instead) = (self.engine.propagate().is_some(), false);
+        told.batch.clear();
+        let followed = call.stamp.site == Stamp::FOLLOWED;
         Cx {
             shards: shards(&mut self.held),
             shard_count: self.engine.shard_count(),
@@ -130,6 +170,7 @@ impl<'e> Executor<'e> {
             config: &self.config,
             effects: &mut self.effects,
             stamp: *call.stamp,
+            expiry_now_ms: if followed { i64::MIN } else { call.stamp.now_ms },
             rng: Rng::new(call.stamp.seed),
             db: call.db,
             may_block: call.may_block,

@@ -51,6 +51,8 @@ pub mod journal;
 pub mod keyspace;
 pub mod number;
 mod prefetch;
+pub mod propagate;
+pub mod rdb;
 pub mod reply;
 pub mod slot;
 pub mod snapshot;

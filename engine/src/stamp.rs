@@ -15,6 +15,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// The site of calls that come from a Redis primary that is followed. What expires is for the
+    /// primary to say, which sends a DEL then: to such calls no key is past its expiry.
+    pub const FOLLOWED: u16 = u16::MAX;
+
     /// A stamp at a time, with a seed.
     pub fn new(now_ms: i64, seed: u64) -> Stamp {
         Stamp { now_ms, seed, site: 0, clock: (now_ms as u64) << 16 }

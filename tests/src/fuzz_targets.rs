@@ -12,6 +12,7 @@ use crate::resp::{self, Argv, Value};
 use ashlar_engine::command::Flags;
 use ashlar_engine::config::EngineConfig;
 use ashlar_engine::engine::{Engine, EngineOptions, command_table};
+use ashlar_engine::rdb;
 use ashlar_server::resp::decode::{Limits, Parsed, Resume, parse, split_inline};
 
 /// Longest string that a command may make: valid, but huge, offsets would only test the allocator.
@@ -107,6 +108,97 @@ pub fn execute(data: &[u8]) {
     let copy = Engine::from_image(options, &image).expect("an engine reads its own image");
     assert_eq!(copy.image(), image);
     assert_eq!(copy.digest(), host.engine.digest());
+}
+
+/// A payload for RESTORE, its type first, without version and checksum: it is refused, or the key
+/// that comes of it can be used, written out and read again.
+pub fn payload(data: &[u8]) {
+    let config = EngineConfig { proto_max_bulk_len: STRING_BYTES_MAX, ..Default::default() };
+    let mut host = InProcess::new(EngineOptions { config, ..Default::default() });
+    let mut sealed = data.to_vec();
+    rdb::seal(&mut sealed);
+    let mut call = |words: &[&[u8]]| {
+        let argv: Argv = words.iter().map(|word| word.to_vec()).collect();
+        let reply = host.run(&argv);
+        if let Value::Error(text) = &reply {
+            let text = String::from_utf8_lossy(text);
+            let wrong = text.starts_with("PANIC") || text.starts_with("MALFORMED");
+            assert!(!wrong, "{}: {text}", crate::cli::join(&argv));
+        }
+        reply
+    };
+    if call(&[b"RESTORE", b"k", b"0", &sealed]).is_error() {
+        return;
+    }
+    let Value::Bulk(dumped) = call(&[b"DUMP", b"k"]) else {
+        panic!("no dump of what was restored")
+    };
+    let copied = call(&[b"RESTORE", b"copy", b"0", &dumped]);
+    // Strings may be longer than their limit, in a copy as well as in what was restored.
+    assert_eq!(copied, Value::Simple(b"OK".to_vec()), "its own dump is restored");
+    // A consumer's times and a set of integers may be kept in another way, but not for ever.
+    let Value::Bulk(again) = call(&[b"DUMP", b"copy"]) else { panic!("no dump of the copy") };
+    assert_eq!(again, dumped, "the copy is equal");
+    for line in PROBES {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        call(&words);
+    }
+    let image = host.engine.image();
+    let options = EngineOptions { config: (*host.engine.config()).clone(), ..Default::default() };
+    let copy = Engine::from_image(options, &image).expect("an engine reads its own image");
+    assert_eq!(copy.image(), image);
+}
+
+/// Calls that look into every part of a value, and change it.
+const PROBES: &[&str] = &[
+    "OBJECT ENCODING k",
+    "MEMORY USAGE k",
+    "GET k",
+    "PFCOUNT k",
+    "PFADD k a b c",
+    "PFMERGE k copy",
+    "BITCOUNT k",
+    "LRANGE k 0 -1",
+    "LINSERT k AFTER a b",
+    "LPOP k 2",
+    "RPUSH k x 5",
+    "SMEMBERS k",
+    "SPOP k 2",
+    "SADD k x 5 70000",
+    "SSCAN k 0",
+    "HGETALL k",
+    "HTTL k FIELDS 1 a",
+    "HSET k x 5",
+    "HINCRBY k x 1",
+    "HDEL k a",
+    "ZRANGE k 0 -1 WITHSCORES",
+    "ZADD k 1 x 2.5 y",
+    "ZINCRBY k 1 x",
+    "ZPOPMIN k",
+    "XRANGE k - +",
+    "XINFO STREAM k FULL",
+    "XINFO GROUPS k",
+    "XADD k * a b",
+    "XREADGROUP GROUP g c COUNT 2 STREAMS k >",
+    "XAUTOCLAIM k g c 0 0",
+    "XPENDING k g - + 10",
+    "XDEL k 1-1",
+    "XTRIM k MAXLEN 1",
+    "SORT k ALPHA",
+    "COPY k other",
+    "APPEND k x",
+    "DEL copy",
+];
+
+/// An RDB file: it is read to its end or refused.
+pub fn rdb_file(data: &[u8]) {
+    let Ok(mut reader) = rdb::Reader::new(data) else { return };
+    while let Ok(Some(record)) = reader.next_record() {
+        if let rdb::Record::Entry(entry) = record {
+            drop(rdb::decode(entry.kind, entry.body, &EngineConfig::default()));
+        }
+    }
+    assert!(reader.position() <= data.len() as u64);
 }
 
 /// The bytes of an image, or almost: they are refused or read, and what was read is canonical.

@@ -109,6 +109,7 @@ fn incrbyfloat(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
     sum.format(&mut text);
     // Redis keeps the sum as a text, even if it is an integer.
     cx.insert_keeping_expiry(key, NewValue::Packed(Kind::Str, &text));
+    cx.tell(&[b"SET", key, &text, b"KEEPTTL"]);
     cx.changed(key, Event::STRING, "incrbyfloat");
     reply.bulk(&text);
     Ok(())

@@ -7,6 +7,7 @@ use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::number;
 use crate::reply::Reply;
+use crate::value::packed::IntBuf;
 
 const READ_FAST: Flags = Flags::READONLY.union(Flags::FAST);
 const WRITE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
@@ -92,7 +93,7 @@ fn set(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>, form: Form) -> Cm
     let at_ms = at_ms.ok_or_else(|| {
         Error::owned(format!("ERR invalid expire time in '{}' command", form.name))
     })?;
-    let (key, now_ms) = (args[1], cx.now_ms());
+    let (key, now_ms) = (args[1], cx.expiry_now_ms());
     let allowed = match cx.get_mut(key) {
         Some(mut entry) if condition.allows(entry.expiry(), at_ms) => {
             if at_ms > now_ms {
@@ -103,9 +104,11 @@ fn set(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>, form: Form) -> Cm
         _ => false,
     };
     if allowed && at_ms > now_ms {
+        cx.tell(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms).as_bytes()]);
         cx.changed(key, Event::GENERIC, "expire");
     } else if allowed {
         cx.remove(key);
+        cx.tell(&[b"DEL", key]);
         cx.changed(key, Event::GENERIC, "del");
     }
     reply.int(i64::from(allowed));

@@ -15,6 +15,7 @@ use crate::keyspace::Kind;
 use crate::number;
 use crate::reply::Reply;
 use crate::stamp::Rng;
+use crate::value::Value;
 use crate::value::hash::{HashMut, HashRef, Limits};
 use crate::value::holder::Draft;
 use crate::value::packed::{Elem, IntBuf};
@@ -325,9 +326,26 @@ fn hincrbyfloat(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
         hash.set_keeping_deadline(field, &text);
         Ok(())
     })?;
+    tell_field(cx, key, field, &text);
     cx.changed(key, Event::HASH, "hincrbyfloat");
     reply.bulk(&text);
     Ok(())
+}
+
+/// Tells followers what a field holds now, and when it expires, which HSET makes forget.
+fn tell_field(cx: &mut Cx<'_>, key: &[u8], field: &[u8], text: &[u8]) {
+    if !cx.is_told() {
+        return;
+    }
+    let deadline = cx.peek(key).and_then(|entry| match entry.big() {
+        Some(Value::Hash(hash)) => hash.deadline(field),
+        _ => None,
+    });
+    cx.tell(&[b"HSET", key, field, text]);
+    if let Some(at_ms) = deadline {
+        let at_ms = at_ms.to_string();
+        cx.tell(&[b"HPEXPIREAT", key, at_ms.as_bytes(), b"FIELDS", b"1", field]);
+    }
 }
 
 /// A field and its value by position.

@@ -98,12 +98,20 @@ pub const COMMANDS: &[Command] = &[
 /// Removes up to `limit` fields of `key` that have expired, and the key if none is left. Returns
 /// their number. It is for writes that find such fields, and for active expiry.
 pub(crate) fn purge_fields(cx: &mut Cx<'_>, key: &[u8], limit: usize) -> usize {
-    let now_ms = cx.now_ms();
+    let (now_ms, is_told) = (cx.expiry_now_ms(), cx.is_told());
     let Some(mut entry) = cx.get_mut(key) else { return 0 };
     let Some(Value::Hash(hash)) = entry.big_mut() else { return 0 };
+    if !hash.has_expired(now_ms) {
+        return 0;
+    }
+    let mut told: Vec<Vec<u8>> = Vec::new();
+    if is_told {
+        told.extend(hash.expired_fields(now_ms, limit).into_iter().map(<[u8]>::to_vec));
+    }
     let purged = hash.purge(now_ms, limit);
     let is_empty = hash.is_empty();
     if purged > 0 {
+        tell_deleted(cx, key, told.iter().map(Vec::as_slice));
         cx.count_expired_fields(purged as u64);
         cx.changed(key, Event::HASH, "hexpired");
         if is_empty {
@@ -111,6 +119,33 @@ pub(crate) fn purge_fields(cx: &mut Cx<'_>, key: &[u8], limit: usize) -> usize {
         }
     }
     purged
+}
+
+/// Tells followers that fields are gone, before what else the call does.
+fn tell_deleted<'a>(cx: &mut Cx<'_>, key: &'a [u8], fields: impl Iterator<Item = &'a [u8]>) {
+    let args: Vec<&[u8]> = [&b"HDEL"[..], key].into_iter().chain(fields).collect();
+    if args.len() > 2 {
+        cx.tell_before(&args);
+    }
+}
+
+/// Tells followers what became of fields that were to expire at `at_ms`, instead of the call.
+fn tell_outcomes(cx: &mut Cx<'_>, key: &[u8], fields: &[&[u8]], outcomes: &[Outcome], at_ms: i64) {
+    if !cx.is_told() {
+        return;
+    }
+    cx.tell_nothing();
+    let of = |wanted| {
+        let pairs = fields.iter().zip(outcomes).filter(move |(_, outcome)| **outcome == wanted);
+        pairs.map(|(field, _)| *field)
+    };
+    tell_deleted(cx, key, of(Outcome::Deleted));
+    let expiring: Vec<&[u8]> = of(Outcome::Updated).collect();
+    if !expiring.is_empty() {
+        let (at_ms, count) = (at_ms.to_string(), expiring.len().to_string());
+        let words = [b"HPEXPIREAT", key, at_ms.as_bytes(), b"FIELDS", count.as_bytes()];
+        cx.tell_before(&words.into_iter().chain(expiring).collect::<Vec<_>>());
+    }
 }
 
 /// How a time is given and shown.
@@ -286,8 +321,9 @@ fn hexpire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
         None => (Condition::Always, &args[3..]),
     };
     let fields = parse_fields(rest, COUNT_OF_SETTERS)?;
+    let due_ms = cx.expiry_now_ms();
     let result = edit(cx, key, |hash| {
-        let expire = |field: &&[u8]| expire_field(hash, field, at_ms, condition, now_ms);
+        let expire = |field: &&[u8]| expire_field(hash, field, at_ms, condition, due_ms);
         let outcomes: Vec<Outcome> = fields.iter().map(expire).collect();
         Ok((outcomes, hash.is_empty()))
     })?;
@@ -297,6 +333,7 @@ fn hexpire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
         return Ok(());
     };
     outcomes.iter().for_each(|outcome| reply.int(*outcome as i64));
+    tell_outcomes(cx, key, fields, &outcomes, at_ms);
     report(cx, key, &outcomes, is_empty);
     Ok(())
 }
@@ -362,6 +399,8 @@ fn hgetdel(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
         return Ok(());
     };
     if removed > 0 {
+        cx.tell_nothing();
+        tell_deleted(cx, key, fields.iter().copied());
         cx.changed(key, Event::HASH, "hdel");
         cx.add_dirty(removed - 1);
         if is_empty {
@@ -411,8 +450,18 @@ fn hgetex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     })?;
     match result {
         None => fields.iter().for_each(|_| reply.null()),
-        Some(_) if persisted => cx.changed(key, Event::HASH, "hpersist"),
-        Some(is_empty) => report(cx, key, &outcomes, is_empty),
+        Some(_) if persisted => {
+            let count = fields.len().to_string();
+            let words = [b"HPERSIST", key, b"FIELDS", count.as_bytes()];
+            cx.tell(&words.into_iter().chain(fields.iter().copied()).collect::<Vec<_>>());
+            cx.changed(key, Event::HASH, "hpersist");
+        }
+        Some(is_empty) => {
+            if let Change::Expire(at_ms) = change {
+                tell_outcomes(cx, key, fields, &outcomes, at_ms);
+            }
+            report(cx, key, &outcomes, is_empty);
+        }
     }
     Ok(())
 }
@@ -470,6 +519,30 @@ fn parse_hsetex<'b, 'a>(
     Err(Error::arity("hsetex"))
 }
 
+/// Tells followers what HSETEX did, in commands that also Redis 7.4 knows.
+fn tell_set(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    options: &SetOptions,
+    pairs: std::slice::ChunksExact<'_, &[u8]>,
+    outcomes: &[Outcome],
+) {
+    if !cx.is_told() {
+        return;
+    }
+    if options.keep {
+        // HSET makes forget when fields expire.
+        return cx.tell_value(key);
+    }
+    cx.tell_nothing();
+    let set = pairs.clone().flatten().copied();
+    cx.tell_before(&[&b"HSET"[..], key].into_iter().chain(set).collect::<Vec<_>>());
+    if let Some(at_ms) = options.deadline {
+        let fields: Vec<&[u8]> = pairs.map(|pair| pair[0]).collect();
+        tell_outcomes(cx, key, &fields, outcomes, at_ms);
+    }
+}
+
 fn hsetex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (key, now_ms) = (args[1], cx.now_ms());
     let (options, pairs) = parse_hsetex(args, now_ms)?;
@@ -499,6 +572,7 @@ fn hsetex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     })?;
     reply.int(result.is_some().into());
     if let Some((outcomes, is_empty)) = result {
+        tell_set(cx, key, &options, pairs.clone(), &outcomes);
         cx.changed(key, Event::HASH, "hset");
         cx.add_dirty(pairs.len() as u64 - 1);
         report(cx, key, &outcomes, is_empty);

@@ -40,6 +40,7 @@ pub const COMMANDS: &[Command] = &[
 pub const FIELDS_MAX: usize = 1_024;
 
 fn expire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    cx.tell_nothing();
     let expired = args[1..].iter().filter(|key| cx.remove_if_expired(key)).count();
     reply.int(expired as i64);
     Ok(())
@@ -47,11 +48,13 @@ fn expire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 
 fn evict(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut evicted = 0;
+    cx.tell_nothing();
     for key in &args[1..] {
         if cx.remove_if_expired(key) {
             evicted += 1;
         } else if cx.remove(key) {
             cx.count_evicted(1);
+            cx.tell(&[b"DEL", key]);
             cx.changed(key, Event::EVICTED, "evicted");
             evicted += 1;
         }
@@ -61,6 +64,7 @@ fn evict(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn expire_fields(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    cx.tell_nothing();
     let expired: usize = args[1..].iter().map(|key| purge_fields(cx, key, FIELDS_MAX)).sum();
     reply.int(expired as i64);
     Ok(())

@@ -76,6 +76,7 @@ fn blocking_pop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>, side: Si
     parse_timeout(args[last], cx.now_ms())?;
     for key in &args[1..last] {
         if take(cx, key, side, 1, Taken::KeyAndOne, reply)? {
+            cx.tell(&[if side == Side::Left { b"LPOP" } else { b"RPOP" }, key]);
             return Ok(());
         }
     }
@@ -94,6 +95,7 @@ fn blmove(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (from, to) = (parse_side(args[3])?, parse_side(args[4])?);
     parse_timeout(args[5], cx.now_ms())?;
     if move_element(cx, [args[1], args[2]], from, to, reply)? {
+        cx.tell(&[b"LMOVE", args[1], args[2], args[3], args[4]]);
         return Ok(());
     }
     wait(cx, || reply.null())
@@ -102,6 +104,7 @@ fn blmove(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 fn brpoplpush(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     parse_timeout(args[3], cx.now_ms())?;
     if move_element(cx, [args[1], args[2]], Side::Right, Side::Left, reply)? {
+        cx.tell(&[b"RPOPLPUSH", args[1], args[2]]);
         return Ok(());
     }
     wait(cx, || reply.null())
@@ -112,6 +115,8 @@ fn blmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     parse_timeout(args[1], cx.now_ms())?;
     for key in keys {
         if take(cx, key, side, count, Taken::KeyAndArray, reply)? {
+            let name = if side == Side::Left { b"LPOP" } else { b"RPOP" };
+            cx.tell(&[name, key, count.to_string().as_bytes()]);
             return Ok(());
         }
     }

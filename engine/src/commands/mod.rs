@@ -6,6 +6,7 @@ pub mod bitfield;
 pub mod bitmap;
 pub mod counter;
 pub mod debug;
+pub mod dump;
 pub mod expire;
 pub mod generic;
 pub mod geo;
@@ -41,6 +42,7 @@ pub const FAMILIES: &[&[Command]] = &[
     bitmap::COMMANDS,
     counter::COMMANDS,
     debug::COMMANDS,
+    dump::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
     geo::COMMANDS,

@@ -213,6 +213,7 @@ fn spop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     match popped {
         Some((Some(member), is_empty)) => {
             reply.bulk(member.as_bytes());
+            cx.tell(&[b"SREM", key, member.as_bytes()]);
             cx.changed(key, Event::SET, "spop");
             if is_empty {
                 remove_empty(cx, key);
@@ -231,6 +232,8 @@ fn spop_count(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     let count = count.ok_or(Error::text("ERR value is out of range, must be positive"))?;
     let key = args[1];
     let mut rng = Rng::new(cx.rng().next_u64());
+    let is_told = cx.is_told();
+    let mut gone: Vec<SmallBytes> = Vec::new();
     let popped = edit(cx, key, |set| {
         let len = set.len();
         let popped = count.min(len);
@@ -242,6 +245,7 @@ fn spop_count(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
             for left in (len - popped..len).rev() {
                 let member = set.remove_at(rng.below(left + 1));
                 reply.bulk(member.as_ref().map_or(&[], SmallBytes::as_bytes));
+                gone.extend(member.filter(|_| is_told));
             }
         }
         (popped, popped == len)
@@ -250,6 +254,13 @@ fn spop_count(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
         None => reply.set(0),
         Some((0, _)) => {}
         Some((popped, is_all)) => {
+            if is_all {
+                cx.tell(&[b"DEL", key]);
+            } else if is_told {
+                let words = [&b"SREM"[..], key];
+                let args = words.into_iter().chain(gone.iter().map(SmallBytes::as_bytes));
+                cx.tell(&args.collect::<Vec<_>>());
+            }
             cx.changed(key, Event::SET, "spop");
             cx.add_dirty(popped as u64 - 1);
             if is_all {

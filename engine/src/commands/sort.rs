@@ -279,6 +279,7 @@ fn store(
     if values.is_empty() {
         cx.remove_if_expired(key);
         if cx.remove(key) {
+            cx.tell(&[b"DEL", key]);
             cx.changed(key, Event::GENERIC, "del");
         }
         return;
@@ -286,5 +287,6 @@ fn store(
     let limit = list::limit_of(cx);
     let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
     list::create(cx, key, Side::Right, &values, limit);
+    cx.tell_value(key);
     cx.changed(key, Event::LIST, "sortstore");
 }

@@ -366,6 +366,7 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
             (id, trimmed)
         }
     };
+    tell_added(cx, key, id, fields, trim.filter(|_| trimmed > 0));
     cx.changed(key, Event::STREAM, "xadd");
     if trimmed > 0 {
         cx.notify(Event::STREAM, "xtrim", key);
@@ -373,6 +374,27 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     cx.ready(key);
     reply_id(reply, id);
     Ok(())
+}
+
+/// Tells followers of an entry under its id, and what a trim left: other servers cut their nodes
+/// elsewhere.
+fn tell_added(cx: &mut Cx<'_>, key: &[u8], id: Id, fields: &[&[u8]], trim: Option<Trim>) {
+    if !cx.is_told() {
+        return;
+    }
+    let mut buf = IdBuf::new();
+    let words = [&b"XADD"[..], key, id.format(&mut buf)];
+    cx.tell(&words.into_iter().chain(fields.iter().copied()).collect::<Vec<_>>());
+    if trim.is_some() {
+        tell_trimmed(cx, key);
+    }
+}
+
+/// Tells followers how many entries a trim left.
+fn tell_trimmed(cx: &mut Cx<'_>, key: &[u8]) {
+    let stream = cx.peek(key).and_then(|entry| stream_of(entry).ok().map(Stream::len));
+    let len = stream.unwrap_or(0).to_string();
+    cx.tell(&[b"XTRIM", key, b"MAXLEN", b"=", len.as_bytes()]);
 }
 
 fn xtrim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
@@ -388,6 +410,9 @@ fn xtrim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         None => 0,
     };
     if trimmed > 0 {
+        if cx.is_told() {
+            tell_trimmed(cx, args[1]);
+        }
         cx.changed(args[1], Event::STREAM, "xtrim");
     }
     reply.int(trimmed as i64);

@@ -9,7 +9,9 @@ use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::number;
 use crate::reply::Reply;
-use crate::value::stream::{Consumer, ConsumerId, Group as StreamGroup, Id, Pending, Stream};
+use crate::value::stream::{
+    Consumer, ConsumerId, Group as StreamGroup, Id, IdBuf, Pending, Stream,
+};
 
 /// The commands about pending entries.
 pub const COMMANDS: &[Command] = &[
@@ -292,13 +294,78 @@ fn xclaim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         just_id: options.just_id,
     };
     let array = reply.deferred_array();
-    let mut claimed = 0;
+    let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     for id in ids {
-        claimed += usize::from(matches!(claim.claim(stream, id, reply), Claimed::Yes));
+        match claim.claim(stream, id, reply) {
+            Claimed::Yes => claimed.push(id),
+            Claimed::Gone => gone.push(id),
+            Claimed::No => {}
+        }
     }
-    reply.close(array, claimed);
+    reply.close(array, claimed.len());
+    tell_claimed(cx, [key, name, args[3]], is_new, &claimed, &gone, options.last_id != Id::MIN);
     after_claim(cx, key, is_new);
     Ok(())
+}
+
+/// Tells followers what XCLAIM or XAUTOCLAIM did, instead of the call.
+fn tell_claimed(
+    cx: &mut Cx<'_>,
+    names: [&[u8]; 3],
+    is_new: bool,
+    claimed: &[Id],
+    gone: &[Id],
+    moved: bool,
+) {
+    if !cx.is_told() {
+        return;
+    }
+    cx.tell_nothing();
+    let [key, group, _] = names;
+    for id in gone {
+        cx.tell_before(&[b"XACK", key, group, id.format(&mut IdBuf::new())]);
+    }
+    tell_pending(cx, names, is_new, claimed, moved);
+}
+
+/// Tells followers that a consumer (`names`: key, group, consumer) is new, when and how often these
+/// entries were delivered to it, and how far the group has come where that has changed.
+pub(super) fn tell_pending(
+    cx: &mut Cx<'_>,
+    names: [&[u8]; 3],
+    is_new: bool,
+    ids: &[Id],
+    moved: bool,
+) {
+    let [key, name, consumer] = names;
+    if is_new {
+        cx.tell_before(&[b"XGROUP", b"CREATECONSUMER", key, name, consumer]);
+    }
+    let mut told: Vec<Vec<Vec<u8>>> = Vec::new();
+    if let Some(stream) = cx.peek(key).and_then(|entry| stream_of(entry).ok())
+        && let Some(group) = stream.group(name)
+    {
+        let last_id = group.last_id.to_string().into_bytes();
+        let text = |number: String| number.into_bytes();
+        let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
+        for &id in ids.iter().filter(|id| stream.contains(**id)) {
+            let Some(pending) = group.pending_entry(id) else { continue };
+            let mut args = words(&[b"XCLAIM", key, name, consumer, b"0"]);
+            args.push(text(id.to_string()));
+            args.extend([b"TIME".to_vec(), text(pending.delivered_ms.to_string())]);
+            args.extend([b"RETRYCOUNT".to_vec(), text(pending.deliveries.to_string())]);
+            args.extend(words(&[b"FORCE", b"JUSTID", b"LASTID", &last_id]));
+            told.push(args);
+        }
+        if moved {
+            let read = group.entries_read.map_or("-1".into(), |read| read.to_string());
+            let args = [b"XGROUP", &b"SETID"[..], key, name, &last_id, b"ENTRIESREAD"];
+            told.push([words(&args), vec![text(read)]].concat());
+        }
+    }
+    for args in told {
+        cx.tell_before(&args.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
 }
 
 /// Even an attempt in vain is logged: the consumer's time is part of the state.
@@ -361,7 +428,7 @@ fn xautoclaim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     // The id to go on from comes first in the reply and is known last.
     let mut body = Vec::new();
     let mut entries = Reply::new(&mut body, reply.protocol());
-    let (mut claimed, mut gone) = (0, Vec::new());
+    let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     let mut next = Id::MIN;
     for (attempt, &id) in candidates.iter().enumerate() {
         if count == 0 || attempt == attempts {
@@ -369,7 +436,7 @@ fn xautoclaim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
             break;
         }
         match claim.claim(stream, id, &mut entries) {
-            Claimed::Yes => claimed += 1,
+            Claimed::Yes => claimed.push(id),
             Claimed::Gone => gone.push(id),
             Claimed::No => continue,
         }
@@ -377,12 +444,13 @@ fn xautoclaim(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     }
     reply.array(3);
     reply_id(reply, next);
-    reply.array(claimed);
+    reply.array(claimed.len());
     reply.raw(&body);
     reply.array(gone.len());
-    for id in gone {
+    for &id in &gone {
         reply_id(reply, id);
     }
+    tell_claimed(cx, [key, name, args[3]], is_new, &claimed, &gone, false);
     after_claim(cx, key, is_new);
     Ok(())
 }

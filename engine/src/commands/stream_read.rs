@@ -4,6 +4,7 @@ use super::list_blocking::parse_timeout_ms;
 use super::stream::{
     parse_end, parse_id, parse_start, reply_entry, reply_id, stream_mut, stream_of,
 };
+use super::stream_claim::tell_pending;
 use crate::command::{Command, Flags, Group, KeyList, Keys};
 use crate::config::Event;
 use crate::context::Cx;
@@ -338,6 +339,9 @@ fn xreadgroup(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     streams.finish(cx, reply, read.blocks)
 }
 
+/// Ids of entries that a consumer was given.
+type Given = SmallVec<[Id; 16]>;
+
 #[derive(Clone, Copy)]
 struct Member<'a> {
     key: &'a [u8],
@@ -363,16 +367,26 @@ fn read_as_member(
     if let Some(consumer) = group.consumer_mut(consumer) {
         consumer.seen_ms = now_ms;
     }
+    let (mut given, mut moved) = (Given::new(), false);
     match after {
         After::Id(after) => {
             streams.begin(reply, member.key);
-            reply_history(stream, member, after, read.count, now_ms, reply);
+            given = reply_history(stream, member, after, read.count, now_ms, reply);
         }
         _ if stream.group(member.group).is_some_and(|group| stream.top_id() > group.last_id) => {
             streams.begin(reply, member.key);
-            reply_new(stream, member, read, now_ms, reply);
+            given = reply_new(stream, member, read, now_ms, reply);
+            moved = true;
         }
         _ => {}
+    }
+    if cx.is_told() {
+        cx.tell_nothing();
+        if read.no_ack && moved {
+            given.clear();
+        }
+        let names = [member.key, member.group, member.consumer];
+        tell_pending(cx, names, found.is_none(), &given, moved);
     }
     // Even an attempt in vain is logged: the consumer's time is part of the state.
     cx.add_dirty(1);
@@ -389,21 +403,21 @@ fn reply_new(
     read: &ReadArgs<'_>,
     now_ms: i64,
     reply: &mut Reply<'_>,
-) {
+) -> Given {
     let progress = stream.progress();
     let Some(start) = stream.group(member.group).and_then(|group| group.last_id.next()) else {
         reply.array(0);
-        return;
+        return Given::new();
     };
-    let mut given: SmallVec<[Id; 16]> = SmallVec::new();
+    let mut given = Given::new();
     let array = reply.deferred_array();
     for entry in stream.range(start, Id::MAX, false).take(read.count) {
         given.push(entry.id);
         reply_entry(reply, entry);
     }
     reply.close(array, given.len());
-    let Some(group) = stream.group_mut(member.group) else { return };
-    let Some(consumer) = group.find_consumer(member.consumer) else { return };
+    let Some(group) = stream.group_mut(member.group) else { return given };
+    let Some(consumer) = group.find_consumer(member.consumer) else { return given };
     for &id in &given {
         group.entries_read = progress.after_reading(group.entries_read, id);
         group.last_id = id;
@@ -416,6 +430,7 @@ fn reply_new(
     {
         consumer.active_ms = Some(now_ms);
     }
+    given
 }
 
 /// Replies with entries that the consumer was given before and has not acknowledged.
@@ -426,15 +441,15 @@ fn reply_history(
     count: usize,
     now_ms: i64,
     reply: &mut Reply<'_>,
-) {
-    let pending: Vec<Id> = stream
+) -> Given {
+    let pending: Given = stream
         .group(member.group)
         .and_then(|group| group.consumer(group.find_consumer(member.consumer)?))
         .zip(after.next())
         .map(|(consumer, start)| consumer.pending().range(start..).take(count).copied().collect())
         .unwrap_or_default();
     reply.array(pending.len());
-    for id in pending {
+    for &id in &pending {
         let Some(entry) = stream.get(id) else {
             reply.array(2);
             reply_id(reply, id);
@@ -448,4 +463,5 @@ fn reply_history(
             *deliveries = deliveries.saturating_add(1);
         }
     }
+    pending
 }

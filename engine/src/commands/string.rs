@@ -135,7 +135,8 @@ fn store(cx: &mut Cx<'_>, key: &[u8], value: &[u8], expiry: Option<i64>, keep_tt
         cx.insert(key, NewValue::Str(value));
     }
     cx.changed(key, Event::STRING, "set");
-    if expiry.is_some() {
+    if let Some(at_ms) = expiry {
+        cx.tell(&[b"SET", key, value, b"PXAT", IntBuf::new().format(at_ms).as_bytes()]);
         cx.notify(Event::GENERIC, "expire", key);
     }
 }
@@ -191,14 +192,17 @@ fn getex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         }
     };
     let expiry = options.expiry_ms(cx.now_ms(), "getex")?;
-    if options.is_absolute() && expiry.is_some_and(|expiry| expiry <= cx.now_ms()) {
+    if options.is_absolute() && expiry.is_some_and(|expiry| expiry <= cx.expiry_now_ms()) {
         cx.remove(key);
+        cx.tell(&[b"DEL", key]);
         cx.changed(key, Event::GENERIC, "del");
-    } else if expiry.is_some() {
+    } else if let Some(at_ms) = expiry {
         cx.set_expiry(key, expiry);
+        cx.tell(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms).as_bytes()]);
         cx.changed(key, Event::GENERIC, "expire");
     } else if options.persist && had_expiry {
         cx.set_expiry(key, None);
+        cx.tell(&[b"PERSIST", key]);
         cx.changed(key, Event::GENERIC, "persist");
     }
     Ok(())

@@ -5,7 +5,7 @@ use super::list::ListRef;
 use super::set::SetRef;
 use super::stream::Stream;
 use super::zset::ZsetRef;
-use super::{Type, Value};
+use super::{NewValue, Type, Value};
 use crate::keyspace::{EntryRef, Kind};
 
 /// Longest string that OBJECT ENCODING calls `embstr`.
@@ -34,16 +34,31 @@ pub enum View<'a> {
 impl<'a> View<'a> {
     /// The value of `entry` at a time, in Unix milliseconds.
     pub fn new(entry: &EntryRef<'a>, now_ms: i64) -> View<'a> {
-        let bytes = entry.bytes();
-        match entry.kind() {
-            Kind::Str | Kind::StrRaw => View::Str(bytes),
-            Kind::Int => View::Int(entry.int().unwrap_or(0)),
+        match (entry.int(), entry.big()) {
+            (Some(int), _) => View::Int(int),
+            (None, Some(value)) => View::of(value, now_ms),
+            (None, None) => View::packed(entry.kind(), entry.bytes()),
+        }
+    }
+
+    /// A value that is in no entry.
+    pub fn of_new(value: &'a NewValue<'a>, now_ms: i64) -> View<'a> {
+        match value {
+            NewValue::Str(bytes) | NewValue::StrRaw(bytes) => View::Str(bytes),
+            NewValue::Int(int) => View::Int(*int),
+            NewValue::Packed(kind, bytes) => View::packed(*kind, bytes),
+            NewValue::Big(value) => View::of(value, now_ms),
+        }
+    }
+
+    fn packed(kind: Kind, bytes: &'a [u8]) -> View<'a> {
+        match kind {
             Kind::PackedList => View::List(ListRef::Packed(bytes)),
             Kind::PackedHash => View::Hash(HashRef::Packed(bytes)),
             Kind::PackedSet => View::Set(SetRef::Packed(bytes)),
             Kind::IntSet => View::Set(SetRef::Ints(bytes)),
             Kind::PackedZset => View::Zset(ZsetRef::Packed(bytes)),
-            Kind::Big => entry.big().map_or(View::Str(bytes), |value| View::of(value, now_ms)),
+            Kind::Str | Kind::StrRaw | Kind::Int | Kind::Big => View::Str(bytes),
         }
     }
 

@@ -358,6 +358,7 @@ fn run(
     }
     let event = if form == Form::SearchStore { "geosearchstore" } else { "georadiusstore" };
     store(cx, target, stored, event, reply);
+    cx.tell_value(target);
     Ok(())
 }
 

@@ -52,6 +52,13 @@ enum End {
     Max,
 }
 
+impl End {
+    /// The command that takes from this end.
+    fn pop_name(self) -> &'static [u8] {
+        if self == End::Min { b"ZPOPMIN" } else { b"ZPOPMAX" }
+    }
+}
+
 /// How what was taken is replied.
 #[derive(Clone, Copy)]
 enum Shape {
@@ -145,6 +152,7 @@ fn blocking_pop(cx: &mut Cx<'_>, args: &[&[u8]], end: End, reply: &mut Reply<'_>
     parse_timeout(args[last], cx.now_ms())?;
     for key in &args[1..last] {
         if take(cx, key, end, 1, Shape::KeyAndOne, reply)? {
+            cx.tell(&[end.pop_name(), key]);
             return Ok(());
         }
     }
@@ -192,6 +200,7 @@ fn take_first(
 ) -> Result<bool, Error> {
     for key in keys {
         if take(cx, key, end, count, Shape::KeyAndPairs, reply)? {
+            cx.tell(&[end.pop_name(), key, count.to_string().as_bytes()]);
             return Ok(true);
         }
     }

@@ -187,6 +187,12 @@ impl Hash {
         self.deadlines.as_ref().is_some_and(|deadlines| deadlines.has_expired(now_ms))
     }
 
+    /// Names of up to `limit` fields that have expired by `now_ms`, the earliest first.
+    pub fn expired_fields(&self, now_ms: i64, limit: usize) -> Vec<&[u8]> {
+        let deadlines = self.deadlines.iter();
+        deadlines.flat_map(|deadlines| deadlines.expired_fields(now_ms)).take(limit).collect()
+    }
+
     /// Removes up to `limit` fields that have expired by `now_ms`, the earliest first. Returns
     /// their number.
     pub fn purge(&mut self, now_ms: i64, limit: usize) -> usize {

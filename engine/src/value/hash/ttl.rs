@@ -74,6 +74,12 @@ impl Deadlines {
         self.by_time.iter().take_while(|(at_ms, _)| is_past(*at_ms, now_ms)).count()
     }
 
+    /// The fields that have expired by `now_ms`, the earliest first.
+    pub(super) fn expired_fields(&self, now_ms: i64) -> impl Iterator<Item = &[u8]> {
+        let expired = self.by_time.iter().take_while(move |(at_ms, _)| is_past(*at_ms, now_ms));
+        expired.map(|(_, field)| field.as_bytes())
+    }
+
     /// Whether any field has expired by `now_ms`.
     pub(super) fn has_expired(&self, now_ms: i64) -> bool {
         self.next_ms.is_some_and(|at_ms| is_past(at_ms, now_ms))

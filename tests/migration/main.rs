@@ -1,0 +1,4 @@
+//! Data from and to a real redis-server: single values, files, and live.
+
+mod content;
+mod payloads;
