@@ -35,7 +35,7 @@ impl Host for Connection {
 
 #[test]
 fn scripts_of_server_commands_hold() {
-    let server = Server::ashlar(&[]);
+    let server = Server::subject(&[]);
     let client = server.client();
     let dir = workspace().join("server/tests/golden");
     let mut host = Connection { server, client };

@@ -122,6 +122,8 @@ pub struct EngineConfig {
     pub access: AccessScheme,
     /// `lfu-log-factor` and `lfu-decay-time`
     pub frequency: FrequencySettings,
+    /// `tracking-table-max-keys`: keys that are remembered with their readers; 0 is no bound.
+    pub tracking_keys_max: usize,
 }
 
 impl Default for EngineConfig {
@@ -143,6 +145,7 @@ impl Default for EngineConfig {
             notify: Event::empty(),
             access: AccessScheme::default(),
             frequency: FrequencySettings::default(),
+            tracking_keys_max: 1_000_000,
         }
     }
 }

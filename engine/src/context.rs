@@ -4,7 +4,8 @@ use crate::config::{EngineConfig, Event};
 use crate::effects::{Effects, Notification};
 use crate::error::Error;
 use crate::keyspace::{
-    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, access, access::AccessScheme, shard_of,
+    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, TrackTable, access,
+    access::AccessScheme, shard_of,
 };
 use crate::rdb;
 use crate::stamp::{Rng, Stamp};
@@ -199,7 +200,8 @@ impl Cx<'_> {
         self.remove(key);
         self.tell_before(&[b"DEL", key]);
         self.effects.expired_keys += 1;
-        self.changed(key, Event::EXPIRED, "expired");
+        self.modified_by(key, false);
+        self.notify(Event::EXPIRED, "expired", key);
     }
 
     /// Sets `key` to `value`, whatever it was; it has no expiry then.
@@ -280,8 +282,14 @@ impl Cx<'_> {
     /// The key was modified, without a notification of its own.
     #[inline]
     pub fn modified(&mut self, key: &[u8]) {
+        self.modified_by(key, true);
+    }
+
+    #[inline]
+    fn modified_by(&mut self, key: &[u8], by_caller: bool) {
         self.effects.dirty += 1;
-        self.shard(key).modified(self.db, key);
+        let (db, at) = (self.db, self.shard_at(key));
+        self.shards[at].1.modified(db, key, by_caller, &mut self.effects.invalidated);
     }
 
     /// Adds a keyspace notification, if its class is asked for.
@@ -456,12 +464,14 @@ impl Cx<'_> {
         for (_, shard) in &mut self.shards {
             let (hasher, now) = (self.hasher, shard.db(db));
             shard.all_modified(db, |key| now.find(hasher.hash(key), key).is_some());
+            shard.with_tracked(TrackTable::clear);
             let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
             self.effects.ready.extend(awaited.collect::<Vec<_>>());
             let (len, old) = shard.flush(db);
             removed += len;
             self.effects.flushed.extend(old);
         }
+        self.effects.all_invalidated = true;
         self.effects.dirty += removed as u64;
         removed
     }
@@ -475,12 +485,14 @@ impl Cx<'_> {
                     there(shard.db(from), key) || there(shard.db(to), key)
                 });
             }
+            shard.with_tracked(TrackTable::clear);
             shard.swap_dbs(a, b);
             for db in [a, b] {
                 let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
                 self.effects.ready.extend(awaited.collect::<Vec<_>>());
             }
         }
+        self.effects.all_invalidated = true;
         self.effects.dirty += 1;
     }
 }

@@ -1,7 +1,7 @@
 //! What a call did besides its reply: for the host to act on once the locks are released.
 
 use crate::config::Event;
-use crate::keyspace::FlushedDb;
+use crate::keyspace::{FlushedDb, Invalidation};
 use crate::propagate::Told;
 use crate::value::Value;
 use std::cell::{Cell, RefCell};
@@ -28,6 +28,10 @@ pub struct Effects {
     pub notifications: Vec<Notification>,
     /// Keys that blocked clients wait for and that changed: (database, key).
     pub ready: Vec<(u32, Box<[u8]>)>,
+    /// Keys that changed and that somebody tracks, in order.
+    pub invalidated: Vec<Invalidation>,
+    /// Whether databases were emptied or swapped, so that whatever was read of them is void.
+    pub all_invalidated: bool,
     /// Large values that were removed; dropping them takes time.
     pub garbage: Vec<Box<Value>>,
     /// Databases that were emptied; dropping them takes time too.
@@ -55,6 +59,8 @@ impl Effects {
     pub fn is_quiet(&self) -> bool {
         self.notifications.is_empty()
             && self.ready.is_empty()
+            && self.invalidated.is_empty()
+            && !self.all_invalidated
             && self.garbage.is_empty()
             && self.flushed.is_empty()
             && self.lapsed.borrow().is_empty()

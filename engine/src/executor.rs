@@ -12,7 +12,7 @@ use crate::effects::Effects;
 use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::Record;
-use crate::keyspace::{Shard, WatchToken, shard_of};
+use crate::keyspace::{Shard, Tracker, WatchToken, shard_of};
 use crate::propagate::Batch;
 use crate::reply::Reply;
 use crate::stamp::{Rng, Stamp};
@@ -318,6 +318,41 @@ impl<'e> Executor<'e> {
     /// The opposite of [`Executor::watch`].
     pub fn unwatch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
         self.shard(key).unwatch(db, key, token);
+    }
+
+    /// Enters `tracker` as a reader of the call's keys: the next change of each appears in
+    /// [`Effects::invalidated`]. To be called while the locks of the call are still held, so that
+    /// no change gets in between.
+    pub fn track(&mut self, command: &Command, args: &[&[u8]], tracker: &Tracker) {
+        let mut positions = KeyList::new();
+        command.keys.positions(args, &mut positions);
+        let keys_max = self.config.tracking_keys_max.div_ceil(self.engine.shard_count());
+        for at in positions {
+            let number = shard_of(args[at], self.engine.shard_count());
+            let mut out = std::mem::take(&mut self.effects.invalidated);
+            self.with_shard(number, |shard| {
+                shard.with_tracked(|table| table.track(args[at], tracker, keys_max, &mut out));
+            });
+            self.effects.invalidated = out;
+        }
+    }
+
+    /// Somebody more, or somebody less, wants every change to appear in [`Effects::invalidated`];
+    /// counted.
+    pub fn broadcast_changes(&mut self, on: bool) {
+        for number in 0..self.engine.shard_count() {
+            self.with_shard(number, |shard| shard.with_tracked(|table| table.broadcast(on)));
+        }
+    }
+
+    /// Tracked keys, and pairs of a tracked key and a reader.
+    pub fn tracked(&mut self) -> (usize, usize) {
+        let mut counts = (0, 0);
+        for number in 0..self.engine.shard_count() {
+            let own = self.with_shard(number, |shard| shard.with_tracked(|table| table.counts()));
+            counts = (counts.0 + own.0, counts.1 + own.1);
+        }
+        counts
     }
 
     /// From now on changes of `key` appear in [`Effects::ready`]; counted.

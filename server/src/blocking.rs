@@ -16,6 +16,7 @@ use crate::registry::Resolved;
 use crate::shared::Shared;
 use ashlar_engine::command::KeyList;
 use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
+use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::number;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
@@ -41,6 +42,8 @@ pub struct Waiter {
     pub db: u32,
     /// Protocol of the reply.
     pub protocol: Protocol,
+    /// Who is told once what it read changes.
+    pub tracker: Option<Tracker>,
     keys: Vec<Box<[u8]>>,
     state: AtomicU8,
 }
@@ -63,7 +66,8 @@ impl Waiter {
                 keys.push(slices[at].into());
             }
         }
-        Waiter { address, resolved, args, db, protocol, keys, state: AtomicU8::new(WAITING) }
+        let state = AtomicU8::new(WAITING);
+        Waiter { address, resolved, args, db, protocol, tracker: None, keys, state }
     }
 
     fn become_from(&self, from: u8, to: u8) -> bool {
@@ -186,6 +190,9 @@ impl Blocking {
         if outcome == Outcome::WouldBlock {
             waiter.state.store(WAITING, Ordering::Release);
             return false;
+        }
+        if let Some(tracker) = &waiter.tracker {
+            exec.track(waiter.resolved.command, &args, tracker);
         }
         waiter.state.store(DONE, Ordering::Release);
         self.remove(waiter, exec);

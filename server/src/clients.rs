@@ -59,6 +59,12 @@ pub struct Client {
     pub blocked: AtomicBool,
     /// Whether it is a monitor.
     pub monitor: AtomicBool,
+    /// Where its invalidations go: another client's id, 0 to itself, -1 without CLIENT TRACKING.
+    pub redirect: AtomicI64,
+    /// Whether that client is gone.
+    pub broken_redirect: AtomicBool,
+    /// CLIENT TRACKING with BCAST
+    pub broadcast: AtomicBool,
     /// CLIENT NO-EVICT
     pub no_evict: AtomicBool,
     /// CLIENT NO-TOUCH
@@ -87,6 +93,9 @@ impl Client {
             resp3: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             monitor: AtomicBool::new(false),
+            redirect: AtomicI64::new(-1),
+            broken_redirect: AtomicBool::new(false),
+            broadcast: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
         }
@@ -131,6 +140,9 @@ impl Client {
         add(self.is_subscriber(), 'P');
         add(self.queued.load(Ordering::Relaxed) >= 0, 'x');
         add(self.blocked.load(Ordering::Relaxed), 'b');
+        add(self.redirect.load(Ordering::Relaxed) >= 0, 't');
+        add(self.broken_redirect.load(Ordering::Relaxed), 'R');
+        add(self.broadcast.load(Ordering::Relaxed), 'B');
         add(self.no_evict.load(Ordering::Relaxed), 'e');
         add(self.no_touch.load(Ordering::Relaxed), 'T');
         if flags.is_empty() { "N".into() } else { flags }
@@ -147,7 +159,7 @@ impl Client {
         format!(
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} \
              ssub={} multi={} watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=16384 \
-             rbp=16384 obl=0 oll={} omem={output} tot-mem={} events=r cmd={} user={} redir=-1 \
+             rbp=16384 obl=0 oll={} omem={output} tot-mem={} events=r cmd={} user={} redir={} \
              resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={}",
             self.address.id,
             self.peer,
@@ -167,6 +179,7 @@ impl Client {
             input + output + size_of::<Client>(),
             if last == usize::MAX { "NULL".into() } else { command_name(last) },
             names.user,
+            self.redirect.load(Ordering::Relaxed),
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             text(&names.lib_name),
             text(&names.lib_ver),

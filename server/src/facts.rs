@@ -15,6 +15,8 @@ pub struct Facts<'a> {
     pub shared: &'a Shared,
     /// Keys of each database, as far as they are wanted.
     pub databases: Vec<DbStats>,
+    /// Tracked keys, and pairs of a tracked key and a reader, as far as they are wanted.
+    pub tracked: (usize, usize),
 }
 
 impl InfoSource for Facts<'_> {
@@ -48,6 +50,10 @@ impl InfoSource for Facts<'_> {
             facts.input_buffer_max = facts.input_buffer_max.max(input);
             facts.output_buffer_max = facts.output_buffer_max.max(output);
         }
+        facts.tracking = self.shared.tracking.clients() as u64;
+        facts.tracked_keys = self.tracked.0 as u64;
+        facts.tracked_items = self.tracked.1 as u64;
+        facts.tracked_prefixes = self.shared.tracking.prefixes() as u64;
         facts.patterns = self.shared.pubsub.patterns() as u64;
         facts
     }

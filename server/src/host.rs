@@ -5,6 +5,8 @@
 //!              -> Executor::run -> effects (notifications, blocked clients) -> reply
 //! ```
 
+use crate::acl::log::Entry;
+use crate::acl::{Place, Reason, Refusal};
 use crate::blocking::{Waiter, timeout_ms};
 use crate::config::ids;
 use crate::memory;
@@ -19,6 +21,7 @@ use ashlar_engine::config::Event;
 use ashlar_engine::effects::Notification;
 use ashlar_engine::error::{Error, Stop};
 use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
+use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
 use std::sync::Arc;
@@ -66,6 +69,7 @@ impl Host<'_, '_> {
         if let Ok(resolved) = &resolved
             && resolved.host.is_none()
             && self.session.is_plain()
+            && self.session.identity.permits(resolved.id)
             && !self.shared.pause.active.load(Ordering::Relaxed)
             && !self.shared.monitored.load(Ordering::Relaxed)
         {
@@ -85,7 +89,8 @@ impl Host<'_, '_> {
     ) -> Flow {
         let start = out.len();
         let mut reply = Reply::new(out, self.session.protocol);
-        let flow = match resolved.and_then(|resolved| self.admit(&resolved).map(|()| resolved)) {
+        let admitted = resolved.and_then(|resolved| self.admit(&resolved, args).map(|()| resolved));
+        let flow = match admitted {
             Err(error) if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"EXEC")) => {
                 // Whatever keeps EXEC from running ends the transaction.
                 self.session.multi = None;
@@ -120,6 +125,13 @@ impl Host<'_, '_> {
                 }
             }
         };
+        if let Some(tracking) = &mut self.session.tracking
+            && self.session.multi.is_none()
+            && !args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"CLIENT"))
+        {
+            // CLIENT CACHING speaks of the one command, or transaction, that follows it.
+            tracking.caching = false;
+        }
         self.session.publish();
         match self.session.reply_mode {
             ReplyMode::On => {}
@@ -162,6 +174,9 @@ impl Host<'_, '_> {
             no_touch: self.session.no_touch,
         };
         let outcome = self.exec.run(&call, hint, reply);
+        if self.session.tracking.is_some() {
+            self.track(resolved, args);
+        }
         if outcome == Outcome::WouldBlock {
             return self.park(resolved, args);
         }
@@ -169,6 +184,21 @@ impl Host<'_, '_> {
             self.settle();
         }
         Flow::Next
+    }
+
+    /// Enters the client as a reader of the keys of the read that just ran; their locks are still
+    /// held.
+    #[cold]
+    fn track(&mut self, resolved: &Resolved, args: &[&[u8]]) {
+        if let Some(tracker) = self.tracker_of(resolved) {
+            self.exec.track(resolved.command, args, &tracker);
+        }
+    }
+
+    fn tracker_of(&self, resolved: &Resolved) -> Option<Tracker> {
+        let tracking = self.session.tracking.as_ref().filter(|tracking| tracking.wants_keys())?;
+        let reads = resolved.command.flags.contains(Flags::READONLY);
+        reads.then(|| tracking.tracker.clone())
     }
 
     /// Parks a command that found nothing; the locks of its keys are still held.
@@ -184,7 +214,8 @@ impl Host<'_, '_> {
         let rerun = self.exec.inspect(&call, |cx| resolve_block_args(cx, args));
         let owned = rerun.unwrap_or_else(|| args.iter().map(|arg| arg.to_vec()).collect());
         let (address, protocol) = (self.session.address, self.session.protocol);
-        let waiter = Waiter::new(address, *resolved, owned, self.session.db, protocol);
+        let mut waiter = Waiter::new(address, *resolved, owned, self.session.db, protocol);
+        waiter.tracker = self.tracker_of(resolved);
         let waiter = Arc::new(waiter);
         self.shared.blocking.park(&waiter, self.exec);
         self.exec.release();
@@ -201,7 +232,6 @@ impl Host<'_, '_> {
     ) -> Flow {
         self.block_until_ms = None;
         let result = run(self, args, reply);
-        self.exec.release();
         self.settle();
         match result {
             Ok(()) => {}
@@ -221,7 +251,7 @@ impl Host<'_, '_> {
     }
 
     /// Whether the session may run the command at all.
-    fn admit(&self, resolved: &Resolved) -> Result<(), Error> {
+    fn admit(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Result<(), Error> {
         let flags = resolved.command.flags;
         if !self.session.authenticated && !flags.contains(Flags::NO_AUTH) {
             return Err(Error::text("NOAUTH Authentication required."));
@@ -238,7 +268,72 @@ impl Host<'_, '_> {
                  / RESET are allowed in this context"
             )));
         }
-        Ok(())
+        self.authorize(resolved, args)
+    }
+
+    /// Whether the session's user may make this call. A refusal is entered into ACL LOG.
+    ///
+    /// # Errors
+    /// What it may not, as the client is told.
+    pub fn authorize(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Result<(), Error> {
+        if self.session.identity.user.is_unrestricted() {
+            return Ok(());
+        }
+        self.check_permissions(resolved, args, Place::TopLevel).map_err(|refusal| match refusal {
+            Refusal::Sort(error) => error,
+            Refusal::Denied(denied) => match denied.reason {
+                Reason::Command | Reason::Auth => Error::owned(format!(
+                    "NOPERM this user has no permissions to run the '{}' command",
+                    self.shared.registry.full_name(resolved.id)
+                )),
+                Reason::Key => Error::text(
+                    "NOPERM this user has no permissions to access one of the keys used as \
+                     arguments",
+                ),
+                Reason::Channel => Error::text(
+                    "NOPERM this user has no permissions to access one of the channels used as \
+                     arguments",
+                ),
+            },
+        })
+    }
+
+    /// The same without a text: for commands in EXEC and in scripts, which word it in their way.
+    ///
+    /// # Errors
+    /// What the user may not.
+    pub fn check_permissions(
+        &mut self,
+        resolved: &Resolved,
+        args: &[&[u8]],
+        place: Place,
+    ) -> Result<(), Refusal> {
+        if self.session.identity.user.is_unrestricted() {
+            return Ok(());
+        }
+        let denied = match self.session.identity.rules().check(resolved, args) {
+            Ok(()) => {
+                let option = self.session.identity.rules().forbidden_sort(resolved, args);
+                return option.map_or(Ok(()), |option| Err(Refusal::sort(option)));
+            }
+            Err(denied) => denied,
+        };
+        let object = match denied.reason {
+            Reason::Command | Reason::Auth => self.shared.registry.full_name(resolved.id).into(),
+            Reason::Key | Reason::Channel => args[denied.at].to_vec(),
+        };
+        let user = self.session.identity.user.name.clone();
+        self.log_refusal(denied.reason, place, object, user);
+        Err(Refusal::Denied(denied))
+    }
+
+    /// Enters a refusal into ACL LOG.
+    pub fn log_refusal(&self, reason: Reason, place: Place, object: Vec<u8>, user: String) {
+        let client = crate::commands::client_line(self, &self.session.client);
+        let (id, count, created_ms, updated_ms) = (0, 1, self.stamp.now_ms, self.stamp.now_ms);
+        let entry =
+            Entry { id, count, reason, place, object, user, created_ms, updated_ms, client };
+        self.shared.acl.log.add(entry, self.shared.settings.count(ids::ACL_LOG_MAX_LEN));
     }
 
     fn is_paused(&self, resolved: &Resolved) -> bool {
@@ -282,19 +377,28 @@ impl Host<'_, '_> {
 
     /// Acts on what calls did besides their replies, with no lock held.
     pub fn settle(&mut self) {
-        settle(self.shared, self.exec, &self.stamp);
+        let writer = Some(self.session.address.id);
+        settle_of(self.shared, self.exec, &self.stamp, writer);
     }
 }
 
 /// Acts on the effects of calls: publishes notifications, serves blocked clients, deletes what
 /// has expired, lets go of what is large. Releases the executor's locks.
 pub fn settle(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
+    settle_of(shared, exec, stamp, None);
+}
+
+/// The same for calls of a client.
+fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Option<u64>) {
     /// Rounds of effects that lead to further effects; what is left waits for the next call.
     const ROUNDS_MAX: usize = 16;
+    let mut writer = writer;
     for _ in 0..ROUNDS_MAX {
         if exec.effects.is_quiet() {
             break;
         }
+        // Before the locks are released: who reads what is new has heard of what is old.
+        shared.tracking.publish(shared, &mut exec.effects, writer.take());
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
         exec.delete_lapsed(stamp);

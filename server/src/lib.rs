@@ -1,5 +1,6 @@
 //! ashlar as a server: a daemon, or a node inside a Rust program.
 
+pub mod acl;
 pub mod alloc;
 pub mod blocking;
 pub mod cli;
@@ -31,6 +32,7 @@ pub mod shared;
 pub mod slowlog;
 pub mod stats;
 pub mod timer;
+pub mod tracking;
 pub mod upkeep;
 pub mod worker;
 

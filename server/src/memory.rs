@@ -2,7 +2,7 @@
 
 use crate::alloc;
 use crate::config::ids;
-use crate::host::Host;
+use crate::host::{Host, settle};
 
 /// Keys that one command evicts at most before it is let through: a client does not pay for what
 /// many wrote. The next command goes on.
@@ -37,6 +37,7 @@ fn evict(host: &mut Host<'_, '_>, max: usize) -> bool {
         // Freed here and now: the next look at the memory in use has to see it.
         host.exec.effects.garbage.clear();
     }
-    host.settle();
+    // Nobody changed these keys: also who asked for the room is told that they are gone.
+    settle(host.shared, host.exec, &host.stamp);
     room || alloc::used_bytes() <= max
 }

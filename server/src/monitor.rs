@@ -2,6 +2,7 @@
 
 use crate::host::Host;
 use crate::mailbox::Message;
+use crate::redact::{REDACTED, secret_positions};
 use crate::registry::Resolved;
 use ashlar_engine::command::Flags;
 use std::fmt::Write;
@@ -22,9 +23,10 @@ pub fn feed(host: &Host<'_, '_>, resolved: &Resolved, args: &[&[u8]]) {
     let peer = &host.session.client.peer;
     // Writing to a String cannot fail.
     let _ = write!(line, "+{seconds}.{rest:06} [{} {peer}]", host.session.db);
-    for arg in args {
+    let secret = secret_positions(args);
+    for (at, arg) in args.iter().enumerate() {
         line.push(' ');
-        quote(arg, &mut line);
+        quote(if secret.contains(&at) { REDACTED } else { arg }, &mut line);
     }
     line.push_str("\r\n");
     let bytes: Arc<[u8]> = line.into_bytes().into();

@@ -132,6 +132,17 @@ impl PubSub {
             || !self.subscribers[Kind::Channel as usize].read().is_empty()
     }
 
+    /// Visits all subscriptions: whether it is a pattern, the channel or pattern, and the client.
+    pub fn for_each(&self, mut each: impl FnMut(bool, &[u8], &Client)) {
+        for (kind, subscribers) in self.subscribers.iter().enumerate() {
+            for (channel, clients) in subscribers.read().iter() {
+                for client in clients {
+                    each(kind == Kind::Pattern as usize, channel, client);
+                }
+            }
+        }
+    }
+
     /// Channels with at least one subscriber.
     pub fn channels(&self, kind: Kind) -> Vec<Box<[u8]>> {
         self.subscribers[kind as usize].read().keys().cloned().collect()

@@ -1,5 +1,6 @@
 //! All commands of the server: those of the engine, and those that concern connections.
 
+use crate::commands::describe::categories;
 use crate::commands::{admin, observe};
 use crate::host::Host;
 use ashlar_engine::command::{Command, CommandTable, Flags};
@@ -133,6 +134,33 @@ impl Registry {
             return None;
         }
         Some(self.entries[self.places[id]].resolved)
+    }
+
+    /// The number of a command (`get`) or subcommand (`config|get`) by its full name.
+    pub fn find_full(&self, name: &[u8]) -> Option<usize> {
+        match name.iter().position(|byte| *byte == b'|') {
+            None => Some(self.find(name)?.id),
+            Some(at) => {
+                let parent = self.find(&name[..at])?;
+                let sub = &name[at + 1..];
+                self.subcommands(parent.id).find(|id| {
+                    self.entries[*id].resolved.command.name.as_bytes().eq_ignore_ascii_case(sub)
+                })
+            }
+        }
+    }
+
+    /// The numbers of a command's subcommands.
+    pub fn subcommands(&self, id: usize) -> impl Iterator<Item = usize> + '_ {
+        self.entries.get(id).into_iter().flat_map(|entry| entry.subs.iter().copied())
+    }
+
+    /// The numbers of the commands and subcommands of an ACL category.
+    pub fn in_category<'a>(&'a self, category: &'a str) -> impl Iterator<Item = usize> + 'a {
+        (0..self.entries.len()).filter(move |id| {
+            let command = self.entries[*id].resolved.command;
+            !command.flags.contains(Flags::INTERNAL) && categories(command).contains(&category)
+        })
     }
 
     /// The command, or its subcommand, that `args` call, with as many arguments as it takes.

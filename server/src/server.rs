@@ -1,5 +1,7 @@
 //! A running server: for the daemon, and for programs that embed a whole node.
 
+use crate::acl::Acl;
+use crate::acl::parse::Context;
 use crate::blocking::Blocking;
 use crate::clients::Clients;
 use crate::config::{Settings, connect, engine_config, ids, raise_open_files};
@@ -172,13 +174,16 @@ fn share(
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
+    let acl = users(&settings, &registry)?;
     Ok(Shared {
+        acl,
         engine,
         settings,
         stats: Stats::new(workers, registry.table()),
         registry,
         clients: Clients::default(),
         pubsub: PubSub::default(),
+        tracking: Default::default(),
         blocking: Blocking::default(),
         mailboxes,
         monitors: RwLock::default(),
@@ -194,6 +199,37 @@ fn share(
         slow_log: Default::default(),
         latency: Default::default(),
     })
+}
+
+/// The users of the configuration, which from now on follow its changes.
+fn users(settings: &Settings, registry: &Registry) -> io::Result<Arc<Acl>> {
+    let acl = Arc::new(Acl::new(registry));
+    let own = acl.clone();
+    let subscribed = settings.subscribe(&[ids::REQUIREPASS], move |settings| {
+        own.set_default_password(&settings.text(ids::REQUIREPASS));
+        Ok(())
+    });
+    debug_assert!(subscribed.is_ok(), "the subscriber refuses nothing");
+    let all_channels = settings.flag(ids::ACL_PUBSUB_DEFAULT);
+    let context = Context { registry, all_channels };
+    acl.read_config(context, settings.user_lines()).map_err(io::Error::other)?;
+    let file = settings.string(ids::ACLFILE);
+    if !file.is_empty() {
+        if !settings.user_lines().is_empty() {
+            return Err(io::Error::other(
+                "users are defined by `user` lines and aclfile is set: use only one of the two",
+            ));
+        }
+        acl.load(context, file.as_ref()).map_err(io::Error::other)?;
+    }
+    let own = acl.clone();
+    settings.write_users(move |settings| {
+        if !settings.text(ids::ACLFILE).is_empty() {
+            return Vec::new();
+        }
+        own.config_lines(&settings.text(ids::REQUIREPASS))
+    });
+    Ok(acl)
 }
 
 fn raise_clients_limit(settings: &Settings) {

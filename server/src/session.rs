@@ -1,7 +1,9 @@
 //! The state of one connection that commands read and change.
 
+use crate::acl::{Identity, User};
 use crate::clients::Client;
 use crate::mailbox::Address;
+use crate::tracking::SessionTracking;
 use ashlar_engine::keyspace::WatchToken;
 use ashlar_engine::reply::Protocol;
 use std::collections::HashSet;
@@ -63,6 +65,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Whether the client has authenticated, or need not.
     pub authenticated: bool,
+    /// The user and its permissions.
+    pub identity: Identity,
     /// CLIENT REPLY
     pub reply_mode: ReplyMode,
     /// The transaction that is being queued.
@@ -73,6 +77,8 @@ pub struct Session {
     pub watch_token: WatchToken,
     /// Channels, patterns and shard channels that are subscribed to.
     pub subscriptions: [Channels; 3],
+    /// CLIENT TRACKING
+    pub tracking: Option<Box<SessionTracking>>,
     /// MONITOR
     pub monitor: bool,
     /// CLIENT NO-TOUCH
@@ -85,18 +91,20 @@ pub struct Session {
 
 impl Session {
     /// The session of a connection that was just accepted.
-    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+    pub fn new(client: Arc<Client>, user: Arc<User>, authenticated: bool) -> Session {
         Session {
             address: client.address,
             client,
             db: 0,
             protocol: Protocol::Resp2,
             authenticated,
+            identity: Identity::new(user),
             reply_mode: ReplyMode::On,
             multi: None,
             watched: Vec::new(),
             watch_token: WatchToken::default(),
             subscriptions: Default::default(),
+            tracking: None,
             monitor: false,
             no_touch: false,
             close_after_reply: false,
@@ -109,7 +117,15 @@ impl Session {
         self.authenticated
             && self.multi.is_none()
             && self.reply_mode == ReplyMode::On
+            && self.tracking.is_none()
             && !(self.is_subscriber() && self.protocol == Protocol::Resp2)
+    }
+
+    /// The client is this user from now on.
+    pub fn become_user(&mut self, user: Arc<User>) {
+        self.authenticated = true;
+        self.client.names.lock().user = user.name.clone();
+        self.identity = Identity::new(user);
     }
 
     /// Whether anything is subscribed to.

@@ -1,8 +1,9 @@
 //! What all workers share.
 
+use crate::acl::Acl;
 use crate::blocking::Blocking;
 use crate::clients::{Client, Clients};
-use crate::config::{Settings, ids};
+use crate::config::Settings;
 use crate::info::Identity;
 use crate::latency::LatencyMonitor;
 use crate::mailbox::{Mailbox, Message};
@@ -10,6 +11,7 @@ use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
+use crate::tracking::Tracking;
 use ashlar_engine::effects::Effects;
 use ashlar_engine::engine::Engine;
 use ashlar_engine::keyspace::FlushedDb;
@@ -47,10 +49,14 @@ pub struct Shared {
     pub settings: Settings,
     /// The commands.
     pub registry: Registry,
+    /// The users.
+    pub acl: Arc<Acl>,
     /// The connected clients.
     pub clients: Clients,
     /// The subscriptions.
     pub pubsub: PubSub,
+    /// The clients that keep what they read.
+    pub tracking: Tracking,
     /// The parked commands.
     pub blocking: Blocking,
     /// The workers' mailboxes, by number.
@@ -93,7 +99,7 @@ impl Shared {
 
     /// Whether clients have to authenticate.
     pub fn needs_password(&self) -> bool {
-        !self.settings.text(ids::REQUIREPASS).is_empty()
+        self.acl.needs_password()
     }
 
     /// Sends what has become garbage to the thread that drops it.

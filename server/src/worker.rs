@@ -233,12 +233,17 @@ impl<'e> Worker<'e> {
             return;
         }
         self.shared.clients.add(client.clone());
-        let session = Session::new(client, !self.shared.needs_password());
+        let user = self.shared.acl.default_user();
+        let session = Session::new(client, user, !self.shared.needs_password());
         place.insert(Some(Box::new(Conn::new(stream, session))));
     }
 
     /// Reads from a connection and runs its requests.
     fn serve(&mut self, slot: usize) {
+        if self.shared.tracking.clients() != 0 {
+            // What a client reads next must not be newer than what it has been told of.
+            self.deliver();
+        }
         self.with_conn(slot, |worker, conn| {
             conn.readable = true;
             worker.read(conn)

@@ -12,6 +12,7 @@ mod eviction;
 mod saving;
 mod shard;
 mod table;
+mod tracking;
 
 pub(crate) use db::{Db, KeyHasher, Loose};
 pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
@@ -23,3 +24,5 @@ pub use saving::HandOver;
 pub use shard::WatchToken;
 pub(crate) use shard::{Shard, shard_of};
 pub(crate) use table::CURSOR_BITS;
+pub(crate) use tracking::TrackTable;
+pub use tracking::{Invalidation, Tracker, Trackers};

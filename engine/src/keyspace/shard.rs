@@ -2,6 +2,7 @@
 
 use super::db::{Db, FlushedDb, KeyHasher};
 use super::saving::HandOver;
+use super::tracking::{Invalidation, TrackTable};
 use crate::cut::{Handed, Rows};
 use crate::slot;
 use std::collections::HashMap;
@@ -41,6 +42,10 @@ pub(crate) struct Shard {
     /// Keys that blocked clients wait for and how many do, by database.
     awaited: Vec<ByKey<u32>>,
     awaits: usize,
+    /// Who read which keys.
+    tracked: TrackTable,
+    /// Whether anybody wants to hear of changes: the one thing that every change looks at.
+    observed: bool,
 }
 
 /// The shard of a key, of `count`.
@@ -59,6 +64,8 @@ impl Shard {
             watches: 0,
             awaited: (0..databases).map(|_| ByKey::default()).collect(),
             awaits: 0,
+            tracked: TrackTable::default(),
+            observed: false,
         }
     }
 
@@ -134,6 +141,7 @@ impl Shard {
     pub fn watch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
         self.watched[db as usize].entry(key.into()).or_default().push(token.clone());
         self.watches += 1;
+        self.observed = true;
     }
 
     pub fn unwatch(&mut self, db: u32, key: &[u8], token: &WatchToken) {
@@ -144,16 +152,37 @@ impl Shard {
         if tokens.is_empty() {
             self.watched[db as usize].remove(key);
         }
+        self.look_for_observers();
     }
 
-    /// Tells those who watch `key`.
+    /// Works on the table of readers.
+    pub fn with_tracked<T>(&mut self, work: impl FnOnce(&mut TrackTable) -> T) -> T {
+        let result = work(&mut self.tracked);
+        self.look_for_observers();
+        result
+    }
+
+    fn look_for_observers(&mut self) {
+        self.observed = self.watches != 0 || !self.tracked.is_idle();
+    }
+
+    /// Tells those who watch `key`, and leaves in `out` who read it.
     #[inline]
-    pub fn modified(&self, db: u32, key: &[u8]) {
+    pub fn modified(&mut self, db: u32, key: &[u8], by_caller: bool, out: &mut Vec<Invalidation>) {
+        if self.observed {
+            self.tell(db, key, by_caller, out);
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self, db: u32, key: &[u8], by_caller: bool, out: &mut Vec<Invalidation>) {
         if self.watches != 0
             && let Some(tokens) = self.watched[db as usize].get(key)
         {
             tokens.iter().for_each(WatchToken::set_dirty);
         }
+        self.tracked.changed(key, by_caller, out);
+        self.look_for_observers();
     }
 
     /// Tells those who watch any key of `db` that `changes` accepts.

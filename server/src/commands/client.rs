@@ -1,6 +1,7 @@
 //! CLIENT: what a connection asks and says about itself and others.
 
 use super::client_kill;
+use super::client_tracking;
 use super::connection::check_name;
 use crate::host::Host;
 use crate::registry::HostCommand;
@@ -119,19 +120,35 @@ const SUBCOMMANDS: &[HostCommand] = &[
         no_touch,
     ),
     HostCommand::new(
-        sub("GETREDIR", 2, ANY, "", "6.0.0", "Tells where invalidations go: nowhere."),
-        |_, _, reply| {
-            reply.int(-1);
-            Ok(())
-        },
+        sub("GETREDIR", 2, ANY, "", "6.0.0", "Tells to which client invalidations are redirected."),
+        client_tracking::get_redir,
     ),
     HostCommand::new(
         sub("TRACKINGINFO", 2, ANY, "", "6.2.0", "Tells how client-side caching is set."),
-        tracking_info,
+        client_tracking::tracking_info,
     ),
     HostCommand::new(
-        sub("TRACKING", -3, ANY, "(ON|OFF)", "6.0.0", "Client-side caching; only OFF is known."),
-        tracking,
+        sub(
+            "TRACKING",
+            -3,
+            ANY,
+            "(ON|OFF) [REDIRECT client-id:integer] [PREFIX prefix]... [BCAST] [OPTIN] [OPTOUT] \
+             [NOLOOP]",
+            "6.0.0",
+            "Turns client-side caching on or off: what was read is reported once it changes.",
+        ),
+        client_tracking::tracking,
+    ),
+    HostCommand::new(
+        sub(
+            "CACHING",
+            3,
+            ANY,
+            "(YES|NO)",
+            "6.0.0",
+            "Says whether the keys of the next command are tracked.",
+        ),
+        client_tracking::caching,
     ),
     HostCommand::new(sub("HELP", 2, ANY, "", "5.0.0", "Lists the subcommands."), help),
 ];
@@ -279,26 +296,6 @@ fn no_evict(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
 
 fn no_touch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     host.session.no_touch = on_or_off(args[2])?;
-    reply.ok();
-    Ok(())
-}
-
-fn tracking_info(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    reply.map(3);
-    reply.bulk(b"flags");
-    reply.set(1);
-    reply.bulk(b"off");
-    reply.bulk(b"redirect");
-    reply.int(-1);
-    reply.bulk(b"prefixes");
-    reply.array(0);
-    Ok(())
-}
-
-fn tracking(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    if on_or_off(args[2])? {
-        return Err(Error::text("ERR client-side caching is not supported yet").into());
-    }
     reply.ok();
     Ok(())
 }

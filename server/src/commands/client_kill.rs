@@ -1,5 +1,6 @@
 //! CLIENT LIST and CLIENT KILL: connections by what is known of them.
 
+use crate::acl::Acl;
 use crate::clients::Client;
 use crate::host::Host;
 use crate::mailbox::Message;
@@ -71,7 +72,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn parse(args: &[&[u8]]) -> Result<Filter, Error> {
+    fn parse(acl: &Acl, args: &[&[u8]]) -> Result<Filter, Error> {
         let mut filter = Filter { skip_me: true, ..Filter::default() };
         let text = |arg: &[u8]| Some(String::from_utf8_lossy(arg).into_owned());
         if !args.len().is_multiple_of(2) {
@@ -82,7 +83,7 @@ impl Filter {
             match pair[0].to_ascii_uppercase().as_slice() {
                 b"ID" => filter.id = Some(parse_id(value)?),
                 b"TYPE" => filter.kind = Some(parse_type(value)?),
-                b"USER" if value != b"default" => {
+                b"USER" if acl.find(value).is_none() => {
                     return Err(Error::quoting("ERR No such user '{}'", &[value]));
                 }
                 b"USER" => filter.user = text(value),
@@ -125,7 +126,7 @@ pub fn kill(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
         let peer = Some(String::from_utf8_lossy(args[2]).into_owned());
         Filter { peer, ..Filter::default() }
     } else {
-        Filter::parse(&args[2..])?
+        Filter::parse(&host.shared.acl, &args[2..])?
     };
     let mut killed = 0;
     let clients: Vec<Arc<Client>> = host.shared.clients.all();

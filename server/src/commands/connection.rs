@@ -1,6 +1,6 @@
 //! Connections: authentication, protocol, database.
 
-use crate::config::ids;
+use crate::acl::{Place, Reason};
 use crate::host::Host;
 use crate::info::REDIS_VERSION;
 use crate::pubsub::Kind;
@@ -77,6 +77,9 @@ pub const COMMANDS: &[HostCommand] = &[
     ),
 ];
 
+/// Most characters of a wrong name that ACL LOG keeps.
+const NAME_CHARS_LOGGED: usize = 256;
+
 fn ping(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if args.len() > 2 {
         return Err(Error::arity("ping").into());
@@ -115,38 +118,35 @@ fn select(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cmd
     Ok(())
 }
 
-/// Compares in a time that does not depend on where the first difference is.
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
-    a.len() == b.len() && differing == 0
-}
-
-fn authenticate(host: &mut Host<'_, '_>, user: &[u8], password: &[u8]) -> Result<(), Error> {
-    let wanted = host.shared.settings.text(ids::REQUIREPASS);
-    let wrong = Error::text("WRONGPASS invalid username-password pair or user is disabled.");
-    if user != b"default" {
-        return Err(wrong);
+fn authenticate(
+    host: &mut Host<'_, '_>,
+    args: &[&[u8]],
+    user: &[u8],
+    password: &[u8],
+) -> Result<(), Error> {
+    if let Some(user) = host.shared.acl.authenticate(user, password) {
+        host.session.become_user(user);
+        return Ok(());
     }
-    if !wanted.is_empty() && !same_secret(&wanted, password) {
-        return Err(wrong);
-    }
-    host.session.authenticated = true;
-    Ok(())
+    let name = String::from_utf8_lossy(user).chars().take(NAME_CHARS_LOGGED).collect();
+    let object = args.first().copied().unwrap_or_default().to_vec();
+    host.log_refusal(Reason::Auth, Place::TopLevel, object, name);
+    Err(Error::text("WRONGPASS invalid username-password pair or user is disabled."))
 }
 
 fn auth(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     match args {
         [_, password] => {
-            if !host.shared.needs_password() {
+            if host.shared.acl.default_user().rules().no_password {
                 return Err(Error::text(
                     "ERR AUTH <password> called without any password configured for the default \
                      user. Are you sure your configuration is correct?",
                 )
                 .into());
             }
-            authenticate(host, b"default", password)?;
+            authenticate(host, args, b"default", password)?;
         }
-        [_, user, password] => authenticate(host, user, password)?,
+        [_, user, password] => authenticate(host, args, user, password)?,
         _ => return Err(Error::Syntax.into()),
     }
     reply.ok();
@@ -180,7 +180,7 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         }
     }
     if let Some((user, password)) = credentials {
-        authenticate(host, user, password)?;
+        authenticate(host, args, user, password)?;
     }
     if !host.session.authenticated {
         return Err(Error::text(
@@ -236,6 +236,7 @@ fn reset(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     let session = &mut *host.session;
     session.db = 0;
     session.protocol = Protocol::Resp2;
+    session.become_user(host.shared.acl.default_user());
     session.authenticated = !host.shared.needs_password();
     session.reply_mode = ReplyMode::On;
     session.no_touch = false;
@@ -245,11 +246,12 @@ fn reset(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     Ok(())
 }
 
-/// Takes back all that others know of the session: transaction, watched keys, subscriptions,
-/// MONITOR.
+/// Takes back all that others know of the session: transaction, watched and tracked keys,
+/// subscriptions, MONITOR.
 pub fn forget(shared: &Shared, exec: &mut Executor<'_>, session: &mut Session) {
     session.multi = None::<Box<Multi>>;
     unwatch(exec, session);
+    super::client_tracking::stop(shared, exec, session);
     for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
         for channel in std::mem::take(&mut session.subscriptions[kind as usize]) {
             shared.pubsub.unsubscribe(kind, &channel, &session.client);

@@ -2,9 +2,11 @@
 
 use crate::registry::HostCommand;
 
+pub mod acl;
 pub mod admin;
 pub mod client;
 mod client_kill;
+pub(crate) mod client_tracking;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -16,6 +18,7 @@ pub mod transactions;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
 pub const FAMILIES: &[&[HostCommand]] = &[
+    acl::COMMANDS,
     admin::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
@@ -26,6 +29,8 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     server::COMMANDS,
     transactions::COMMANDS,
 ];
+
+pub(crate) use client_kill::line as client_line;
 
 /// The reply of a HELP subcommand: each subcommand with what it does.
 pub fn help(reply: &mut ashlar_engine::reply::Reply<'_>, container: &str, lines: &[(&str, &str)]) {

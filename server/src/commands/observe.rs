@@ -162,7 +162,11 @@ fn info(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
         true => host.exec.db_stats(),
         false => Vec::new(),
     };
-    let facts = Facts { shared: host.shared, databases };
+    let tracked = match info::includes(names, "Stats") {
+        true => host.exec.tracked(),
+        false => (0, 0),
+    };
+    let facts = Facts { shared: host.shared, databases, tracked };
     reply.verbatim("txt", &info::text(&facts, names));
     Ok(())
 }
@@ -226,7 +230,7 @@ fn histogram(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
 const DOCTOR_BYTES_MIN: u64 = 5 << 20;
 
 fn memory_doctor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let facts = Facts { shared: host.shared, databases: Vec::new() };
+    let facts = Facts { shared: host.shared, databases: Vec::new(), tracked: (0, 0) };
     let memory = info::InfoSource::memory(&facts);
     let rss = crate::proc::resident_bytes();
     let mut report = String::new();
@@ -259,7 +263,7 @@ fn memory_doctor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) ->
 
 fn memory_stats(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let databases = host.exec.db_stats();
-    let facts = Facts { shared: host.shared, databases };
+    let facts = Facts { shared: host.shared, databases, tracked: (0, 0) };
     let memory = info::InfoSource::memory(&facts);
     let keys: u64 = facts.databases.iter().map(|db| db.keys as u64).sum();
     let dataset = memory.used.saturating_sub(memory.overhead);

@@ -1,6 +1,7 @@
 //! Transactions: MULTI, EXEC, WATCH.
 
 use super::connection::unwatch;
+use crate::acl::{Place, Reason, Refusal};
 use crate::host::{Flow, Host};
 use crate::memory;
 use crate::registry::HostCommand;
@@ -159,6 +160,24 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
 /// Runs one queued command; its reply is an element of EXEC's.
 fn run_queued(host: &mut Host<'_, '_>, queued: &Queued, args: &[&[u8]], reply: &mut Reply<'_>) {
     let resolved = &queued.resolved;
+    // The permissions may have changed since the command was queued.
+    if let Err(refusal) = host.check_permissions(resolved, args, Place::Multi) {
+        let denied = match refusal {
+            Refusal::Sort(error) => return reply.error(&error),
+            Refusal::Denied(denied) => denied,
+        };
+        let reason = match denied.reason {
+            Reason::Command | Reason::Auth => "no permission to execute the command or subcommand",
+            Reason::Key => "no permission to touch the specified keys",
+            Reason::Channel => {
+                "no permission to access one of the channels used as arguments to the command"
+            }
+        };
+        return reply.error(&Error::owned(format!(
+            "NOPERM ACLs rules changed between the moment the transaction was accumulated and the \
+             EXEC call. This command is no longer allowed for the following reason: {reason}"
+        )));
+    }
     let result = match resolved.host {
         Some(run) => run(host, args, reply),
         None => match host.call_engine(resolved, args, Prefetched::NONE, reply) {

@@ -27,6 +27,7 @@ const READ_BY_ENGINE: &[Id] = &[
     ids::MAXMEMORY_POLICY,
     ids::LFU_LOG_FACTOR,
     ids::LFU_DECAY_TIME,
+    ids::TRACKING_TABLE_MAX_KEYS,
 ];
 
 /// The engine's settings, from the server's.
@@ -56,6 +57,7 @@ pub fn engine_config(settings: &Settings) -> EngineConfig {
             log_factor: small(ids::LFU_LOG_FACTOR),
             decay_minutes: small(ids::LFU_DECAY_TIME),
         },
+        tracking_keys_max: size(ids::TRACKING_TABLE_MAX_KEYS),
     }
 }
 

@@ -67,7 +67,9 @@ macro_rules! ids {
 }
 
 ids! {
+    ACLFILE = "aclfile",
     ACL_LOG_MAX_LEN = "acllog-max-len",
+    ACL_PUBSUB_DEFAULT = "acl-pubsub-default",
     ACTIVE_EXPIRE_EFFORT = "active-expire-effort",
     APPENDONLY = "appendonly",
     BIND = "bind",

@@ -30,8 +30,14 @@ fn merged(settings: &Settings, old: &[u8]) -> Vec<u8> {
     let mut written = [false; COUNT];
     let mut out: Vec<u8> = Vec::with_capacity(old.len());
     let mut signed = false;
+    let mut users = settings.current_users();
+    let has_users = users.is_some();
     for (text, id) in lines.iter().zip(&ids) {
         signed |= text.trim_ascii() == SIGNATURE;
+        if has_users && is_user(text) {
+            add_users(&mut out, users.take().unwrap_or_default());
+            continue;
+        }
         let Some(id) = id else {
             out.extend_from_slice(text);
             out.push(b'\n');
@@ -61,7 +67,21 @@ fn merged(settings: &Settings, old: &[u8]) -> Vec<u8> {
         out.extend(own_line(settings, id));
         out.push(b'\n');
     }
+    add_users(&mut out, users.unwrap_or_default());
     out
+}
+
+fn add_users(out: &mut Vec<u8>, users: Vec<Vec<u8>>) {
+    for line in users {
+        out.extend(line);
+        out.push(b'\n');
+    }
+}
+
+/// Whether a line describes a user.
+fn is_user(text: &[u8]) -> bool {
+    let word = text.trim_ascii().split(u8::is_ascii_whitespace).next();
+    word.is_some_and(|word| word.eq_ignore_ascii_case(b"user"))
 }
 
 /// The setting that a line gives, if it gives one.
@@ -88,7 +108,7 @@ fn own_line(settings: &Settings, id: Id) -> Vec<u8> {
 }
 
 /// Writes beside the file and renames, so that a crash leaves the old or the new text.
-fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let beside = folder.join(format!(".{name}.{}.tmp", std::process::id()));

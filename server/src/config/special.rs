@@ -197,7 +197,7 @@ pub(super) fn read_primary(
 }
 
 /// The text of an I/O error without the `(os error N)` that Rust appends.
-pub(super) fn os_text(error: &std::io::Error) -> String {
+pub(crate) fn os_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -61,6 +61,9 @@ impl std::error::Error for SetError {}
 /// What acts on a change: it reads the new values and may refuse them.
 type Apply = Box<dyn Fn(&Settings) -> Result<(), Reason> + Send + Sync>;
 
+/// Makes the `user` lines that CONFIG REWRITE writes.
+type UserLines = Box<dyn Fn(&Settings) -> Vec<Vec<u8>> + Send + Sync>;
+
 struct Subscriber {
     ids: Vec<Id>,
     apply: Apply,
@@ -76,6 +79,8 @@ pub struct Settings {
     changing: Mutex<()>,
     subscribers: RwLock<Vec<Subscriber>>,
     file: Option<PathBuf>,
+    pub(super) user_lines: Vec<Vec<Vec<u8>>>,
+    users: OnceLock<UserLines>,
 }
 
 impl fmt::Debug for Settings {
@@ -125,6 +130,8 @@ impl Settings {
             changing: Mutex::new(()),
             subscribers: RwLock::new(Vec::new()),
             file,
+            user_lines: Vec::new(),
+            users: OnceLock::new(),
         }
     }
 
@@ -161,6 +168,24 @@ impl Settings {
     /// Grows with every change, so that a loop knows when its copies are old.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// The `user` lines of the configuration, as the words after `user`.
+    pub fn user_lines(&self) -> &[Vec<Vec<u8>>] {
+        &self.user_lines
+    }
+
+    /// Says what the `user` lines of the file are once CONFIG REWRITE writes it; the first word wins.
+    pub fn write_users<F>(&self, lines: F)
+    where
+        F: Fn(&Self) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    {
+        drop(self.users.set(Box::new(lines)));
+    }
+
+    /// The `user` lines as they are now; `None` where those of the file stay.
+    pub(super) fn current_users(&self) -> Option<Vec<Vec<u8>>> {
+        self.users.get().map(|lines| lines(self))
     }
 
     /// The configuration file, if the server was started with one.

@@ -40,7 +40,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("rename-command", "commands keep their names; protect the server with requirepass"),
     ("loadmodule", "modules can't be loaded"),
     ("loadmodule-ex", "modules can't be loaded"),
-    ("user", "ACL users are not part of this version; use requirepass"),
     ("sentinel", "there is no separate Sentinel process"),
 ];
 

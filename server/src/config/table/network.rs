@@ -112,9 +112,9 @@ pub(super) const CLIENTS: &[Setting] = &[
         "tracking-table-max-keys",
         long_from(0),
         "1000000",
-        "How many keys are remembered for client-side caching; 0 is no bound.",
-    )
-    .ignored("there is no client-side caching in this version"),
+        "How many keys are remembered for client-side caching; 0 is no bound. Beyond it, readers \
+         are told that a key is invalid though it is not.",
+    ),
 ];
 
 pub(super) const SECURITY: &[Setting] = &[
@@ -142,18 +142,15 @@ pub(super) const SECURITY: &[Setting] = &[
     Setting::new("enable-module-command", LOCAL_CHOICE, "no", "Whether MODULE may be used.")
         .start()
         .ignored("modules can't be loaded"),
-    Setting::new("aclfile", Kind::Text, "", "File with the ACL users.")
-        .start()
-        .only_default("ACL users are not part of this version; use requirepass"),
-    Setting::new("acllog-max-len", long_from(0), "128", "Length of the log of refused accesses.")
-        .ignored("there are no ACL users besides the default one"),
+    Setting::new("aclfile", Kind::Text, "", "File with the ACL users, read at start and by ACL LOAD; there can be no `user` lines then.")
+        .start(),
+    Setting::new("acllog-max-len", long_from(0), "128", "Length of the log of refused accesses."),
     Setting::new(
         "acl-pubsub-default",
         Kind::Enum(&[("allchannels", 1), ("resetchannels", 0)]),
         "resetchannels",
         "The channels that a new ACL user may use.",
-    )
-    .ignored("there are no ACL users besides the default one"),
+    ),
 ];
 
 const NO_TLS: &str = "there is no TLS listener";
