@@ -24,6 +24,8 @@ pub struct Notification {
 pub struct Effects {
     /// Number of changes to the data.
     pub dirty: u64,
+    /// The index of the last record that the journal was given; 0 if there was none.
+    pub log_index: u64,
     /// Keyspace notifications, in order.
     pub notifications: Vec<Notification>,
     /// Keys that blocked clients wait for and that changed: (database, key).

@@ -20,7 +20,8 @@ pub struct Engine {
     hasher: KeyHasher,
     config: RwLock<Arc<EngineConfig>>,
     config_version: AtomicU64,
-    journal: Option<Arc<dyn Journal>>,
+    /// Given once: at once, or after a recovery.
+    journal: OnceLock<Arc<dyn Journal>>,
     upkeep: Upkeep,
     propagate: OnceLock<Arc<dyn Propagate>>,
     propagating: AtomicBool,
@@ -67,12 +68,13 @@ impl Engine {
         let hasher = KeyHasher::new(options.hash_seed);
         let databases = options.config.databases;
         let by_frequency = options.config.access == AccessScheme::Frequency;
+        let journal = options.journal.map_or_else(OnceLock::new, OnceLock::from);
         Engine {
             shards: (0..count).map(|_| Mutex::new(Shard::new(databases, &hasher))).collect(),
             hasher,
             config: RwLock::new(Arc::new(options.config)),
             config_version: AtomicU64::new(0),
-            journal: options.journal,
+            journal,
             upkeep: Upkeep::default(),
             propagate: OnceLock::new(),
             propagating: AtomicBool::new(false),
@@ -160,8 +162,15 @@ impl Engine {
         &self.cut_running
     }
 
+    /// From now on `journal` takes a record of every call that changes the data: for an engine that
+    /// was brought up to date from records first. `false` if there is a journal already.
+    pub fn set_journal(&self, journal: Arc<dyn Journal>) -> bool {
+        self.journal.set(journal).is_ok()
+    }
+
+    #[inline]
     pub(crate) fn journal(&self) -> Option<&dyn Journal> {
-        self.journal.as_deref()
+        self.journal.get().map(|journal| &**journal)
     }
 
     /// Sets who takes what followers are to be told; only the first one is kept.

@@ -11,7 +11,7 @@ use crate::context::{Cx, LockedShards};
 use crate::effects::Effects;
 use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
-use crate::journal::Record;
+use crate::journal::{OpenBatch, Record};
 use crate::keyspace::{Shard, Tracker, WatchToken, shard_of};
 use crate::propagate::Batch;
 use crate::reply::Reply;
@@ -69,6 +69,8 @@ pub struct Executor<'e> {
     config_version: u64,
     /// What followers are to be told of the calls of a group, while there is one.
     group: Option<Batch>,
+    /// Calls of a transaction, while one is on its way and there is a journal.
+    batch: Option<Box<OpenBatch>>,
     /// What the calls did besides their replies, since the host last took it.
     pub effects: Effects,
 }
@@ -77,7 +79,15 @@ impl<'e> Executor<'e> {
     pub(crate) fn new(engine: &'e Engine) -> Executor<'e> {
         let (config, config_version) = engine.config_snapshot();
         let effects = Effects::default();
-        Executor { engine, held: SmallVec::new(), config, config_version, group: None, effects }
+        Executor {
+            engine,
+            held: SmallVec::new(),
+            config,
+            config_version,
+            group: None,
+            batch: None,
+            effects,
+        }
     }
 
     /// The settings that the next call sees.
@@ -102,7 +112,11 @@ impl<'e> Executor<'e> {
         if self.effects.dirty != dirty
             && let Some(journal) = self.engine.journal()
         {
-            journal.append(Record { stamp: call.stamp, db: call.db, args: call.args });
+            let record = Record { stamp: call.stamp, db: call.db, args: call.args };
+            match &mut self.batch {
+                None => self.effects.log_index = journal.append(&[record]),
+                Some(batch) => batch.push(&record),
+            }
         }
         match result {
             Ok(()) => Outcome::Done,
@@ -145,6 +159,22 @@ impl<'e> Executor<'e> {
         {
             propagate.append(&group);
         }
+    }
+
+    /// From now on the calls are one for the journal, until [`Executor::commit_batch`]. The shards
+    /// of all of them are to stay locked meanwhile.
+    pub fn begin_batch(&mut self) {
+        if self.engine.journal().is_some() {
+            self.batch = Some(Box::default());
+        }
+    }
+
+    /// Hands the calls since [`Executor::begin_batch`] to the journal as one record. The locks are
+    /// still held.
+    pub fn commit_batch(&mut self) {
+        let Some(batch) = self.batch.take() else { return };
+        let index = self.engine.journal().and_then(|journal| batch.append_to(journal));
+        self.effects.log_index = index.unwrap_or(self.effects.log_index);
     }
 
     /// Lets `look` use the keys of a call without running it.

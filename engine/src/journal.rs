@@ -16,6 +16,47 @@ pub struct Record<'a> {
 
 /// Takes the records of an engine, in the order in which the calls took effect on each key.
 pub trait Journal: Send + Sync {
-    /// Takes one record. The locks of the call's keys are held: no I/O here.
-    fn append(&self, record: Record<'_>);
+    /// Takes calls that took effect as one: a single call, or a whole transaction. Returns the
+    /// index of the batch: one more than that of the batch before. The locks of the calls' keys
+    /// are held: no I/O here.
+    fn append(&self, calls: &[Record<'_>]) -> u64;
+}
+
+/// The calls of a transaction that is on its way, copied until it ends.
+#[derive(Debug, Default)]
+pub(crate) struct OpenBatch {
+    bytes: Vec<u8>,
+    /// The end of each argument in `bytes`.
+    ends: Vec<usize>,
+    /// Of each call: its stamp, its database, the number of its arguments.
+    calls: Vec<(Stamp, u32, usize)>,
+}
+
+impl OpenBatch {
+    /// Adds a call.
+    pub fn push(&mut self, call: &Record<'_>) {
+        for arg in call.args {
+            self.bytes.extend_from_slice(arg);
+            self.ends.push(self.bytes.len());
+        }
+        self.calls.push((*call.stamp, call.db, call.args.len()));
+    }
+
+    /// Hands all calls over as one; `None` if there is none.
+    pub fn append_to(&self, journal: &dyn Journal) -> Option<u64> {
+        if self.calls.is_empty() {
+            return None;
+        }
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let spans = starts.zip(&self.ends);
+        let args: Vec<&[u8]> = spans.map(|(start, end)| &self.bytes[start..*end]).collect();
+        let mut rest = args.as_slice();
+        let records = self.calls.iter().map(|(stamp, db, count)| {
+            let (args, after) = rest.split_at(*count);
+            rest = after;
+            Record { stamp, db: *db, args }
+        });
+        let records: Vec<Record<'_>> = records.collect();
+        Some(journal.append(&records))
+    }
 }

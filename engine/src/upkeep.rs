@@ -326,9 +326,13 @@ mod tests {
     struct Tape(Mutex<Vec<(Stamp, u32, String)>>);
 
     impl Journal for Tape {
-        fn append(&self, record: Record<'_>) {
-            let line = String::from_utf8_lossy(&record.args.join(&b' ')).into_owned();
-            self.0.lock().push((*record.stamp, record.db, line));
+        fn append(&self, calls: &[Record<'_>]) -> u64 {
+            let mut tape = self.0.lock();
+            for call in calls {
+                let line = String::from_utf8_lossy(&call.args.join(&b' ')).into_owned();
+                tape.push((*call.stamp, call.db, line));
+            }
+            tape.len() as u64
         }
     }
 

@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! ashlar [server] [redis.conf] [--setting value ...] [-]     ashlar check-config FILE
+//! ashlar check DIR [--repair]
 //! ashlar --version | --help | --print-config-docs | --print-command-docs
 //! ```
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+
+use ashlar_engine::disk::RealDisk;
+use ashlar_engine::{log, storage};
 
 use crate::config::{CONFIG_BYTES_MAX, ConfigError, Settings, Source, ids, load};
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
@@ -21,6 +25,8 @@ const DETACHED: &str = "ASHLAR_DETACHED";
 const USAGE: &str = "\
 Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
        ashlar check-config FILE    say what is wrong with a configuration, start nothing
+       ashlar check DIR [--repair] say what a data directory holds and what of it is damaged;
+                                   --repair drops everything from the damage on
        ashlar --version
        ashlar --help
        ashlar --print-config-docs  all settings as Markdown
@@ -50,6 +56,7 @@ pub enum Start {
 enum Request {
     Serve { file: Option<PathBuf>, stdin: bool, flags: Vec<Vec<u8>> },
     Check(PathBuf),
+    CheckData { dir: PathBuf, repair: bool },
     Version,
     Help,
     ConfigDocs,
@@ -67,6 +74,7 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> Start {
         Request::ConfigDocs => done(&config_docs::markdown()),
         Request::CommandDocs => done(&command_docs::markdown()),
         Request::Check(file) => check(file),
+        Request::CheckData { dir, repair } => check_data(&dir, repair),
         Request::Wrong(message) => {
             eprintln!("ashlar: {message}\nTry: ashlar --help");
             Start::Done(ExitCode::from(2))
@@ -93,6 +101,11 @@ fn request(args: &[OsString]) -> Request {
         [b"--print-config-docs"] => return Request::ConfigDocs,
         [b"--print-command-docs"] => return Request::CommandDocs,
         [b"check-config", file] => return Request::Check(path(file)),
+        [b"check", dir] => return Request::CheckData { dir: path(dir), repair: false },
+        [b"check", dir, b"--repair"] | [b"check", b"--repair", dir] => {
+            return Request::CheckData { dir: path(dir), repair: true };
+        }
+        [b"check", ..] => return Request::Wrong("check takes one directory".into()),
         [b"check-config", ..] => return Request::Wrong("check-config takes one file".into()),
         _ => {}
     }
@@ -142,6 +155,36 @@ fn check(file: PathBuf) -> Start {
             Start::Done(ExitCode::FAILURE)
         }
         Ok(settings) => done(&format!("{shown}: correct\n{}", differences(&settings))),
+    }
+}
+
+/// `ashlar check`: `dir` is a data directory, or one that holds it.
+fn check_data(dir: &Path, repair: bool) -> Start {
+    let inner = dir.join(storage::DIRECTORY);
+    let dir = if inner.is_dir() { inner } else { dir.to_path_buf() };
+    let fail = |error: &dyn std::fmt::Display| {
+        eprintln!("ashlar: {error}");
+        Start::Done(ExitCode::FAILURE)
+    };
+    let log_dir = storage::log_dir(&dir);
+    if !log_dir.is_dir() {
+        return fail(&format_args!("{} is no data directory: it has no log", dir.display()));
+    }
+    // A running server writes meanwhile: what it has just begun would look torn.
+    let _lock = match storage::lock(&RealDisk, &dir) {
+        Ok(lock) => lock,
+        Err(error) => return fail(&error),
+    };
+    let report = match repair {
+        true => log::check::repair(&RealDisk, &log_dir, 0),
+        false => log::check::check(&RealDisk, &log_dir, 0),
+    };
+    match report {
+        Err(error) => fail(&error),
+        Ok(report) => {
+            let _ = std::io::stdout().write_all((report.lines.join("\n") + "\n").as_bytes());
+            Start::Done(if report.is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
 }
 
@@ -304,7 +347,9 @@ mod tests {
         assert_eq!(parse("--requirepass -"), serve(None, false, "--requirepass -"));
         assert_eq!(parse("check-config x"), Request::Check("x".into()));
         assert_eq!((parse("--version"), parse("-h")), (Request::Version, Request::Help));
-        for wrong in ["-x", "check-config", "--sentinel", "--test-memory 3"] {
+        let data = |repair| Request::CheckData { dir: "x".into(), repair };
+        assert_eq!((parse("check x"), parse("check x --repair")), (data(false), data(true)));
+        for wrong in ["-x", "check", "check-config", "--sentinel", "--test-memory 3"] {
             assert!(matches!(parse(wrong), Request::Wrong(_)), "{wrong}");
         }
     }

@@ -156,6 +156,10 @@ pub struct Conn {
     pub backlog: Backlog,
     /// Why no request is run at the moment.
     pub waiting: Option<Waiting>,
+    /// Whether the backlog waits for the log: nothing is sent or read meanwhile.
+    pub held: bool,
+    /// The last record that the connection's own calls appended; 0 if there is none.
+    pub own_index: u64,
     /// Whether the socket may have more to read: events come only for what is new.
     pub readable: bool,
     /// Whether the connection is closed once the backlog is sent.
@@ -172,6 +176,8 @@ impl Conn {
             resume: None,
             backlog: Backlog::default(),
             waiting: None,
+            held: false,
+            own_index: 0,
             readable: false,
             closing: false,
         }

@@ -2,7 +2,7 @@
 
 use crate::alloc;
 use crate::config::Settings;
-use crate::info::{ClientFacts, Identity, InfoSource, MemoryFacts};
+use crate::info::{ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts};
 use crate::proc;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -86,5 +86,16 @@ impl InfoSource for Facts<'_> {
 
     fn changes(&self) -> u64 {
         0
+    }
+
+    fn log(&self) -> Option<LogFacts> {
+        let log = &*self.shared.gate.as_ref()?.log;
+        Some(LogFacts {
+            stats: log.stats(),
+            health: log.health(),
+            appended: log.appended(),
+            written: log.written(),
+            durable: log.durable(),
+        })
     }
 }

@@ -157,6 +157,14 @@ impl Host<'_, '_> {
         hint: Prefetched,
         reply: &mut Reply<'_>,
     ) -> Flow {
+        if let Some(gate) = &self.shared.gate
+            && resolved.command.flags.contains(Flags::WRITE)
+            && !self.session.in_transaction
+            && let Some(refusal) = gate.refusal()
+        {
+            reply.error(&refusal);
+            return Flow::Next;
+        }
         if resolved.command.flags.contains(Flags::DENYOOM)
             && self.shared.settings.number(ids::MAXMEMORY) != 0
             && !self.session.in_transaction
@@ -259,6 +267,12 @@ impl Host<'_, '_> {
         if self.session.multi.is_some() && flags.contains(Flags::NO_MULTI) {
             return Err(Error::text("ERR Command not allowed inside a transaction"));
         }
+        if let Some(gate) = &self.shared.gate
+            && (flags.contains(Flags::WRITE) || self.executes(resolved, Flags::WRITE))
+            && let Some(refusal) = gate.refusal()
+        {
+            return Err(refusal);
+        }
         let allowed = ["PING", "QUIT", "RESET"].contains(&resolved.command.name)
             || resolved.command.name.ends_with("SUBSCRIBE");
         if self.session.is_subscriber() && self.session.protocol == Protocol::Resp2 && !allowed {
@@ -344,19 +358,19 @@ impl Host<'_, '_> {
         if pause.until_ms.load(Ordering::Acquire) <= self.stamp.now_ms {
             return false;
         }
-        let writes = |resolved: &Resolved| {
-            resolved.command.flags.intersects(Flags::WRITE.union(Flags::MAY_REPLICATE))
-        };
-        let in_exec = || {
-            let multi = self.session.multi.as_ref();
-            resolved.command.name == "EXEC"
-                && multi.is_some_and(|multi| multi.queue.iter().any(|one| writes(&one.resolved)))
-        };
         if pause.writes_only.load(Ordering::Acquire) {
-            return writes(resolved) || in_exec();
+            let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
+            return resolved.command.flags.intersects(writes) || self.executes(resolved, writes);
         }
         // A paused server must still be told to go on.
         resolved.command.name != "UNPAUSE" && resolved.command.name != "PAUSE"
+    }
+
+    /// Whether the command is EXEC and a command that it runs has one of these flags.
+    fn executes(&self, resolved: &Resolved, flags: Flags) -> bool {
+        let has = |one: &Queued| one.resolved.command.flags.intersects(flags);
+        let multi = self.session.multi.as_ref().filter(|_| resolved.command.name == "EXEC");
+        multi.is_some_and(|multi| multi.queue.iter().any(has))
     }
 
     fn is_queued(&self, resolved: &Resolved) -> bool {
@@ -401,7 +415,12 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         shared.tracking.publish(shared, &mut exec.effects, writer.take());
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
-        exec.delete_lapsed(stamp);
+        if shared.gate.as_ref().is_none_or(|gate| gate.log.is_well()) {
+            exec.delete_lapsed(stamp);
+        } else {
+            // They are not seen anyway, and a log that is full takes no records of it.
+            exec.effects.lapsed.get_mut().clear();
+        }
         exec.release();
         publish_missed(shared, exec);
         for notification in std::mem::take(&mut exec.effects.notifications) {

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ashlar_engine::engine::DbStats;
+use ashlar_engine::log::{Health, LogStats};
 
 use crate::config::{Settings, human_bytes, ids, percentiles};
 use crate::proc;
@@ -101,6 +102,21 @@ pub struct MemoryFacts {
     pub lazyfree_pending: u64,
 }
 
+/// The log of writes.
+#[derive(Clone, Debug)]
+pub struct LogFacts {
+    /// Its figures.
+    pub stats: LogStats,
+    /// Whether it takes writes.
+    pub health: Health,
+    /// The last index that was appended, that the system has, and that is durable.
+    pub appended: u64,
+    /// See `appended`.
+    pub written: u64,
+    /// See `appended`.
+    pub durable: u64,
+}
+
 /// Where INFO gets its facts from.
 pub trait InfoSource {
     /// What identifies this run.
@@ -119,6 +135,10 @@ pub trait InfoSource {
     fn databases(&self) -> Vec<DbStats>;
     /// Writes since the last snapshot.
     fn changes(&self) -> u64;
+    /// The log, where there is one.
+    fn log(&self) -> Option<LogFacts> {
+        None
+    }
     /// The allocator's name.
     fn allocator(&self) -> &'static str {
         "jemalloc"
@@ -310,14 +330,44 @@ fn persistence(source: &dyn InfoSource, out: &mut String) {
     field(out, "rdb_last_bgsave_time_sec", -1);
     field(out, "rdb_current_bgsave_time_sec", -1);
     zeros(out, &["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired"]);
-    zeros(out, &["rdb_last_load_keys_loaded", "aof_enabled", "aof_rewrite_in_progress"]);
+    field(out, "rdb_last_load_keys_loaded", 0);
+    let log = source.log();
+    field(out, "aof_enabled", u8::from(log.is_some()));
+    zeros(out, &["aof_rewrite_in_progress"]);
     field(out, "aof_rewrite_scheduled", 0);
     field(out, "aof_last_rewrite_time_sec", -1);
     field(out, "aof_current_rewrite_time_sec", -1);
     field(out, "aof_last_bgrewrite_status", "ok");
     zeros(out, &["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    field(out, "aof_last_write_status", "ok");
+    let is_well = log.as_ref().is_none_or(|log| log.health == Health::Well);
+    field(out, "aof_last_write_status", if is_well { "ok" } else { "err" });
     zeros(out, &["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    if let Some(log) = log {
+        log_fields(&log, out);
+    }
+}
+
+fn log_fields(log: &LogFacts, out: &mut String) {
+    let stats = log.stats;
+    field(out, "aof_current_size", stats.bytes);
+    field(out, "aof_base_size", 0);
+    field(out, "aof_pending_rewrite", 0);
+    field(out, "aof_buffer_length", stats.buffered_bytes);
+    field(out, "aof_pending_bio_fsync", u8::from(log.durable < log.written));
+    field(out, "aof_delayed_fsync", 0);
+    let health = match log.health {
+        Health::Well => "ok",
+        Health::Blocked(_) => "blocked",
+        Health::Failed(_) => "failed",
+    };
+    field(out, "log_health", health);
+    field(out, "log_segments", stats.segments);
+    field(out, "log_first_index", stats.first);
+    field(out, "log_appended_index", log.appended);
+    field(out, "log_written_index", log.written);
+    field(out, "log_durable_index", log.durable);
+    field(out, "log_writes", stats.writes);
+    field(out, "log_syncs", stats.syncs);
 }
 
 fn stats(source: &dyn InfoSource, out: &mut String) {

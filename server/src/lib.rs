@@ -12,6 +12,7 @@ pub mod config;
 pub mod config_docs;
 pub mod conn;
 pub mod facts;
+pub mod gate;
 pub mod histogram;
 pub mod host;
 pub mod info;

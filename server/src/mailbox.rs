@@ -27,6 +27,8 @@ pub enum Message {
     GiveUp(Address, bool),
     /// Close the connection.
     Kill(Address),
+    /// The log has got further: replies that were held may leave.
+    Durable,
     /// Look again at clients that were paused.
     Resume,
     /// Stop.

@@ -5,6 +5,7 @@ use crate::acl::parse::Context;
 use crate::blocking::Blocking;
 use crate::clients::Clients;
 use crate::config::{Settings, connect, engine_config, ids, raise_open_files};
+use crate::gate::Gate;
 use crate::listen::{self, Bound};
 use crate::mailbox::Mailbox;
 use crate::pubsub::PubSub;
@@ -57,6 +58,7 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     collector: Option<JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -79,10 +81,11 @@ impl Server {
         let (trash, garbage) = crossbeam::channel::unbounded();
         let shared = Arc::new(share(settings, mailboxes, port, trash)?);
         connect(&shared.settings, &shared.engine);
+        let log = Gate::start(&shared)?;
         let collector = std::thread::Builder::new()
             .name("ashlar-free".into())
             .spawn(move || collect(&garbage))?;
-        let mut server = Server { shared, workers: Vec::new(), collector: Some(collector) };
+        let mut server = Server { shared, workers: Vec::new(), collector: Some(collector), log };
         for (number, poll) in polls.into_iter().enumerate() {
             let listeners = bound.iter().map(Bound::listener).collect::<io::Result<Vec<_>>>()?;
             let shared = server.shared.clone();
@@ -136,6 +139,11 @@ impl Server {
         // The last sender is in `shared`, which other threads may still hold: the collector is
         // not waited for, it has nothing that must be kept.
         drop(self.collector.take());
+        if let (Some(gate), Some(log)) = (&self.shared.gate, self.log.take()) {
+            gate.stop();
+            let ended = log.join().map_err(|_| io::Error::other("the log's thread panicked"));
+            result = result.and(ended);
+        }
         result
     }
 }
@@ -155,7 +163,7 @@ fn share(
     port: u16,
     trash: crossbeam::channel::Sender<Trash>,
 ) -> io::Result<Shared> {
-    let mut random = [0; 64];
+    let mut random = [0; 72];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let word = |at: usize| {
         let mut word = [0; 8];
@@ -171,6 +179,7 @@ fn share(
         hash_seed: word(0),
         journal: None,
     }));
+    let gate = Gate::open(&settings, &engine, workers, word(64))?;
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
@@ -178,6 +187,7 @@ fn share(
     Ok(Shared {
         acl,
         engine,
+        gate,
         settings,
         stats: Stats::new(workers, registry.table()),
         registry,

@@ -4,6 +4,7 @@ use crate::acl::Acl;
 use crate::blocking::Blocking;
 use crate::clients::{Client, Clients};
 use crate::config::Settings;
+use crate::gate::Gate;
 use crate::info::Identity;
 use crate::latency::LatencyMonitor;
 use crate::mailbox::{Mailbox, Message};
@@ -45,6 +46,8 @@ pub struct Pause {
 pub struct Shared {
     /// The data.
     pub engine: Arc<Engine>,
+    /// The log and the replies that wait for it, where there is one.
+    pub gate: Option<Gate>,
     /// The settings.
     pub settings: Settings,
     /// The commands.

@@ -13,7 +13,8 @@ const EXPIRED_KEYS_MAX: usize = 2_000;
 /// Ten times a second, on the first worker: deletes what has expired.
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
-    if shared.active_expire.load(Ordering::Relaxed) {
+    let is_well = shared.gate.as_ref().is_none_or(|gate| gate.log.is_well());
+    if is_well && shared.active_expire.load(Ordering::Relaxed) {
         let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
         exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
     }

@@ -11,6 +11,7 @@ use crate::conn::{
     Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
     Waiting, write_some,
 };
+use crate::gate::{Gate, Passage};
 use crate::host::{Flow, Host, settle};
 use crate::mailbox::{Address, Message};
 use crate::pipeline::Pipeline;
@@ -23,7 +24,7 @@ use ashlar_engine::reply::Reply;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -72,6 +73,11 @@ pub struct Worker<'e> {
     /// When blocked clients give up: (time, place, id).
     deadlines: BTreeSet<(i64, usize, u64)>,
     next_tick_ms: i64,
+    gate: Option<&'e Gate>,
+    /// Connections with replies that have to pass the gate at the end of this turn.
+    gathered: Vec<Address>,
+    /// Those that wait for the log, with the index of the last record that they depend on.
+    held: VecDeque<(u64, Vec<Address>)>,
 }
 
 impl<'e> Worker<'e> {
@@ -110,6 +116,9 @@ impl<'e> Worker<'e> {
             paused: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
+            gate: shared.gate.as_ref(),
+            gathered: Vec::new(),
+            held: VecDeque::new(),
         })
     }
 
@@ -149,6 +158,9 @@ impl<'e> Worker<'e> {
                 self.tick(now_ms);
             }
             self.expire_deadlines(clock::now_ms());
+            if let Some(gate) = self.gate {
+                self.pass_gate(gate);
+            }
         }
         self.shutdown();
         Ok(())
@@ -251,7 +263,7 @@ impl<'e> Worker<'e> {
     }
 
     fn read(&mut self, conn: &mut Conn) -> io::Result<()> {
-        if conn.closing {
+        if conn.closing || conn.held {
             return Ok(());
         }
         if conn.waiting.is_some() && conn.input.len() > INPUT_BYTES_MAX_BLOCKED {
@@ -320,6 +332,7 @@ impl<'e> Worker<'e> {
         let now_ms = clock::now_ms();
         conn.session.client.active_ms.store(now_ms, Ordering::Relaxed);
         let mut pipeline = std::mem::take(&mut self.pipeline);
+        let appended = self.exec.effects.log_index;
         let mut at = 0;
         loop {
             let mut host = Host {
@@ -347,6 +360,9 @@ impl<'e> Worker<'e> {
                     conn.session.client.blocked.store(true, Ordering::Relaxed);
                     conn.waiting = Some(Waiting::Blocked(waiter, until_ms));
                 }
+            }
+            if self.exec.effects.log_index != appended {
+                conn.own_index = self.exec.effects.log_index;
             }
             let stop = step.done || conn.closing || conn.waiting.is_some();
             if stop || self.out.len() >= WRITE_BYTES {
@@ -390,6 +406,12 @@ impl<'e> Worker<'e> {
         let stats = self.shared.stats.worker(self.number);
         stats.add(Counter::Writes, 1);
         stats.add(Counter::OutputBytes, self.out.len() as u64);
+        if let Some(gate) = self.gate
+            && (conn.held || gate.holds(conn.own_index))
+            && !self.hold(gate, conn)
+        {
+            return self.check_backlog(conn);
+        }
         let mut sent = 0;
         if conn.backlog.is_empty() {
             while sent < self.out.len() {
@@ -405,6 +427,24 @@ impl<'e> Worker<'e> {
         self.out.clear();
         self.out.shrink_to(4 * WRITE_BYTES);
         self.check_backlog(conn)
+    }
+
+    /// Puts the thread's write buffer into the connection's backlog until the end of the turn;
+    /// `true` if there is so much of it that the log was waited for, and it may be sent.
+    fn hold(&mut self, gate: &Gate, conn: &mut Conn) -> bool {
+        let large = self.out.len() + conn.backlog.len() >= WRITE_BYTES;
+        if large && gate.pass_now() == Passage::Open {
+            // Its place among those that pass the gate later does no harm.
+            conn.held = false;
+            return true;
+        }
+        conn.backlog.push(&self.out);
+        self.out.clear();
+        if !conn.held {
+            conn.held = true;
+            self.gathered.push(conn.session.address);
+        }
+        false
     }
 
     fn check_backlog(&self, conn: &mut Conn) -> io::Result<()> {
@@ -442,11 +482,56 @@ impl<'e> Worker<'e> {
 
     /// Sends what the connection's backlog holds.
     fn flush(&mut self, conn: &mut Conn) -> io::Result<()> {
-        if !conn.backlog.is_empty() {
-            conn.backlog.send(&mut conn.stream)?;
-            self.check_backlog(conn)?;
+        if conn.backlog.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        if !conn.held {
+            conn.backlog.send(&mut conn.stream)?;
+        }
+        self.check_backlog(conn)
+    }
+
+    /// The end of a turn: lets go of the replies that are safe, its own and those of earlier turns.
+    fn pass_gate(&mut self, gate: &Gate) {
+        if !self.gathered.is_empty() {
+            let index = gate.log.appended();
+            let replies = self.gathered.len() + self.held.len();
+            let passage = gate.pass(index, replies);
+            let gathered = std::mem::take(&mut self.gathered);
+            if passage == Passage::Open {
+                self.let_go(gathered, u64::MAX);
+            } else {
+                // Also where the log has failed: that is looked at just below.
+                self.held.push_back((index, gathered));
+            }
+        }
+        if self.held.is_empty() {
+            return;
+        }
+        // Said before looking, so that no progress is missed in between.
+        gate.wait(self.number);
+        let safe = gate.safe();
+        while self.held.front().is_some_and(|(index, _)| *index <= safe || gate.log.is_failed()) {
+            if let Some((_, addresses)) = self.held.pop_front() {
+                self.let_go(addresses, safe);
+            }
+        }
+    }
+
+    /// Sends the replies that were held back. A connection whose own writes are beyond `safe` in a
+    /// log that has failed is closed instead: nobody can say whether they will be there.
+    fn let_go(&mut self, addresses: Vec<Address>, safe: u64) {
+        for address in addresses {
+            let Some(conn) = self.conn(address) else { continue };
+            let lost = safe != u64::MAX && conn.own_index > safe && conn.held;
+            if std::mem::take(&mut conn.held) && conn.readable {
+                self.again.push(address.slot);
+            }
+            self.with_conn(address.slot, |worker, conn| match lost {
+                true => Err(io::ErrorKind::ConnectionAborted.into()),
+                false => worker.flush(conn),
+            });
+        }
     }
 
     /// Delivers the messages from other threads.
@@ -462,6 +547,7 @@ impl<'e> Worker<'e> {
                 Message::Unblock(address, reply) => self.unblock(address, &reply),
                 Message::GiveUp(address, with_error) => self.give_up(address, with_error),
                 Message::Kill(address) => self.kill(address),
+                Message::Durable => {}
                 Message::Resume => self.resume_paused(),
                 Message::Shutdown => {}
             }
@@ -481,6 +567,19 @@ impl<'e> Worker<'e> {
         self.touched = touched;
     }
 
+    /// Bytes were added to a connection's backlog: they are sent this turn, through the gate.
+    fn touch(&mut self, address: Address) {
+        self.touched.push(address.slot);
+        let Some(gate) = self.gate else { return };
+        if let Some(conn) = self.conn(address)
+            && !conn.held
+            && gate.holds(conn.own_index)
+        {
+            conn.held = true;
+            self.gathered.push(address);
+        }
+    }
+
     fn conn(&mut self, address: Address) -> Option<&mut Box<Conn>> {
         let conn = self.conns.get_mut(address.slot)?.as_mut()?;
         (conn.session.address == address).then_some(conn)
@@ -491,7 +590,7 @@ impl<'e> Worker<'e> {
         conn.backlog.push(bytes);
         // Many messages may come in one turn: the limit holds for each, or the sum has no bound.
         let large = conn.backlog.len() > WRITE_BYTES;
-        self.touched.push(address.slot);
+        self.touch(address);
         if large {
             self.with_conn(address.slot, |worker, conn| worker.flush(conn));
         }
@@ -508,7 +607,11 @@ impl<'e> Worker<'e> {
         if let Some(until_ms) = until_ms {
             self.deadlines.remove(&(until_ms, address.slot, address.id));
         }
-        self.touched.push(address.slot);
+        if let (Some(gate), Some(conn)) = (self.gate, self.conn(address)) {
+            // Its call ran on some worker before this: the records so far have that one.
+            conn.own_index = gate.log.appended();
+        }
+        self.touch(address);
         self.go_on(address.slot);
     }
 
@@ -647,9 +750,11 @@ impl<'e> Worker<'e> {
     }
 
     fn shutdown(&mut self) {
+        let passage = self.gate.map_or(Passage::Open, Gate::pass_now);
         let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.with_conn(slot, |worker, conn| {
+                conn.held &= passage != Passage::Open;
                 worker.flush(conn)?;
                 Err(io::ErrorKind::ConnectionAborted.into())
             });

@@ -30,6 +30,7 @@ impl<'a> Tx<'a> {
             executor.lock_keys(keys);
             Some(keys.iter().map(|&key| key.into()).collect())
         };
+        executor.begin_batch();
         let now_ms = store.inner.stamp().now_ms;
         Tx { store, executor: RefCell::new(executor), keys, now_ms }
     }
@@ -63,6 +64,7 @@ impl Drop for Tx<'_> {
     fn drop(&mut self) {
         let stamp = self.store.inner.stamp_at(self.now_ms);
         let executor = self.executor.get_mut();
+        executor.commit_batch();
         executor.delete_lapsed(&stamp);
         executor.release();
     }

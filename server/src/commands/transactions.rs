@@ -143,6 +143,7 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     }
     host.exec.lock_all();
     host.session.in_transaction = true;
+    host.exec.begin_batch();
     reply.array(multi.queue.len());
     let protocol = host.session.protocol;
     for queued in &multi.queue {
@@ -151,6 +152,7 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         run_queued(host, queued, &args, &mut Reply::new(&mut out, host.session.protocol));
         reply.raw(&out);
     }
+    host.exec.commit_batch();
     reply.set_protocol(protocol);
     host.session.in_transaction = false;
     unwatch(host.exec, host.session);

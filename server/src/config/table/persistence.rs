@@ -5,6 +5,7 @@ use super::super::setting::Setting;
 use super::super::special::read_save;
 use super::{INT_MAX, int, int_from, memory_from};
 
+const LOG_OF_ITS_OWN: &str = "the log has a format and a place of its own";
 const NOTHING_ON_DISK: &str = "nothing is written to disk in this version";
 
 const fn unused(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
@@ -20,21 +21,34 @@ pub(super) const PERSISTENCE: &[Setting] = &[
          kept in memory only.",
     )
     .only_default("this version keeps data in memory only; write: save \"\""),
-    Setting::new("appendonly", Kind::Bool, "no", "Log every write to disk.")
-        .only_default("this version keeps data in memory only; write: appendonly no"),
+    Setting::new(
+        "appendonly",
+        Kind::Bool,
+        "no",
+        "Log every write to disk, in `ashlar-data/log` below `dir`, and load it at start.",
+    )
+    .start(),
     Setting::new(
         "appendfsync",
         Kind::Enum(&[("everysec", 2), ("always", 1), ("no", 0)]),
         "everysec",
-        "When the log of writes is forced to disk.",
+        "When a logged write is forced to disk: before its reply (`always`), within a second \
+         (`everysec`), or when the system likes (`no`). With each of them the system has it before \
+         its reply, so that the end of the process loses nothing.",
+    ),
+    Setting::new(
+        "log-segment-size",
+        memory_from(4096),
+        "67108864",
+        "Bytes of a file of the log. Each is written full of zeros before it is used.",
     )
-    .ignored(NOTHING_ON_DISK),
+    .start(),
     Setting::new("appendfilename", Kind::Text, "appendonly.aof", "Name of the log of writes.")
         .start()
-        .ignored(NOTHING_ON_DISK),
+        .ignored(LOG_OF_ITS_OWN),
     Setting::new("appenddirname", Kind::Text, "appendonlydir", "Directory of the log of writes.")
         .start()
-        .ignored(NOTHING_ON_DISK),
+        .ignored(LOG_OF_ITS_OWN),
     Setting::new("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot.")
         .protected()
         .ignored(NOTHING_ON_DISK),

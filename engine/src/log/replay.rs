@@ -1,0 +1,84 @@
+//! Runs the records of a log on an engine.
+
+use super::{LogError, Reader};
+use crate::command::Command;
+use crate::engine::{Engine, command_table};
+use crate::executor::{Call, Executor, Prefetched};
+use crate::reply::{Protocol, Reply};
+
+/// Records between two reports of progress.
+const REPORTED_EVERY: u64 = 10_000;
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Records.
+    pub batches: u64,
+    /// Calls in them.
+    pub calls: u64,
+}
+
+/// The command of a logged call: internal ones included, its subcommand where it names one.
+fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
+    let (_, command) = command_table().find(args.first()?)?;
+    let subcommand = args.get(1).and_then(|name| command.subcommand(name));
+    Some(subcommand.unwrap_or(command))
+}
+
+/// Runs the records that `reader` has, in order. The engine must not have a journal yet.
+/// `progress` gets the index of a record now and then.
+///
+/// # Errors
+/// If a record cannot be read, or names a command that this version does not have. What came
+/// before it has been run.
+pub fn replay(
+    engine: &Engine,
+    mut reader: Reader,
+    mut progress: impl FnMut(u64),
+) -> Result<Replayed, LogError> {
+    // A limit that was lowered since must not refuse what was accepted then.
+    let limit = engine.config().proto_max_bulk_len;
+    engine.update_config(|config| config.proto_max_bulk_len = usize::MAX);
+    let mut executor = engine.executor();
+    let result = run(&mut executor, &mut reader, &mut progress);
+    drop(executor);
+    engine.update_config(|config| config.proto_max_bulk_len = limit);
+    result
+}
+
+fn run(
+    executor: &mut Executor<'_>,
+    reader: &mut Reader,
+    progress: &mut impl FnMut(u64),
+) -> Result<Replayed, LogError> {
+    let mut done = Replayed::default();
+    let mut out = Vec::new();
+    while let Some(mut batch) = reader.next()? {
+        for logged in batch.calls.by_ref() {
+            let unreadable = LogError::Unreadable(batch.place);
+            let command = resolve(&logged.args).ok_or(unreadable)?;
+            let call = Call {
+                command,
+                args: &logged.args,
+                db: logged.db,
+                stamp: &logged.stamp,
+                may_block: false,
+                no_touch: false,
+            };
+            out.clear();
+            executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
+            done.calls += 1;
+        }
+        if batch.calls.is_broken() {
+            return Err(LogError::Unreadable(batch.place));
+        }
+        executor.release();
+        // Nobody waits for these; counters go too, they count what clients did.
+        executor.effects = Default::default();
+        done.batches += 1;
+        if done.batches.is_multiple_of(REPORTED_EVERY) {
+            progress(batch.index);
+        }
+    }
+    Ok(done)
+}

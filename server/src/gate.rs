@@ -1,0 +1,312 @@
+//! The reply gate: no reply leaves before what it depends on is as safe as `appendfsync` asks.
+//!
+//! A reply depends on every record that was appended by then: its own, and those of others that it
+//! may have seen. With `everysec` and `no` it leaves once they are written to the system, so that
+//! the end of the process loses nothing; with `always` once they are durable.
+//!
+//! A worker gathers the replies of one turn of its loop and passes the gate once. With `everysec`
+//! and `no` that is one write. With `always` a turn with a single reply syncs right there; one
+//! with more leaves it to the log's thread and goes on, and the connections wait meanwhile:
+//! nothing is read from them.
+//!
+//! ```text
+//! turn of a worker: calls -> replies gathered -> written | synced here -> leave
+//!                                    \-> held -> log's thread syncs -> Message::Durable -> leave
+//! ```
+
+use crate::config::{Settings, ids};
+use crate::mailbox::{Mailbox, Message};
+use crate::shared::Shared;
+use ashlar_engine::disk::RealDisk;
+use ashlar_engine::engine::Engine;
+use ashlar_engine::error::Error;
+use ashlar_engine::log::{Health, Log, LogError, LogOptions};
+use ashlar_engine::storage::{DIRECTORY, Storage};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// How often the log's thread looks after the log.
+const TEND_EVERY: Duration = Duration::from_millis(100);
+/// How often it syncs with `everysec`.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Replies of a turn above which the sync is left to the log's thread.
+const SYNCED_HERE_MAX: usize = 1;
+
+/// When a write counts as safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Once the system has it.
+    No,
+    /// Once it is durable.
+    Always,
+    /// Once the system has it; it is durable a second later.
+    Everysec,
+}
+
+/// What the gate says to the replies of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// They leave.
+    Open,
+    /// They wait for [`Message::Durable`].
+    Wait,
+    /// What they depend on will never be safe.
+    Closed,
+}
+
+/// The log of a server and what waits for it.
+pub struct Gate {
+    /// The log.
+    pub log: Arc<Log>,
+    storage: Storage,
+    policy: AtomicU8,
+    /// The log's thread.
+    thread: OnceLock<Thread>,
+    /// Whether a sync is asked for.
+    wanted: AtomicBool,
+    stopping: AtomicBool,
+    /// Of each worker, whether it waits for the log.
+    waiting: Box<[AtomicBool]>,
+}
+
+impl Gate {
+    /// Opens the data directory where `appendonly` says so, and brings the engine up to date.
+    ///
+    /// # Errors
+    /// What is wrong with the directory, for people.
+    pub fn open(
+        settings: &Settings,
+        engine: &Engine,
+        workers: usize,
+        salt_seed: u64,
+    ) -> io::Result<Option<Gate>> {
+        if !settings.flag(ids::APPENDONLY) {
+            return Ok(None);
+        }
+        let dir = Path::new(&settings.string(ids::DIR)).join(DIRECTORY);
+        let segment_bytes = settings.count(ids::LOG_SEGMENT_SIZE);
+        let options = LogOptions { segment_bytes, salt_seed, floor: 0 };
+        let started = Instant::now();
+        let progress = |index| tracing::info!("loading: record {index} of the log");
+        let disk = Arc::new(RealDisk);
+        let (storage, opened) = Storage::open(disk, &dir, engine, options, progress)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let recovered = opened.recovered;
+        if let Some(cut) = recovered.cut {
+            tracing::warn!(
+                "the log's end was torn: cut at record {}, offset {} of segment {:016}.log; \
+                 nothing behind it was acknowledged as durable",
+                cut.place.index,
+                cut.place.offset,
+                cut.place.segment
+            );
+        }
+        tracing::info!(
+            "{} records of the log, {} calls, in {:.3} s; the last is {}",
+            opened.replayed.batches,
+            opened.replayed.calls,
+            started.elapsed().as_secs_f64(),
+            recovered.last
+        );
+        Ok(Some(Gate {
+            log: storage.log().clone(),
+            storage,
+            policy: AtomicU8::new(0),
+            thread: OnceLock::new(),
+            wanted: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            waiting: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+        }))
+    }
+
+    /// Connects the gate with the settings and the workers, and starts the log's thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(shared: &Arc<Shared>) -> io::Result<Option<std::thread::JoinHandle<()>>> {
+        let Some(gate) = &shared.gate else { return Ok(None) };
+        let weak = Arc::downgrade(shared);
+        let connected = shared.settings.subscribe(&[ids::APPENDFSYNC], move |settings| {
+            if let Some(gate) = weak.upgrade().as_ref().and_then(|shared| shared.gate.as_ref()) {
+                let policy = u8::try_from(settings.number(ids::APPENDFSYNC)).unwrap_or(0);
+                gate.policy.store(policy, Ordering::Release);
+                gate.wake();
+            }
+            Ok(())
+        });
+        debug_assert!(connected.is_ok(), "the subscriber refuses nothing");
+        let weak = Arc::downgrade(shared);
+        gate.log.on_progress(move || {
+            if let Some(shared) = weak.upgrade()
+                && let Some(gate) = &shared.gate
+            {
+                gate.tell(&shared.mailboxes);
+            }
+        });
+        let thread = shared.clone();
+        std::thread::Builder::new()
+            .name("ashlar-log".into())
+            .spawn(move || {
+                if let Some(gate) = &thread.gate {
+                    gate.run();
+                }
+            })
+            .map(Some)
+    }
+
+    /// The data directory.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// `appendfsync`
+    pub fn policy(&self) -> Policy {
+        match self.policy.load(Ordering::Acquire) {
+            1 => Policy::Always,
+            2 => Policy::Everysec,
+            _ => Policy::No,
+        }
+    }
+
+    /// The last index that is as safe as `appendfsync` asks.
+    pub fn safe(&self) -> u64 {
+        match self.policy() {
+            Policy::Always => self.log.durable(),
+            Policy::Everysec | Policy::No => self.log.written(),
+        }
+    }
+
+    /// Whether a reply that is ready now has to pass the gate: there are records that are not safe
+    /// yet. While the log takes no writes, reads go on: then only what the connection itself
+    /// appended counts, up to `own`.
+    #[inline]
+    pub fn holds(&self, own: u64) -> bool {
+        let safe = self.safe();
+        self.log.appended() > safe && (self.log.is_well() || own > safe)
+    }
+
+    /// Asks for passage for replies that depend on records up to `index`; `replies` of them leave.
+    pub fn pass(&self, index: u64, replies: usize) -> Passage {
+        let result = match self.policy() {
+            Policy::Always if self.log.durable() >= index => return Passage::Open,
+            Policy::Always if replies > SYNCED_HERE_MAX => {
+                self.wanted.store(true, Ordering::Release);
+                self.wake();
+                return Passage::Wait;
+            }
+            Policy::Always => self.log.sync_to(index),
+            Policy::Everysec | Policy::No => self.log.write(),
+        };
+        self.passage(result, index)
+    }
+
+    /// The same at once, whatever it takes.
+    pub fn pass_now(&self) -> Passage {
+        let index = self.log.appended();
+        self.pass(index, 0)
+    }
+
+    fn passage(&self, result: Result<u64, LogError>, index: u64) -> Passage {
+        match result {
+            Ok(safe) if safe >= index => Passage::Open,
+            Ok(_) => Passage::Wait,
+            Err(error) if error.passes() => Passage::Wait,
+            Err(_) => Passage::Closed,
+        }
+    }
+
+    /// Says that a worker waits, for [`Message::Durable`]. It looks once more afterwards.
+    pub fn wait(&self, worker: usize) {
+        self.waiting[worker].store(true, Ordering::SeqCst);
+    }
+
+    /// Tells the workers that wait that something has changed.
+    fn tell(&self, mailboxes: &[Mailbox]) {
+        for (waits, mailbox) in self.waiting.iter().zip(mailboxes) {
+            if waits.load(Ordering::SeqCst) && waits.swap(false, Ordering::SeqCst) {
+                mailbox.post(Message::Durable);
+            }
+        }
+    }
+
+    /// Why writes are refused, if they are.
+    #[inline]
+    pub fn refusal(&self) -> Option<Error> {
+        if self.log.is_well() {
+            return None;
+        }
+        match self.log.health() {
+            Health::Well => None,
+            Health::Blocked(reason) | Health::Failed(reason) => {
+                Some(Error::owned(format!("MISCONF Errors writing to the AOF file: {reason}")))
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Ends the log's thread, which makes everything durable first.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The log's thread.
+    fn run(&self) {
+        // The cell is empty: the thread runs once.
+        let _ = self.thread.set(std::thread::current());
+        let (mut tended, mut synced) = (Instant::now(), Instant::now());
+        let mut health = Health::Well;
+        while !self.stopping.load(Ordering::Acquire) {
+            if !self.wanted.load(Ordering::Acquire) {
+                std::thread::park_timeout(TEND_EVERY.saturating_sub(tended.elapsed()));
+            }
+            if self.wanted.swap(false, Ordering::AcqRel) {
+                // Whoever waits sees what came of it in the log's health.
+                let _ = self.log.sync();
+            }
+            if tended.elapsed() >= TEND_EVERY {
+                tended = Instant::now();
+                let _ = self.log.tend();
+            }
+            if synced.elapsed() >= SYNC_EVERY && self.policy() == Policy::Everysec {
+                synced = Instant::now();
+                let _ = self.log.sync();
+            }
+            report(&self.log, &mut health);
+        }
+        if let Err(error) = self.log.close() {
+            tracing::error!("the log could not be closed: {error}");
+        }
+    }
+}
+
+/// Says in the server's own log when the health of the log changes.
+fn report(log: &Log, before: &mut Health) {
+    let health = log.health();
+    if health == *before {
+        return;
+    }
+    match &health {
+        Health::Well => tracing::info!("the log can be written to again"),
+        Health::Blocked(reason) => tracing::error!("writes are refused for now: {reason}"),
+        Health::Failed(reason) => {
+            tracing::error!("writes are refused until the server is restarted: {reason}");
+        }
+    }
+    *before = health;
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("policy", &self.policy()).field("log", &self.log).finish()
+    }
+}
