@@ -2,7 +2,7 @@
 //!
 //! A failure prints its seed and leaves the input in a file; put that into the corpus with the fix.
 
-use ashlar_tests::fuzz_targets::{decode, execute, image, mutate, payload, rdb_file, reply};
+use ashlar_tests::fuzz_targets::{acl, decode, execute, image, mutate, payload, rdb_file, reply};
 use ashlar_tests::process::{temporary_dir, workspace};
 use ashlar_tests::random::{Random, seeds};
 use std::fs;
@@ -45,6 +45,11 @@ fn run(target: &str, function: fn(&[u8]), inputs: usize) {
             }
         }
     }
+}
+
+#[test]
+fn rules_of_users() {
+    run("acl", acl, 20_000);
 }
 
 #[test]

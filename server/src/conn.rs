@@ -3,6 +3,7 @@
 use crate::blocking::Waiter;
 use crate::resp::decode::Resume;
 use crate::session::Session;
+use crate::tls::TlsStream;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{self, Read, Write};
@@ -23,6 +24,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix domain
     Unix(UnixStream),
+    /// TCP, encrypted
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -31,6 +34,29 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
+            Stream::Tls(stream) => &mut stream.tcp,
+        }
+    }
+
+    /// The TCP socket, if it is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Tls(stream) => Some(&stream.tcp),
+            Stream::Unix(_) => None,
+        }
+    }
+
+    /// Whether it is an encrypted connection whose peers have not agreed yet.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.is_handshaking())
+    }
+
+    /// The encrypted connection, if it is one.
+    pub fn tls(&mut self) -> Option<&mut TlsStream> {
+        match self {
+            Stream::Tls(stream) => Some(stream),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
         }
     }
 
@@ -39,6 +65,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tls(stream) => stream.tcp.as_raw_fd(),
         }
     }
 }
@@ -48,6 +75,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buf),
             Stream::Unix(stream) => stream.read(buf),
+            Stream::Tls(stream) => stream.read(buf),
         }
     }
 }
@@ -57,11 +85,15 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(buf),
             Stream::Unix(stream) => stream.write(buf),
+            Stream::Tls(stream) => stream.write(buf),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Stream::Tls(stream) => stream.flush(),
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+        }
     }
 }
 
@@ -167,6 +199,11 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Whether everything is on its way that is to be sent.
+    pub fn is_drained(&mut self) -> bool {
+        self.backlog.is_empty() && !self.stream.tls().is_some_and(|tls| tls.has_pending())
+    }
+
     /// A connection that was just accepted.
     pub fn new(stream: Stream, session: Session) -> Conn {
         Conn {

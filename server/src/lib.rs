@@ -33,6 +33,7 @@ pub mod shared;
 pub mod slowlog;
 pub mod stats;
 pub mod timer;
+pub mod tls;
 pub mod tracking;
 pub mod upkeep;
 pub mod worker;

@@ -20,6 +20,8 @@ const TOO_MANY: &str = "-ERR max number of clients reached\r\n";
 pub enum Bound {
     /// TCP
     Tcp(std::net::TcpListener),
+    /// TCP, for encrypted connections
+    Tls(std::net::TcpListener),
     /// Unix domain
     Unix(std::os::unix::net::UnixListener),
 }
@@ -32,6 +34,7 @@ impl Bound {
     pub fn listener(&self) -> io::Result<Listener> {
         Ok(match self {
             Bound::Tcp(tcp) => Listener::Tcp(mio::net::TcpListener::from_std(tcp.try_clone()?)),
+            Bound::Tls(tcp) => Listener::Tls(mio::net::TcpListener::from_std(tcp.try_clone()?)),
             Bound::Unix(unix) => {
                 Listener::Unix(mio::net::UnixListener::from_std(unix.try_clone()?))
             }
@@ -46,29 +49,45 @@ impl Bound {
 pub fn bind(settings: &Settings) -> io::Result<(Vec<Bound>, u16)> {
     let mut bound = Vec::new();
     let port = u16::try_from(settings.number(ids::PORT)).unwrap_or(0);
-    if port != 0 {
-        let names = settings.string(ids::BIND);
-        for name in names.split_ascii_whitespace() {
-            // An address with a leading dash may be missing on this machine.
-            let (name, optional) = match name.strip_prefix('-') {
-                Some(name) => (name, true),
-                None => (name, false),
-            };
-            match bind_tcp(settings, name, port) {
-                Ok(listener) => bound.push(Bound::Tcp(listener)),
-                Err(error) if optional && error.kind() != io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(explain(error, name, port)),
-            }
-        }
-    }
+    let tls_port = u16::try_from(settings.number(ids::TLS_PORT)).unwrap_or(0);
+    bind_all(settings, port, Bound::Tcp, &mut bound)?;
+    bind_all(settings, tls_port, Bound::Tls, &mut bound)?;
     let path = settings.string(ids::UNIXSOCKET);
     if !path.is_empty() {
         bound.push(Bound::Unix(bind_unix(settings, &path)?));
     }
     if bound.is_empty() {
-        return Err(io::Error::other("nothing to listen on: port is 0 and there is no unixsocket"));
+        return Err(io::Error::other(
+            "nothing to listen on: port and tls-port are 0 and there is no unixsocket",
+        ));
     }
     Ok((bound, port))
+}
+
+/// Binds a port at all addresses of the settings; none for port 0.
+fn bind_all(
+    settings: &Settings,
+    port: u16,
+    kind: fn(std::net::TcpListener) -> Bound,
+    bound: &mut Vec<Bound>,
+) -> io::Result<()> {
+    if port == 0 {
+        return Ok(());
+    }
+    let names = settings.string(ids::BIND);
+    for name in names.split_ascii_whitespace() {
+        // An address with a leading dash may be missing on this machine.
+        let (name, optional) = match name.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        match bind_tcp(settings, name, port) {
+            Ok(listener) => bound.push(kind(listener)),
+            Err(error) if optional && error.kind() != io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(explain(error, name, port)),
+        }
+    }
+    Ok(())
 }
 
 fn explain(error: io::Error, name: &str, port: u16) -> io::Error {
@@ -116,11 +135,13 @@ fn bind_unix(settings: &Settings, path: &str) -> io::Result<std::os::unix::net::
 /// Remote and local address of a connection, as CLIENT LIST shows them.
 pub fn addresses(stream: &Stream) -> (String, String) {
     match stream {
-        Stream::Tcp(tcp) => {
-            let show = |address: io::Result<SocketAddr>| {
-                address.map_or_else(|_| "?:0".into(), |address| address.to_string())
+        Stream::Tcp(_) | Stream::Tls(_) => {
+            let show = |address: Option<io::Result<SocketAddr>>| match address {
+                Some(Ok(address)) => address.to_string(),
+                _ => "?:0".into(),
             };
-            (show(tcp.peer_addr()), show(tcp.local_addr()))
+            let tcp = stream.tcp();
+            (show(tcp.map(|tcp| tcp.peer_addr())), show(tcp.map(|tcp| tcp.local_addr())))
         }
         Stream::Unix(unix) => {
             let local = unix.local_addr().ok();
@@ -136,10 +157,8 @@ pub fn addresses(stream: &Stream) -> (String, String) {
 /// # Errors
 /// The text for the client.
 pub fn admit(shared: &Shared, stream: &Stream) -> Result<(), &'static str> {
-    let remote = match stream {
-        Stream::Tcp(tcp) => tcp.peer_addr().map(|peer| !is_loopback(peer.ip())).unwrap_or(true),
-        Stream::Unix(_) => false,
-    };
+    let peer = stream.tcp().map(|tcp| tcp.peer_addr());
+    let remote = peer.is_some_and(|peer| peer.map_or(true, |peer| !is_loopback(peer.ip())));
     if remote && shared.settings.flag(ids::PROTECTED_MODE) && !shared.needs_password() {
         return Err(PROTECTED);
     }
@@ -158,7 +177,7 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 /// Sets what a client's socket is to be like.
 pub fn tune(shared: &Shared, stream: &Stream) {
-    let Stream::Tcp(tcp) = stream else { return };
+    let Some(tcp) = stream.tcp() else { return };
     let keepalive = shared.settings.count(ids::TCP_KEEPALIVE);
     let socket = SockRef::from(tcp);
     let mut tuned = tcp.set_nodelay(true);

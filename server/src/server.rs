@@ -12,6 +12,7 @@ use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
+use crate::tls::Tls;
 use crate::worker::{MAILBOX, Worker};
 use crate::{clock, commands, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
@@ -184,8 +185,10 @@ fn share(
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
     let acl = users(&settings, &registry)?;
+    let tls = tls(&settings)?;
     Ok(Shared {
         acl,
+        tls,
         engine,
         gate,
         settings,
@@ -209,6 +212,16 @@ fn share(
         slow_log: Default::default(),
         latency: Default::default(),
     })
+}
+
+/// The certificates of the configuration, which from now on follow its changes.
+fn tls(settings: &Settings) -> io::Result<Arc<Tls>> {
+    let tls = Arc::new(Tls::default());
+    let own = tls.clone();
+    settings
+        .subscribe(crate::tls::SETTINGS, move |settings| own.load(settings).map_err(Into::into))
+        .map_err(|reason| io::Error::other(reason.to_string()))?;
+    Ok(tls)
 }
 
 /// The users of the configuration, which from now on follow its changes.

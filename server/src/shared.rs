@@ -12,6 +12,7 @@ use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
+use crate::tls::Tls;
 use crate::tracking::Tracking;
 use ashlar_engine::effects::Effects;
 use ashlar_engine::engine::Engine;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub registry: Registry,
     /// The users.
     pub acl: Arc<Acl>,
+    /// What encrypted connections are accepted with.
+    pub tls: Arc<Tls>,
     /// The connected clients.
     pub clients: Clients,
     /// The subscriptions.

@@ -18,14 +18,15 @@ use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
+use crate::tls::{HANDSHAKE_MS_MAX, TlsStream};
 use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub const WRITE_BYTES: usize = 256 * 1024;
 const ACCEPTS_MAX: usize = 64;
 /// Milliseconds between looks at the time.
 const TICK_MS: i64 = 100;
+/// Milliseconds between looks at the files of the certificates.
+const TLS_LOOK_MS: i64 = 1_000;
 
 /// Token of the mailbox.
 pub const MAILBOX: Token = Token(usize::MAX);
@@ -48,6 +51,8 @@ const LISTENERS: usize = usize::MAX - 1024;
 pub enum Listener {
     /// TCP
     Tcp(TcpListener),
+    /// TCP, for encrypted connections
+    Tls(TcpListener),
     /// Unix domain
     Unix(UnixListener),
 }
@@ -94,7 +99,9 @@ impl<'e> Worker<'e> {
         for (nth, listener) in listeners.iter_mut().enumerate() {
             let token = Token(LISTENERS + nth);
             match listener {
-                Listener::Tcp(tcp) => poll.registry().register(tcp, token, Interest::READABLE)?,
+                Listener::Tcp(tcp) | Listener::Tls(tcp) => {
+                    poll.registry().register(tcp, token, Interest::READABLE)?
+                }
                 Listener::Unix(unix) => {
                     poll.registry().register(unix, token, Interest::READABLE)?
                 }
@@ -185,7 +192,7 @@ impl<'e> Worker<'e> {
     ) {
         let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
         let result = serve(self, &mut conn);
-        if result.is_err() || (conn.closing && conn.backlog.is_empty()) {
+        if result.is_err() || (conn.closing && conn.is_drained()) {
             self.close(slot, *conn);
         } else if let Some(place) = self.conns.get_mut(slot) {
             *place = Some(conn);
@@ -196,6 +203,7 @@ impl<'e> Worker<'e> {
         for _ in 0..ACCEPTS_MAX {
             let accepted = match &self.listeners[nth] {
                 Listener::Tcp(tcp) => tcp.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                Listener::Tls(tcp) => tcp.accept().and_then(|(stream, _)| self.encrypted(stream)),
                 Listener::Unix(unix) => unix.accept().map(|(stream, _)| Stream::Unix(stream)),
             };
             match accepted {
@@ -213,12 +221,19 @@ impl<'e> Worker<'e> {
         let token = Token(LISTENERS + nth);
         let registry = self.poll.registry();
         let renewed = match &mut self.listeners[nth] {
-            Listener::Tcp(tcp) => registry.reregister(tcp, token, Interest::READABLE),
+            Listener::Tcp(tcp) | Listener::Tls(tcp) => {
+                registry.reregister(tcp, token, Interest::READABLE)
+            }
             Listener::Unix(unix) => registry.reregister(unix, token, Interest::READABLE),
         };
         if let Err(error) = renewed {
             tracing::error!("a listening socket cannot be watched any more: {error}");
         }
+    }
+
+    fn encrypted(&self, stream: TcpStream) -> io::Result<Stream> {
+        let config = self.shared.tls.config().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Stream::Tls(Box::new(TlsStream::new(stream, config)?)))
     }
 
     fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
@@ -281,7 +296,8 @@ impl<'e> Worker<'e> {
         };
         // A read that did not fill the buffer has emptied the socket: the next bytes come with an
         // event of their own.
-        conn.readable = got == READ_BYTES;
+        let ended = conn.stream.tls().is_some_and(|tls| tls.is_ended());
+        conn.readable = got == READ_BYTES || ended;
         if conn.readable {
             self.again.push(conn.session.address.slot);
         }
@@ -482,6 +498,7 @@ impl<'e> Worker<'e> {
 
     /// Sends what the connection's backlog holds.
     fn flush(&mut self, conn: &mut Conn) -> io::Result<()> {
+        conn.stream.flush()?;
         if conn.backlog.is_empty() {
             return Ok(());
         }
@@ -712,13 +729,16 @@ impl<'e> Worker<'e> {
             let idle = now_ms - conn.session.client.active_ms.load(Ordering::Relaxed);
             let normal =
                 conn.waiting.is_none() && !conn.session.is_subscriber() && !conn.session.monitor;
-            if (idle_max_ms > 0 && normal && idle > idle_max_ms) || !conn.backlog.is_empty() {
+            let late = conn.stream.is_handshaking()
+                && now_ms - conn.session.client.created_ms > HANDSHAKE_MS_MAX;
+            if (idle_max_ms > 0 && normal && idle > idle_max_ms) || late || !conn.backlog.is_empty()
+            {
                 slots.push(slot);
             }
         }
         for slot in slots {
             self.with_conn(slot, |worker, conn| {
-                if conn.backlog.is_empty() {
+                if conn.backlog.is_empty() || conn.stream.is_handshaking() {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 worker.flush(conn)?;
@@ -728,6 +748,9 @@ impl<'e> Worker<'e> {
         if self.number == 0 {
             upkeep::tick(self.shared, &mut self.exec, now_ms);
             self.shared.stats.sample(now_ms);
+            if now_ms.rem_euclid(TLS_LOOK_MS) < TICK_MS {
+                self.shared.tls.follow(&self.shared.settings);
+            }
             self.count_effects();
         }
     }
@@ -744,6 +767,9 @@ impl<'e> Worker<'e> {
         crate::commands::connection::forget(self.shared, &mut self.exec, &mut conn.session);
         self.exec.release();
         // The descriptor is closed with the stream, which ends the watching too.
+        if let Some(tls) = conn.stream.tls() {
+            tls.say_goodbye();
+        }
         drop(self.poll.registry().deregister(conn.stream.source()));
         self.shared.clients.remove(conn.session.address.id);
         self.shared.clients.leave();

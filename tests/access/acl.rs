@@ -251,3 +251,36 @@ fn secrets_do_not_show() {
     let in_bytes = in_bytes.trim_matches(['[', ']']);
     assert!(!seen.contains("hidden") && !slow.contains(in_bytes), "{seen}\n{slow}");
 }
+
+/// CVE class: a client that is blocked is killed in the middle of what would wake it.
+#[test]
+fn blocked_clients_are_killed_in_the_middle() {
+    let server = Server::subject(&[]);
+    let mut admin = server.client();
+    ok(&mut admin, "ACL SETUSER u on nopass +@all ~*");
+    for round in 0..40 {
+        let mut blocked = server.client();
+        ok(&mut blocked, "AUTH u x");
+        let Value::Int(id) = ask(&mut blocked, "CLIENT ID") else { panic!("an id") };
+        let wait =
+            ["BLPOP q 0", "BLMOVE q r LEFT LEFT 0", "BZPOPMIN z 0", "XREAD BLOCK 0 STREAMS s $"];
+        blocked.send(&ashlar_tests::resp::words(wait[round % 4])).expect("sent");
+        let is_blocked = |client: &mut Client| {
+            ask(client, "INFO clients").text().contains("blocked_clients:1\r\n")
+        };
+        while !is_blocked(&mut admin) {}
+        // It goes and is served in one step, in both orders.
+        let kill =
+            if round % 8 < 4 { format!("CLIENT KILL ID {id}") } else { "ACL DELUSER u".into() };
+        let wake = ["RPUSH q a", "RPUSH q a", "ZADD z 1 a", "XADD s * f v"][round % 4];
+        ask(&mut admin, "MULTI");
+        let order = if round % 2 == 0 { [kill.as_str(), wake] } else { [wake, kill.as_str()] };
+        order.iter().for_each(|line| drop(ask(&mut admin, line)));
+        assert_eq!(ask(&mut admin, "EXEC").items().map(<[_]>::len), Some(2));
+        while blocked.value().is_ok() {}
+        while is_blocked(&mut admin) {}
+        ok(&mut admin, "FLUSHALL");
+        ok(&mut admin, "ACL SETUSER u on nopass +@all ~*");
+    }
+    assert_eq!(ask(&mut admin, "PING").text(), "PONG");
+}

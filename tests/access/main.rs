@@ -3,6 +3,8 @@
 //! `ASHLAR_SUBJECT=redis` runs what is Redis's own behaviour against a redis-server instead.
 
 mod acl;
+mod near;
+mod tls;
 mod tracking;
 
 use ashlar_tests::resp::{Client, Value};

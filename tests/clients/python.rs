@@ -21,3 +21,8 @@ fn ordinary_work() {
 fn waiting_for_others() {
     script("waiting.py");
 }
+
+#[test]
+fn caching_and_users() {
+    script("caching.py");
+}

@@ -100,3 +100,43 @@ fn publish_subscribe_and_blocking() {
         Ok(())
     });
 }
+
+#[test]
+fn client_side_caching() {
+    use redis::caching::CacheConfig;
+    let server = Server::subject(&[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let address = format!("redis://127.0.0.1:{}/?protocol=resp3", server.port());
+        let client = redis::Client::open(address).expect("a client");
+        let config = redis::AsyncConnectionConfig::new().set_cache_config(CacheConfig::new());
+        let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut cached = connected.expect("a connection");
+        let mut other = connect(&server, ProtocolVersion::RESP2);
+        let () = other.set("k", 1).expect("set");
+        for _ in 0..10 {
+            let value: i64 =
+                redis::cmd("GET").arg("k").query_async(&mut cached).await.expect("a value");
+            assert_eq!(value, 1);
+        }
+        let statistics = cached.get_cache_statistics().expect("statistics");
+        assert_eq!((statistics.hit, statistics.miss), (9, 1));
+        let () = other.set("k", 2).expect("set");
+        let since = std::time::Instant::now();
+        loop {
+            let value: i64 =
+                redis::cmd("GET").arg("k").query_async(&mut cached).await.expect("a value");
+            if value == 2 {
+                break;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "the change does not arrive");
+            // The connection's own task has to get its turn.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let () = redis::cmd("FLUSHALL").query_async(&mut cached).await.expect("flushed");
+        while redis::cmd("GET").arg("k").query_async::<Option<i64>>(&mut cached).await != Ok(None) {
+            assert!(since.elapsed() < Duration::from_secs(20), "the flush does not arrive");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}

@@ -13,6 +13,9 @@ use ashlar_engine::command::Flags;
 use ashlar_engine::config::EngineConfig;
 use ashlar_engine::engine::{Engine, EngineOptions, command_table};
 use ashlar_engine::rdb;
+use ashlar_server::acl::Acl;
+use ashlar_server::acl::parse::Context;
+use ashlar_server::registry::Registry;
 use ashlar_server::resp::decode::{Limits, Parsed, Resume, parse, split_inline};
 
 /// Longest string that a command may make: valid, but huge, offsets would only test the allocator.
@@ -208,6 +211,37 @@ pub fn image(data: &[u8]) {
         let again = Engine::from_image(EngineOptions::default(), &image);
         assert_eq!(again.expect("an engine reads its own image").image(), image);
     }
+}
+
+/// Rules of ACL users: lines of words, each line for one user. They are taken or refused, what is
+/// shown reads back as the same rules, and no call makes a check panic.
+pub fn acl(data: &[u8]) {
+    static REGISTRY: std::sync::OnceLock<Registry> = std::sync::OnceLock::new();
+    let registry = REGISTRY.get_or_init(|| Registry::new(ashlar_server::commands::FAMILIES));
+    let users = Acl::new(registry);
+    for (nth, line) in data.split(|byte| *byte == b'\n').take(CALLS_MAX).enumerate() {
+        let context = Context { registry, all_channels: nth % 2 == 1 };
+        let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let name = format!("user{}", nth % 4);
+        if users.set_user(context, name.as_bytes(), &words).is_err() {
+            continue;
+        }
+        let user = users.find(name.as_bytes()).expect("the user was set");
+        let shown = user.rules().show();
+        // As a file is read: at blanks, so rules must not have any outside of parentheses.
+        let again: Vec<&[u8]> = shown.split(|byte| *byte == b' ').collect();
+        let again = [&[&b"reset"[..]], &again[..]].concat();
+        let text = String::from_utf8_lossy(&shown).into_owned();
+        users.set_user(context, b"again", &again).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(users.find(b"again").expect("the user").rules(), user.rules(), "{text}");
+        if let Ok(resolved) = registry.resolve(&words) {
+            let rules = user.rules();
+            let _ = rules.check(&resolved, &words);
+            let _ = rules.forbidden_sort(&resolved, &words);
+        }
+    }
+    let path = std::path::Path::new("/nonexistent/users.acl");
+    assert!(users.load(Context { registry, all_channels: false }, path).is_err());
 }
 
 /// Bytes that choose what to call.

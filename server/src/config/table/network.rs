@@ -65,7 +65,7 @@ pub(super) const NETWORK: &[Setting] = &[
         "1",
         "TLS connections accepted in one round of the event loop.",
     )
-    .ignored("there is no TLS listener"),
+    .ignored("every worker accepts as fast as it serves"),
 ];
 
 pub(super) const CLIENTS: &[Setting] = &[
@@ -153,45 +153,54 @@ pub(super) const SECURITY: &[Setting] = &[
     ),
 ];
 
-const NO_TLS: &str = "there is no TLS listener";
-
 const fn tls(name: &'static str, doc: &'static str) -> Setting {
-    Setting::new(name, Kind::Text, "", doc).ignored(NO_TLS)
+    Setting::new(name, Kind::Text, "", doc)
 }
 
+const NO_PASSWORDS: &str = "key files with a password can't be read";
+const NO_CLIENT: &str = "this version makes no encrypted connections";
+const OWN_CIPHERS: &str = "only ciphers that are safe are offered, in the library's order";
+
 pub(super) const TLS: &[Setting] = &[
-    Setting::new("tls-port", int(0, 65535), "0", "The port of encrypted connections.")
-        .start()
-        .only_default("TLS is not part of this version"),
-    tls("tls-cert-file", "The server's certificate."),
-    tls("tls-key-file", "The server's key."),
-    tls("tls-key-file-pass", "Password of the server's key.").secret(),
-    tls("tls-client-cert-file", "The certificate for connections to other servers."),
-    tls("tls-client-key-file", "The key for connections to other servers."),
-    tls("tls-client-key-file-pass", "Password of that key.").secret(),
-    tls("tls-dh-params-file", "Diffie-Hellman parameters."),
-    tls("tls-ca-cert-file", "The authorities that are trusted."),
-    tls("tls-ca-cert-dir", "Directory of the authorities that are trusted."),
-    tls("tls-protocols", "The versions of TLS that are allowed."),
-    tls("tls-ciphers", "The ciphers of TLS 1.2."),
-    tls("tls-ciphersuites", "The ciphers of TLS 1.3."),
+    Setting::new(
+        "tls-port",
+        int(0, 65535),
+        "0",
+        "The port of encrypted connections; 0 listens on none. With `port 0` there are no others.",
+    )
+    .start(),
+    tls(
+        "tls-cert-file",
+        "The server's certificate, with those it was signed with, as PEM. Like the other files it \
+         is read again when it changes.",
+    ),
+    tls("tls-key-file", "The server's key, as PEM."),
+    tls("tls-key-file-pass", "Password of the server's key.").secret().only_default(NO_PASSWORDS),
+    tls("tls-client-cert-file", "The certificate for connections to other servers.")
+        .ignored(NO_CLIENT),
+    tls("tls-client-key-file", "The key for connections to other servers.").ignored(NO_CLIENT),
+    tls("tls-client-key-file-pass", "Password of that key.").secret().ignored(NO_CLIENT),
+    tls("tls-dh-params-file", "Diffie-Hellman parameters.")
+        .ignored("keys are agreed on by elliptic curves"),
+    tls("tls-ca-cert-file", "The authorities that are trusted to sign clients' certificates."),
+    tls("tls-ca-cert-dir", "Directory of files with authorities that are trusted."),
+    tls("tls-protocols", "The versions that are allowed, of TLSv1.2 and TLSv1.3; empty for both."),
+    tls("tls-ciphers", "The ciphers of TLS 1.2.").ignored(OWN_CIPHERS),
+    tls("tls-ciphersuites", "The ciphers of TLS 1.3.").ignored(OWN_CIPHERS),
     Setting::new(
         "tls-auth-clients",
         Kind::Enum(&[("no", 0), ("yes", 1), ("optional", 2)]),
         "yes",
-        "Whether clients must show a certificate.",
-    )
-    .ignored(NO_TLS),
+        "Whether clients must show a certificate; `optional`: it must be good if they do.",
+    ),
     Setting::new("tls-replication", Kind::Bool, "no", "Encrypt connections to the primary.")
-        .only_default("TLS is not part of this version"),
+        .only_default(NO_CLIENT),
     Setting::new("tls-cluster", Kind::Bool, "no", "Encrypt connections between nodes.")
-        .only_default("TLS is not part of this version"),
+        .only_default(NO_CLIENT),
     Setting::new("tls-prefer-server-ciphers", Kind::Bool, "no", "The server chooses the cipher.")
-        .ignored(NO_TLS),
-    Setting::new("tls-session-caching", Kind::Bool, "yes", "Let clients resume sessions.")
-        .ignored(NO_TLS),
-    Setting::new("tls-session-cache-size", int(0, INT_MAX), "20480", "Sessions kept.")
-        .ignored(NO_TLS),
+        .ignored(OWN_CIPHERS),
+    Setting::new("tls-session-caching", Kind::Bool, "yes", "Let clients resume sessions."),
+    Setting::new("tls-session-cache-size", int(0, INT_MAX), "20480", "Sessions kept."),
     Setting::new("tls-session-cache-timeout", int(0, INT_MAX), "300", "Seconds a session is kept.")
-        .ignored(NO_TLS),
+        .ignored("sessions make room for newer ones only"),
 ];

@@ -1,0 +1,285 @@
+//! TLS: who may connect, certificates that change, connections that misbehave.
+
+use ashlar_server::Server;
+use ashlar_server::config::{Caller, Source, load};
+use ashlar_tests::process::temporary_dir;
+use ashlar_tests::resp::{self, Value};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An authority, and what it signs, in files of a directory of its own.
+struct Authority {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let dir = temporary_dir().expect("a directory");
+        let mut params = CertificateParams::new(vec![]).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let key = KeyPair::generate().expect("a key");
+        let root = params.self_signed(&key).expect("a certificate");
+        std::fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
+        let der = root.der().clone();
+        Authority { dir, issuer: Issuer::new(params, key), root: der }
+    }
+
+    fn sign(&self, name: &str) -> (String, KeyPair, CertificateDer<'static>) {
+        let mut params = CertificateParams::new(vec!["localhost".into()]).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key, certificate.der().clone())
+    }
+
+    /// Writes a new certificate of the server.
+    fn write(&self, name: &str) -> CertificateDer<'static> {
+        let (pem, key, der) = self.sign(name);
+        std::fs::write(self.dir.join("key.pem"), key.serialize_pem()).expect("a file");
+        std::fs::write(self.dir.join("cert.pem"), pem).expect("a file");
+        der
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    /// A server that speaks nothing but TLS, in this process, and its port.
+    fn serve(&self, settings: &[&str]) -> (Server, u16) {
+        for _ in 0..5 {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
+            let port = free.expect("a port").port();
+            let (cert, key, ca) =
+                (self.path("cert.pem"), self.path("key.pem"), self.path("ca.pem"));
+            let number = port.to_string();
+            let own = [
+                "--port",
+                "0",
+                "--tls-port",
+                &number,
+                "--bind",
+                "127.0.0.1",
+                "--tls-cert-file",
+                &cert,
+                "--tls-key-file",
+                &key,
+                "--tls-ca-cert-file",
+                &ca,
+                "--io-threads",
+                "1",
+            ];
+            let flags = own.iter().chain(settings).map(|word| word.as_bytes().to_vec()).collect();
+            let settings = load(&[Source::Flags(flags)]).expect("settings");
+            if let Ok(server) = Server::start(settings) {
+                return (server, port);
+            }
+        }
+        panic!("no server")
+    }
+
+    /// What a client trusts, and shows of itself.
+    fn client(&self, with_certificate: bool) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("the authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        Arc::new(match with_certificate {
+            false => builder.with_no_client_auth(),
+            true => {
+                let (_, key, certificate) = self.sign("a client");
+                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+                builder.with_client_auth_cert(vec![certificate], key).expect("a certificate")
+            }
+        })
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+struct Client {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
+        let tcp = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        tcp.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(config.clone(), name).expect("a session");
+        Client { stream: StreamOwned::new(tls, tcp), buffer: Vec::new() }
+    }
+
+    fn send(&mut self, line: &str) -> io::Result<()> {
+        let mut out = Vec::new();
+        resp::encode(&resp::words(line), &mut out);
+        self.stream.write_all(&out)
+    }
+
+    fn reply(&mut self) -> io::Result<Value> {
+        loop {
+            if let Some((value, len)) = resp::parse(&self.buffer)? {
+                self.buffer.drain(..len);
+                return Ok(value);
+            }
+            let mut chunk = vec![0; 64 * 1024];
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                got => self.buffer.extend_from_slice(&chunk[..got]),
+            }
+        }
+    }
+
+    fn ask(&mut self, line: &str) -> io::Result<Value> {
+        self.send(line)?;
+        self.reply()
+    }
+
+    fn server_certificate(&self) -> CertificateDer<'static> {
+        let chain = self.stream.conn.peer_certificates().expect("a chain");
+        chain[0].clone().into_owned()
+    }
+}
+
+#[test]
+fn certificates_of_clients() {
+    let authority = Authority::new();
+    authority.write("server");
+    for (auth, without, with) in
+        [("yes", false, true), ("no", true, true), ("optional", true, true)]
+    {
+        let (_server, port) = authority.serve(&["--tls-auth-clients", auth]);
+        for (shows, expected) in [(false, without), (true, with)] {
+            let mut client = Client::connect(port, &authority.client(shows));
+            let reply = client.ask("PING");
+            assert_eq!(reply.is_ok(), expected, "{auth}, {shows}: {reply:?}");
+        }
+        // Somebody else's certificate is never good enough.
+        let stranger = Authority::new();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root.clone()).expect("the authority");
+        let (_, key, certificate) = stranger.sign("a stranger");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .expect("a certificate");
+        let reply = Client::connect(port, &Arc::new(config)).ask("PING");
+        assert_eq!(reply.is_ok(), auth == "no", "{auth}: {reply:?}");
+    }
+}
+
+#[test]
+fn large_pipelines_both_ways() {
+    let authority = Authority::new();
+    authority.write("server");
+    let (_server, port) = authority.serve(&["--tls-auth-clients", "no"]);
+    let mut client = Client::connect(port, &authority.client(false));
+    let value = "x".repeat(300_000);
+    assert_eq!(client.ask(&format!("SET big {value}")).expect("a reply").text(), "OK");
+    // More than sockets and buffers take: the server has to wait for its reader, and go on.
+    for _ in 0..100 {
+        client.send("GET big").expect("sent");
+    }
+    for n in 0..100 {
+        assert_eq!(client.reply().expect("a reply").text().len(), 300_000, "{n}");
+    }
+    for n in 0..2_000 {
+        client.send(&format!("INCR n{}", n % 7)).expect("sent");
+    }
+    for _ in 0..2_000 {
+        assert!(matches!(client.reply(), Ok(Value::Int(_))));
+    }
+    // The replies of what was sent before the end still come.
+    client.send("GET big").expect("sent");
+    assert_eq!(client.ask("QUIT").expect("a reply").text().len(), 300_000);
+    assert_eq!(client.reply().expect("a reply").text(), "OK");
+    assert!(client.reply().is_err());
+}
+
+#[test]
+fn certificates_are_replaced_without_a_restart() {
+    let authority = Authority::new();
+    let first = authority.write("first");
+    let (server, port) = authority.serve(&["--tls-auth-clients", "no"]);
+    let config = authority.client(false);
+    let mut old = Client::connect(port, &config);
+    old.ask("PING").expect("a reply");
+    assert_eq!(old.server_certificate(), first);
+    let second = authority.write("second, with another length");
+    let since = Instant::now();
+    loop {
+        let mut client = Client::connect(port, &config);
+        client.ask("PING").expect("a reply");
+        if client.server_certificate() == second {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "the new certificate is not used");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(old.ask("PING").expect("a reply").text(), "PONG", "connections go on");
+    // A setting that cannot be honoured changes nothing.
+    let settings = &server.shared().settings;
+    let nothing = authority.path("missing.pem");
+    let pairs: [(&[u8], &[u8]); 1] = [(b"tls-cert-file", nothing.as_bytes())];
+    assert!(settings.set(&pairs, Caller::Local).is_err());
+    Client::connect(port, &config).ask("PING").expect("a reply");
+    let pairs: [(&[u8], &[u8]); 1] = [(b"tls-auth-clients", b"yes")];
+    settings.set(&pairs, Caller::Local).expect("the setting");
+    assert!(Client::connect(port, &config).ask("PING").is_err());
+}
+
+#[test]
+fn what_is_no_tls_is_cut_off() {
+    let authority = Authority::new();
+    authority.write("server");
+    let (_server, port) = authority.serve(&["--tls-auth-clients", "no"]);
+    for bytes in [&b"PING\r\n"[..], &[0x16, 3, 1, 0xff, 0xff, 0, 0, 0], &[0; 20_000]] {
+        let mut plain = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        plain.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let _ = plain.write_all(bytes);
+        let _ = plain.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        // Either an alert and the end, or just the end.
+        let _ = plain.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"+PONG"));
+    }
+    let mut client = Client::connect(port, &authority.client(false));
+    assert_eq!(client.ask("PING").expect("a reply").text(), "PONG");
+}
+
+#[test]
+fn what_is_missing_is_named_at_start() {
+    for flags in [
+        "--port 0 --tls-port 1",
+        "--port 0 --tls-port 1 --tls-cert-file /missing --tls-key-file /missing",
+    ] {
+        let flags = flags.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let settings = load(&[Source::Flags(flags)]).expect("settings");
+        let error = Server::start(settings).expect_err("no certificate").to_string();
+        assert!(error.contains("tls-cert-file") || error.contains("/missing"), "{error}");
+    }
+}
