@@ -16,11 +16,11 @@ const fn sub(
     syntax: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::hosted(name, arity, Group::Server).flags(ANY_TIME).syntax(syntax).docs(
-        "2.8.13",
-        "O(N) for N commands",
-        summary,
-    )
+    Command::hosted(name, arity, Group::Server)
+        .flags(ANY_TIME)
+        .categories(&["connection"])
+        .syntax(syntax)
+        .docs("2.8.13", "O(N) for N commands", summary)
 }
 
 /// The family's commands.

@@ -44,7 +44,13 @@ pub fn flag_names(command: &Command) -> Vec<&'static str> {
 /// The ACL categories of a command, without the `@`.
 pub fn categories(command: &Command) -> Vec<&'static str> {
     let flags = command.flags;
-    let mut categories: Vec<&'static str> = command.group.category().into_iter().collect();
+    // These belong to a group by what they do, but not by whom they concern.
+    let group = match command.name {
+        "SORT" | "SORT_RO" => None,
+        "WAIT" | "WAITAOF" | "ASKING" | "READONLY" | "READWRITE" => Some("connection"),
+        _ => command.group.category(),
+    };
+    let mut categories: Vec<&'static str> = group.into_iter().collect();
     let mut add = |is: bool, name: &'static str| {
         if is && !categories.contains(&name) {
             categories.push(name);
@@ -53,11 +59,12 @@ pub fn categories(command: &Command) -> Vec<&'static str> {
     add(flags.contains(Flags::READONLY), "read");
     add(flags.contains(Flags::WRITE), "write");
     add(flags.contains(Flags::PUBSUB), "pubsub");
-    add(flags.contains(Flags::ADMIN), "admin");
+    let admin = flags.contains(Flags::ADMIN) || command.name == "LASTSAVE";
+    add(admin, "admin");
     add(flags.contains(Flags::FAST), "fast");
     add(!flags.contains(Flags::FAST), "slow");
     add(flags.contains(Flags::BLOCKING), "blocking");
-    add(flags.intersects(Flags::ADMIN.union(Flags::DANGEROUS)), "dangerous");
+    add(admin || flags.contains(Flags::DANGEROUS), "dangerous");
     for category in command.categories {
         add(true, category);
     }
