@@ -190,8 +190,11 @@ impl<'e> Executor<'e> {
             (self.config, self.config_version) = self.engine.config_snapshot();
         }
         let told = &mut self.effects.told;
-        (told.active, told.instead) = (self.engine.propagate().is_some(), false);
-        told.batch.clear();
+        told.active = self.engine.propagate().is_some();
+        if told.active {
+            told.instead = false;
+            told.batch.clear();
+        }
         let followed = call.stamp.site == Stamp::FOLLOWED;
         Cx {
             shards: shards(&mut self.held),

@@ -59,7 +59,10 @@ impl Waiter {
     ) -> Waiter {
         let slices: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         let mut positions = KeyList::new();
-        resolved.command.keys.positions(&slices, &mut positions);
+        // What the server runs waits for something else than its keys.
+        if resolved.host.is_none() {
+            resolved.command.keys.positions(&slices, &mut positions);
+        }
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         for at in positions {
             if !keys.iter().any(|key| **key == *slices[at]) {
@@ -68,6 +71,11 @@ impl Waiter {
         }
         let state = AtomicU8::new(WAITING);
         Waiter { address, resolved, args, db, protocol, tracker: None, keys, state }
+    }
+
+    /// Whether it has been answered or has given up.
+    pub fn is_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DONE
     }
 
     fn become_from(&self, from: u8, to: u8) -> bool {

@@ -3,6 +3,7 @@
 //! ```text
 //! ashlar [server] [redis.conf] [--setting value ...] [-]     ashlar check-config FILE
 //! ashlar check DIR [--repair]
+//! ashlar import FILE [--host H] [--port P] ...     ashlar export FILE ...
 //! ashlar --version | --help | --print-config-docs | --print-command-docs
 //! ```
 
@@ -17,6 +18,7 @@ use ashlar_engine::{log, storage};
 
 use crate::config::{CONFIG_BYTES_MAX, ConfigError, Settings, Source, ids, load};
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
+use crate::transfer::{self, Options, Outcome};
 use crate::{command_docs, config_docs};
 
 /// Tells a process that it was started in the background by `daemonize`.
@@ -27,6 +29,11 @@ Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
        ashlar check-config FILE    say what is wrong with a configuration, start nothing
        ashlar check DIR [--repair] say what a data directory holds and what of it is damaged;
                                    --repair drops everything from the damage on
+       ashlar import FILE.rdb      load an RDB file into a running server
+       ashlar export FILE.rdb      write all keys of a running server to an RDB file
+                                   [--host HOST] [--port PORT] [--user USER] [--password PASSWORD]
+                                   [--quiet]; import: [--replace] keys that are there already
+                                   (a password is better given as ASHLAR_PASSWORD=...)
        ashlar --version
        ashlar --help
        ashlar --print-config-docs  all settings as Markdown
@@ -61,6 +68,8 @@ enum Request {
     Help,
     ConfigDocs,
     CommandDocs,
+    Import(Vec<OsString>),
+    Export(Vec<OsString>),
     Wrong(String),
 }
 
@@ -75,6 +84,8 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> Start {
         Request::CommandDocs => done(&command_docs::markdown()),
         Request::Check(file) => check(file),
         Request::CheckData { dir, repair } => check_data(&dir, repair),
+        Request::Import(args) => transfer(&args, transfer::import, "imported"),
+        Request::Export(args) => transfer(&args, transfer::export, "exported"),
         Request::Wrong(message) => {
             eprintln!("ashlar: {message}\nTry: ashlar --help");
             Start::Done(ExitCode::from(2))
@@ -106,6 +117,8 @@ fn request(args: &[OsString]) -> Request {
             return Request::CheckData { dir: path(dir), repair: true };
         }
         [b"check", ..] => return Request::Wrong("check takes one directory".into()),
+        [b"import", ..] => return Request::Import(args[1..].to_vec()),
+        [b"export", ..] => return Request::Export(args[1..].to_vec()),
         [b"check-config", ..] => return Request::Wrong("check-config takes one file".into()),
         _ => {}
     }
@@ -144,6 +157,37 @@ fn path(word: &[u8]) -> PathBuf {
 fn complain(errors: &[ConfigError]) {
     for error in errors {
         eprintln!("ashlar: {error}");
+    }
+}
+
+/// Imports or exports and says what came of it.
+fn transfer(args: &[OsString], run: fn(&Options) -> std::io::Result<Outcome>, done: &str) -> Start {
+    let options = match Options::parse(args) {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("ashlar: {message}\nTry: ashlar --help");
+            return Start::Done(ExitCode::from(2));
+        }
+    };
+    match run(&options) {
+        Ok(Outcome { keys, kept, expired, bytes }) => {
+            if !options.quiet {
+                let mut text = format!("{done}: {bytes} bytes");
+                for (count, what) in
+                    [(keys, "keys"), (kept, "kept as they were"), (expired, "had expired")]
+                {
+                    if count > 0 {
+                        text.push_str(&format!(", {count} {what}"));
+                    }
+                }
+                eprintln!("{text}");
+            }
+            Start::Done(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("ashlar: {error}");
+            Start::Done(ExitCode::FAILURE)
+        }
     }
 }
 

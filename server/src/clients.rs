@@ -65,6 +65,8 @@ pub struct Client {
     pub broken_redirect: AtomicBool,
     /// CLIENT TRACKING with BCAST
     pub broadcast: AtomicBool,
+    /// Whether it is a replica.
+    pub replica: AtomicBool,
     /// CLIENT NO-EVICT
     pub no_evict: AtomicBool,
     /// CLIENT NO-TOUCH
@@ -96,6 +98,7 @@ impl Client {
             redirect: AtomicI64::new(-1),
             broken_redirect: AtomicBool::new(false),
             broadcast: AtomicBool::new(false),
+            replica: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
         }
@@ -120,12 +123,16 @@ impl Client {
 
     /// The class that `client-output-buffer-limit` puts it in.
     pub fn output_class(&self) -> usize {
-        if self.is_subscriber() { 2 } else { 0 }
+        match (self.replica.load(Ordering::Relaxed), self.is_subscriber()) {
+            (true, _) => 1,
+            (false, true) => 2,
+            (false, false) => 0,
+        }
     }
 
     /// The class as CLIENT LIST TYPE and CLIENT KILL TYPE name it.
     pub fn type_name(&self) -> &'static str {
-        if self.is_subscriber() { "pubsub" } else { "normal" }
+        ["normal", "replica", "pubsub"][self.output_class()]
     }
 
     /// The flags letters of CLIENT LIST.
@@ -136,6 +143,7 @@ impl Client {
                 flags.push(letter);
             }
         };
+        add(self.replica.load(Ordering::Relaxed), 'S');
         add(self.monitor.load(Ordering::Relaxed), 'O');
         add(self.is_subscriber(), 'P');
         add(self.queued.load(Ordering::Relaxed) >= 0, 'x');

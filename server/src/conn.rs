@@ -1,6 +1,7 @@
 //! One connection: its socket, its session, and what waits on either side.
 
 use crate::blocking::Waiter;
+use crate::replication::primary::Detach;
 use crate::resp::decode::Resume;
 use crate::session::Session;
 use crate::tls::TlsStream;
@@ -117,6 +118,12 @@ impl Backlog {
         self.len() == 0
     }
 
+    /// Takes the bytes that wait.
+    pub fn take(&mut self) -> Vec<u8> {
+        let Backlog { bytes, sent, .. } = std::mem::take(self);
+        bytes[sent..].to_vec()
+    }
+
     /// Adds bytes at the end.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.sent == self.bytes.len() {
@@ -194,6 +201,8 @@ pub struct Conn {
     pub own_index: u64,
     /// Whether the socket may have more to read: events come only for what is new.
     pub readable: bool,
+    /// Set once it is to leave the worker and become a replica's.
+    pub detach: Option<Detach>,
     /// Whether the connection is closed once the backlog is sent.
     pub closing: bool,
 }
@@ -216,6 +225,7 @@ impl Conn {
             held: false,
             own_index: 0,
             readable: false,
+            detach: None,
             closing: false,
         }
     }

@@ -32,6 +32,10 @@ impl InfoSource for Facts<'_> {
         &self.shared.stats
     }
 
+    fn replication(&self) -> Option<&crate::replication::Replication> {
+        Some(&self.shared.replication)
+    }
+
     fn port(&self) -> u16 {
         self.shared.port
     }

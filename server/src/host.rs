@@ -13,6 +13,7 @@ use crate::memory;
 use crate::monitor;
 use crate::pubsub::Kind;
 use crate::registry::Resolved;
+use crate::replication::primary::Detach;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use ashlar_engine::command::Flags;
@@ -36,9 +37,14 @@ pub enum Flow {
     Blocked(Arc<Waiter>, Option<i64>),
     /// The command is to be run again once the pause is over.
     Paused,
+    /// The connection leaves its worker and becomes a replica's.
+    Detach(Detach),
     /// The connection is closed once the replies are sent.
     Close,
 }
+
+/// What is to happen once a host command has blocked its client.
+pub type AfterPark = Box<dyn FnOnce(&Arc<Shared>, Arc<Waiter>)>;
 
 /// One request's view of the server.
 pub struct Host<'w, 'e> {
@@ -54,6 +60,10 @@ pub struct Host<'w, 'e> {
     pub stamp: Stamp,
     /// Set by a host command that blocks its client: when it gives up, if ever.
     pub block_until_ms: Option<Option<i64>>,
+    /// Set by a host command that blocks its client: what to do then.
+    pub after_park: Option<AfterPark>,
+    /// Set by a host command that makes the connection a replica's.
+    pub detach: Option<Detach>,
 }
 
 impl Host<'_, '_> {
@@ -72,6 +82,7 @@ impl Host<'_, '_> {
             && self.session.identity.permits(resolved.id)
             && !self.shared.pause.active.load(Ordering::Relaxed)
             && !self.shared.monitored.load(Ordering::Relaxed)
+            && !self.shared.replication.restricted.load(Ordering::Relaxed)
         {
             let mut reply = Reply::new(out, self.session.protocol);
             return self.call_engine(resolved, args, hint, &mut reply);
@@ -178,7 +189,7 @@ impl Host<'_, '_> {
             args,
             db: self.session.db,
             stamp: &self.stamp,
-            may_block: !self.session.in_transaction,
+            may_block: !self.session.in_transaction && !self.session.from_primary,
             no_touch: self.session.no_touch,
         };
         let outcome = self.exec.run(&call, hint, reply);
@@ -241,6 +252,9 @@ impl Host<'_, '_> {
         self.block_until_ms = None;
         let result = run(self, args, reply);
         self.settle();
+        if let Some(detach) = self.detach.take() {
+            return Flow::Detach(detach);
+        }
         match result {
             Ok(()) => {}
             Err(Stop::Error(error)) => reply.error(&error),
@@ -252,6 +266,9 @@ impl Host<'_, '_> {
                 let waiter = Arc::new(waiter);
                 self.shared.blocking.park(&waiter, self.exec);
                 self.exec.release();
+                if let (Some(then), Some(shared)) = (self.after_park.take(), self.shared.arc()) {
+                    then(&shared, waiter.clone());
+                }
                 return Flow::Blocked(waiter, self.block_until_ms.flatten());
             }
         }
@@ -272,6 +289,10 @@ impl Host<'_, '_> {
             && let Some(refusal) = gate.refusal()
         {
             return Err(refusal);
+        }
+        if self.shared.replication.restricted.load(Ordering::Relaxed) && !self.session.from_primary
+        {
+            self.admit_on_replica(flags)?;
         }
         let allowed = ["PING", "QUIT", "RESET"].contains(&resolved.command.name)
             || resolved.command.name.ends_with("SUBSCRIBE");
@@ -350,9 +371,28 @@ impl Host<'_, '_> {
         self.shared.acl.log.add(entry, self.shared.settings.count(ids::ACL_LOG_MAX_LEN));
     }
 
+    /// Whether a replica runs the command at the moment.
+    fn admit_on_replica(&self, flags: Flags) -> Result<(), Error> {
+        let (follower, settings) = (&self.shared.replication.follower, &self.shared.settings);
+        if follower.loading.load(Ordering::Acquire) && !flags.contains(Flags::LOADING) {
+            return Err(Error::text("LOADING Redis is loading the dataset in memory"));
+        }
+        let stale = !settings.flag(ids::REPLICA_SERVE_STALE_DATA) && !follower.is_connected();
+        if stale && !flags.contains(Flags::STALE) {
+            return Err(Error::text(
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            ));
+        }
+        if flags.contains(Flags::WRITE) && settings.flag(ids::REPLICA_READ_ONLY) {
+            return Err(Error::text("READONLY You can't write against a read only replica."));
+        }
+        Ok(())
+    }
+
     fn is_paused(&self, resolved: &Resolved) -> bool {
         let pause = &self.shared.pause;
-        if !pause.active.load(Ordering::Acquire) {
+        // What a primary sends is not sent again.
+        if self.session.from_primary || !pause.active.load(Ordering::Acquire) {
             return false;
         }
         if pause.until_ms.load(Ordering::Acquire) <= self.stamp.now_ms {
@@ -415,7 +455,9 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         shared.tracking.publish(shared, &mut exec.effects, writer.take());
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
-        if shared.gate.as_ref().is_none_or(|gate| gate.log.is_well()) {
+        // The primary says when its keys go.
+        let decides = !shared.replication.follower.is_following();
+        if decides && shared.gate.as_ref().is_none_or(|gate| gate.log.is_well()) {
             exec.delete_lapsed(stamp);
         } else {
             // They are not seen anyway, and a log that is full takes no records of it.

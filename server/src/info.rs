@@ -5,6 +5,7 @@
 //! computed, since some of them have to visit every shard.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ashlar_engine::engine::DbStats;
@@ -12,6 +13,8 @@ use ashlar_engine::log::{Health, LogStats};
 
 use crate::config::{Settings, human_bytes, ids, percentiles};
 use crate::proc;
+use crate::replication::Replication;
+use crate::replication::follower::{Phase, Status};
 use crate::stats::{Counter, Stats};
 
 /// The version of Redis whose behaviour clients may expect.
@@ -133,6 +136,10 @@ pub trait InfoSource {
     fn memory(&self) -> MemoryFacts;
     /// Keys of each database.
     fn databases(&self) -> Vec<DbStats>;
+    /// Replication, where there is any.
+    fn replication(&self) -> Option<&Replication> {
+        None
+    }
     /// Writes since the last snapshot.
     fn changes(&self) -> u64;
     /// The log, where there is one.
@@ -319,7 +326,11 @@ fn memory(source: &dyn InfoSource, out: &mut String) {
 }
 
 fn persistence(source: &dyn InfoSource, out: &mut String) {
-    zeros(out, &["loading", "async_loading", "current_cow_peak", "current_cow_size"]);
+    let loading = source
+        .replication()
+        .is_some_and(|replication| replication.follower.loading.load(Ordering::Relaxed));
+    field(out, "loading", i32::from(loading));
+    zeros(out, &["async_loading", "current_cow_peak", "current_cow_size"]);
     zeros(out, &["current_cow_size_age"]);
     field(out, "current_fork_perc", "0.00");
     zeros(out, &["current_save_keys_processed", "current_save_keys_total"]);
@@ -386,7 +397,10 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
     field(out, "instantaneous_input_repl_kbps", "0.00");
     field(out, "instantaneous_output_repl_kbps", "0.00");
     count(out, "rejected_connections", Counter::RejectedConnections);
-    zeros(out, &["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    for (nth, name) in ["sync_full", "sync_partial_ok", "sync_partial_err"].iter().enumerate() {
+        let syncs = source.replication().map(|all| all.syncs[nth].load(Ordering::Relaxed));
+        field(out, name, syncs.unwrap_or(0));
+    }
     count(out, "expired_subkeys", Counter::ExpiredFields);
     count(out, "expired_keys", Counter::ExpiredKeys);
     field(out, "expired_stale_perc", "0.00");
@@ -422,18 +436,73 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
 }
 
 fn replication(source: &dyn InfoSource, out: &mut String) {
-    field(out, "role", "master");
-    field(out, "connected_slaves", 0);
+    let replication = source.replication();
+    let status = replication.map(|replication| replication.follower.status()).unwrap_or_default();
+    match &status.primary {
+        None => field(out, "role", "master"),
+        Some(primary) => followed(source, primary, &status, out),
+    }
+    let replicas = replication.map(Replication::replicas).unwrap_or_default();
+    field(out, "connected_slaves", replicas.len());
+    let now_ms = unix_micros() / 1000;
+    for (nth, replica) in replicas.iter().enumerate() {
+        let online = replica.online.load(Ordering::Relaxed);
+        let state = if online { "online" } else { "send_bulk" };
+        let offset = replica.acked.load(Ordering::Relaxed);
+        let lag =
+            if online { (now_ms - replica.acked_ms.load(Ordering::Relaxed)) / 1000 } else { 0 };
+        let (ip, port) = (&replica.ip, replica.port);
+        line(
+            out,
+            format_args!(
+                "slave{nth}:ip={ip},port={port},state={state},offset={offset},lag={}",
+                lag.max(0)
+            ),
+        );
+    }
     field(out, "master_failover_state", "no-failover");
-    field(out, "master_replid", &source.identity().replication_id);
+    let feed = replication.map(|replication| &replication.feed);
+    let replid =
+        feed.map_or_else(|| source.identity().replication_id.clone(), |feed| feed.replid());
+    field(out, "master_replid", replid);
     field(out, "master_replid2", "0".repeat(40));
-    field(out, "master_repl_offset", 0);
+    field(out, "master_repl_offset", feed.map_or(0, |feed| feed.offset()));
     field(out, "second_repl_offset", -1);
-    field(out, "repl_backlog_active", 0);
+    field(out, "repl_backlog_active", feed.map_or(0, |feed| i32::from(feed.is_active())));
     let size = source.settings().get(&[b"repl-backlog-size"]);
     let size = size.first().map(|(_, size)| String::from_utf8_lossy(size).into_owned());
     field(out, "repl_backlog_size", size.unwrap_or_default());
-    zeros(out, &["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+    let (first, len) = feed.map_or((0, 0), |feed| feed.kept());
+    field(out, "repl_backlog_first_byte_offset", first + u64::from(len > 0));
+    field(out, "repl_backlog_histlen", len);
+}
+
+/// What a replica tells of its primary.
+fn followed(source: &dyn InfoSource, primary: &(String, u16), status: &Status, out: &mut String) {
+    let now_ms = unix_micros() / 1000;
+    let seconds = |since_ms: i64| (now_ms - since_ms).max(0) / 1000;
+    let connected = status.phase == Phase::Connected;
+    field(out, "role", "slave");
+    field(out, "master_host", &primary.0);
+    field(out, "master_port", primary.1);
+    field(out, "master_link_status", if connected { "up" } else { "down" });
+    let heard = if connected { seconds(status.heard_ms) } else { -1 };
+    field(out, "master_last_io_seconds_ago", heard);
+    field(out, "master_sync_in_progress", i32::from(status.phase == Phase::Copying));
+    field(out, "slave_read_repl_offset", status.offset);
+    field(out, "slave_repl_offset", status.offset);
+    if status.phase == Phase::Copying {
+        field(out, "master_sync_total_bytes", status.copy_bytes);
+        field(out, "master_sync_read_bytes", status.copied_bytes);
+        let left = status.copy_bytes.saturating_sub(status.copied_bytes);
+        field(out, "master_sync_left_bytes", left);
+    }
+    if !connected {
+        field(out, "master_link_down_since_seconds", seconds(status.down_ms));
+    }
+    field(out, "slave_priority", source.settings().number(ids::REPLICA_PRIORITY));
+    field(out, "slave_read_only", i32::from(source.settings().flag(ids::REPLICA_READ_ONLY)));
+    field(out, "replica_announced", 1);
 }
 
 fn cpu(_source: &dyn InfoSource, out: &mut String) {

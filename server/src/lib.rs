@@ -26,6 +26,7 @@ pub mod proc;
 pub mod pubsub;
 pub mod redact;
 pub mod registry;
+pub mod replication;
 pub mod resp;
 pub mod server;
 pub mod session;
@@ -35,6 +36,7 @@ pub mod stats;
 pub mod timer;
 pub mod tls;
 pub mod tracking;
+pub mod transfer;
 pub mod upkeep;
 pub mod worker;
 

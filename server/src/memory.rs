@@ -13,7 +13,8 @@ const EVICTIONS_MAX: usize = 128;
 pub fn make_room(host: &mut Host<'_, '_>) -> bool {
     let settings = &host.shared.settings;
     let max = usize::try_from(settings.number(ids::MAXMEMORY)).unwrap_or(usize::MAX);
-    if max == 0 || alloc::used_bytes() <= max {
+    let follows = host.session.from_primary && settings.flag(ids::REPLICA_IGNORE_MAXMEMORY);
+    if follows || max == 0 || alloc::used_bytes() <= max {
         return true;
     }
     evict(host, max)

@@ -10,6 +10,8 @@ use crate::listen::{self, Bound};
 use crate::mailbox::Mailbox;
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
+use crate::replication::Replication;
+use crate::replication::follower::set_primary;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
 use crate::tls::Tls;
@@ -20,8 +22,8 @@ use ashlar_engine::stamp::Rng;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 /// Shards for each worker where there are several: enough that two rarely want the same.
@@ -81,6 +83,8 @@ impl Server {
         let mailboxes = mailboxes.collect::<io::Result<Vec<_>>>()?;
         let (trash, garbage) = crossbeam::channel::unbounded();
         let shared = Arc::new(share(settings, mailboxes, port, trash)?);
+        drop(shared.this.set(Arc::downgrade(&shared)));
+        shared.engine.set_propagate(shared.replication.feed.clone());
         connect(&shared.settings, &shared.engine);
         let log = Gate::start(&shared)?;
         let collector = std::thread::Builder::new()
@@ -94,6 +98,9 @@ impl Server {
                 .name(format!("ashlar-worker-{number}"))
                 .spawn(move || Worker::new(&shared, number, poll, listeners)?.run())?;
             server.workers.push(worker);
+        }
+        if let Some(primary) = primary_of(&server.shared.settings) {
+            set_primary(&server.shared, Some(primary));
         }
         Ok(server)
     }
@@ -158,6 +165,13 @@ impl Drop for Server {
     }
 }
 
+/// The primary that `replicaof` names.
+fn primary_of(settings: &Settings) -> Option<(String, u16)> {
+    let words = settings.string(ids::REPLICAOF);
+    let (host, port) = words.rsplit_once(' ')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
 fn share(
     settings: Settings,
     mailboxes: Vec<Mailbox>,
@@ -186,6 +200,7 @@ fn share(
     let registry = Registry::new(commands::FAMILIES);
     let acl = users(&settings, &registry)?;
     let tls = tls(&settings)?;
+    let identity = info::Identity::new(identity);
     Ok(Shared {
         acl,
         tls,
@@ -203,7 +218,9 @@ fn share(
         monitored: AtomicBool::new(false),
         pause: Pause::default(),
         trash,
-        identity: info::Identity::new(identity),
+        replication: Replication::new(identity.replication_id.clone()),
+        this: OnceLock::new(),
+        identity,
         started_ms: clock::now_ms(),
         port,
         stopping: AtomicBool::new(false),

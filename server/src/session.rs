@@ -3,6 +3,7 @@
 use crate::acl::{Identity, User};
 use crate::clients::Client;
 use crate::mailbox::Address;
+use crate::replication::primary::Hello;
 use crate::tracking::SessionTracking;
 use ashlar_engine::keyspace::WatchToken;
 use ashlar_engine::reply::Protocol;
@@ -87,6 +88,12 @@ pub struct Session {
     pub close_after_reply: bool,
     /// Whether commands run inside EXEC or a script and cannot block.
     pub in_transaction: bool,
+    /// Whether the commands come from the primary that this server follows.
+    pub from_primary: bool,
+    /// What it says about itself as a replica.
+    pub hello: Hello,
+    /// The offset that a blocked WAIT is about.
+    pub wait_offset: Option<u64>,
 }
 
 impl Session {
@@ -109,6 +116,9 @@ impl Session {
             no_touch: false,
             close_after_reply: false,
             in_transaction: false,
+            from_primary: false,
+            hello: Hello::default(),
+            wait_offset: None,
         }
     }
 

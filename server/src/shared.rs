@@ -2,6 +2,7 @@
 
 use crate::acl::Acl;
 use crate::blocking::Blocking;
+use crate::blocking::Waiter;
 use crate::clients::{Client, Clients};
 use crate::config::Settings;
 use crate::gate::Gate;
@@ -10,19 +11,21 @@ use crate::latency::LatencyMonitor;
 use crate::mailbox::{Mailbox, Message};
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
+use crate::replication::Replication;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
 use crate::tls::Tls;
 use crate::tracking::Tracking;
 use ashlar_engine::effects::Effects;
 use ashlar_engine::engine::Engine;
+use ashlar_engine::executor::Executor;
 use ashlar_engine::keyspace::FlushedDb;
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::Value;
 use crossbeam::channel::Sender;
 use parking_lot::RwLock;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Values whose drop takes long; a thread of its own does it.
 pub enum Trash {
@@ -65,6 +68,10 @@ pub struct Shared {
     pub tracking: Tracking,
     /// The parked commands.
     pub blocking: Blocking,
+    /// What follows this server, and what it follows.
+    pub replication: Replication,
+    /// This value itself, for threads that are started on the way.
+    pub this: OnceLock<Weak<Shared>>,
     /// The workers' mailboxes, by number.
     pub mailboxes: Vec<Mailbox>,
     /// The clients that see every command.
@@ -101,6 +108,20 @@ impl Shared {
     pub fn stamp(&self, now_ms: i64) -> Stamp {
         let seed = self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         Stamp::new(now_ms, seed)
+    }
+
+    /// This value itself, to be kept by a thread; `None` while the server stops.
+    pub fn arc(&self) -> Option<Arc<Shared>> {
+        self.this.get()?.upgrade()
+    }
+
+    /// Answers a client whose command is parked, unless it has been answered or has given up. Locks
+    /// that `exec` holds are released.
+    pub fn answer(&self, exec: &mut Executor<'_>, waiter: &Arc<Waiter>, reply: Vec<u8>) {
+        if self.blocking.cancel(waiter, exec) {
+            let message = Message::Unblock(waiter.address, reply);
+            self.mailboxes[waiter.address.worker].post(message);
+        }
     }
 
     /// Whether clients have to authenticate.

@@ -14,7 +14,13 @@ const EXPIRED_KEYS_MAX: usize = 2_000;
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
     let is_well = shared.gate.as_ref().is_none_or(|gate| gate.log.is_well());
-    if is_well && shared.active_expire.load(Ordering::Relaxed) {
+    let replication = &shared.replication;
+    let limit = shared.settings.output_limits()[1].hard_bytes;
+    replication.feed.set_limits(shared.settings.count(ids::REPL_BACKLOG_SIZE), limit);
+    replication.tick(&shared.settings, &shared.engine, now_ms);
+    // Of a replica's keys the primary says when they expire.
+    let decides = is_well && !replication.follower.is_following();
+    if decides && shared.active_expire.load(Ordering::Relaxed) {
         let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
         exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
     }

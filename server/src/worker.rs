@@ -15,6 +15,7 @@ use crate::gate::{Gate, Passage};
 use crate::host::{Flow, Host, settle};
 use crate::mailbox::{Address, Message};
 use crate::pipeline::Pipeline;
+use crate::replication::primary::{self, Socket};
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
@@ -192,7 +193,9 @@ impl<'e> Worker<'e> {
     ) {
         let Some(mut conn) = self.conns.get_mut(slot).and_then(Option::take) else { return };
         let result = serve(self, &mut conn);
-        if result.is_err() || (conn.closing && conn.is_drained()) {
+        if result.is_ok() && conn.detach.is_some() {
+            self.detach(slot, *conn);
+        } else if result.is_err() || (conn.closing && conn.is_drained()) {
             self.close(slot, *conn);
         } else if let Some(place) = self.conns.get_mut(slot) {
             *place = Some(conn);
@@ -358,12 +361,19 @@ impl<'e> Worker<'e> {
                 worker: self.number,
                 stamp: self.shared.stamp(now_ms),
                 block_until_ms: None,
+                after_park: None,
+                detach: None,
             };
             let step = pipeline.step(&mut host, &mut conn.resume, bytes, at, &mut self.out);
             at = step.at;
             match step.flow {
                 Flow::Next => {}
                 Flow::Close => conn.closing = true,
+                Flow::Detach(_) if conn.stream.tls().is_some() => {
+                    let text = b"-ERR this version serves replicas without TLS only\r\n";
+                    self.out.extend_from_slice(text);
+                }
+                Flow::Detach(detach) => conn.detach = Some(detach),
                 Flow::Paused => {
                     conn.waiting = Some(Waiting::Paused);
                     self.paused.push(conn.session.address.slot);
@@ -380,7 +390,7 @@ impl<'e> Worker<'e> {
             if self.exec.effects.log_index != appended {
                 conn.own_index = self.exec.effects.log_index;
             }
-            let stop = step.done || conn.closing || conn.waiting.is_some();
+            let stop = step.done || conn.closing || conn.waiting.is_some() || conn.detach.is_some();
             if stop || self.out.len() >= WRITE_BYTES {
                 let sent = self.send_out(conn);
                 if sent.is_err() {
@@ -643,6 +653,8 @@ impl<'e> Worker<'e> {
     fn kill(&mut self, address: Address) {
         if self.conn(address).is_some() {
             self.with_conn(address.slot, |_, _| Err(io::ErrorKind::ConnectionAborted.into()));
+        } else {
+            self.shared.replication.kill(address.id);
         }
     }
 
@@ -705,6 +717,8 @@ impl<'e> Worker<'e> {
             worker: self.number,
             stamp: self.shared.stamp(now_ms),
             block_until_ms: None,
+            after_park: None,
+            detach: None,
         };
         host.request(Ok(waiter.resolved), &args, Prefetched::NONE, &mut out);
         conn.session.in_transaction = false;
@@ -752,6 +766,22 @@ impl<'e> Worker<'e> {
                 self.shared.tls.follow(&self.shared.settings);
             }
             self.count_effects();
+        }
+    }
+
+    /// Gives a connection to the threads that serve a replica.
+    fn detach(&mut self, slot: usize, mut conn: Conn) {
+        self.conns.try_remove(slot);
+        let Some(mut detach) = conn.detach.take() else { return };
+        detach.pending = conn.backlog.take();
+        crate::commands::connection::forget(self.shared, &mut self.exec, &mut conn.session);
+        self.exec.release();
+        // What is not watched any more needs no watch to be ended.
+        drop(self.poll.registry().deregister(conn.stream.source()));
+        let client = conn.session.client.clone();
+        client.replica.store(true, Ordering::Relaxed);
+        if let (Some(shared), Some(socket)) = (self.shared.arc(), Socket::plain(conn.stream)) {
+            primary::spawn(shared, client, socket, detach);
         }
     }
 

@@ -113,6 +113,11 @@ pub fn keys(client: &mut Client) -> Vec<Vec<u8>> {
 
 /// What a client sees of a key.
 pub fn content(client: &mut Client, key: &[u8]) -> Vec<Value> {
+    content_without(client, key, &[])
+}
+
+/// The same without some fields of XINFO.
+fn content_without(client: &mut Client, key: &[u8], left_out: &[&str]) -> Vec<Value> {
     let mut ask = |words: &[&str]| {
         let mut argv: Argv = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let at = argv.iter().position(|word| word == b"KEY").expect("the place of the key");
@@ -128,7 +133,7 @@ pub fn content(client: &mut Client, key: &[u8]) -> Vec<Value> {
         "zset" => vec![with_scores(ask(&["ZRANGE", "KEY", "0", "-1", "WITHSCORES"]))],
         "stream" => {
             let full = ask(&["XINFO", "STREAM", "KEY", "FULL", "COUNT", "0"]);
-            vec![ask(&["XRANGE", "KEY", "-", "+"]), without_layout(full)]
+            vec![ask(&["XRANGE", "KEY", "-", "+"]), without_layout(full, left_out)]
         }
         _ => Vec::new(),
     };
@@ -156,18 +161,21 @@ fn with_scores(reply: Value) -> Value {
 }
 
 /// Leaves out what tells how a server lays out a stream, and what version 7.0 does not know.
-fn without_layout(reply: Value) -> Value {
+fn without_layout(reply: Value, left_out: &[&str]) -> Value {
     const LAYOUT: [&str; 4] = ["radix-tree-keys", "radix-tree-nodes", "active-time", "seen-time"];
     let Value::Array(items) = reply else { return reply };
     let named =
         items.len() % 2 == 0 && items.iter().step_by(2).all(|name| matches!(name, Value::Bulk(_)));
     let mut kept = Vec::new();
     if !named {
-        return Value::Array(items.into_iter().map(without_layout).collect());
+        return Value::Array(
+            items.into_iter().map(|item| without_layout(item, left_out)).collect(),
+        );
     }
     for pair in items.chunks(2) {
-        if !LAYOUT.contains(&pair[0].text().as_str()) {
-            kept.extend([pair[0].clone(), without_layout(pair[1].clone())]);
+        let name = pair[0].text();
+        if !LAYOUT.contains(&name.as_str()) && !left_out.contains(&name.as_str()) {
+            kept.extend([pair[0].clone(), without_layout(pair[1].clone(), left_out)]);
         }
     }
     Value::Array(kept)
@@ -182,11 +190,34 @@ pub fn run(client: &mut Client, calls: &[Argv]) {
 
 /// Fails unless both servers have the same keys with the same contents in this database.
 pub fn assert_equal(one: &mut Client, other: &mut Client) -> usize {
+    assert_equal_without(one, other, &[])
+}
+
+/// The same without some fields of XINFO.
+pub fn assert_equal_without(one: &mut Client, other: &mut Client, left_out: &[&str]) -> usize {
     let all = keys(one);
     assert_eq!(all.len(), keys(other).len(), "the number of keys");
     for key in &all {
         let name = String::from_utf8_lossy(key).into_owned();
-        assert!(content(one, key) == content(other, key), "the key {name} differs");
+        let (here, there) =
+            (content_without(one, key, left_out), content_without(other, key, left_out));
+        assert!(here == there, "the key {name} differs: {}", difference(&here, &there));
     }
     all.len()
+}
+
+/// Where two values part.
+fn difference(one: &[Value], other: &[Value]) -> String {
+    if one.len() != other.len() {
+        return format!("{} and {} elements", one.len(), other.len());
+    }
+    let pairs = one.iter().zip(other).enumerate();
+    let Some((nth, (one, other))) = pairs.into_iter().find(|(_, (one, other))| one != other) else {
+        return "nowhere".into();
+    };
+    let inside = match (one, other) {
+        (Value::Array(one), Value::Array(other)) => difference(one, other),
+        _ => format!("{} and {} ({one:?}, {other:?})", one.text(), other.text()),
+    };
+    format!("[{nth}] {inside}")
 }

@@ -34,6 +34,11 @@ const DEBUG: &[Command] =
             .keys(Keys::Range { first: 2, last: -1, step: 1 })
             .syntax("key...")
             .docs("1.0.0", "O(N)", "Returns a digest of the value of each key."),
+        Command::new("ERROR", 3, Group::Server, error).flags(ADMIN).syntax("message").docs(
+            "1.0.0",
+            "O(1)",
+            "Answers with this error, for tests of clients.",
+        ),
         Command::new("LISTPACK", 3, Group::Server, listpack)
             .flags(READ)
             .keys(Keys::SECOND)
@@ -72,6 +77,10 @@ const MATCH_LEN_MAX: usize = 64 << 20;
 fn accept(_cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     reply.ok();
     Ok(())
+}
+
+fn error(_cx: &mut Cx<'_>, args: &[&[u8]], _reply: &mut Reply<'_>) -> CmdResult {
+    Err(Error::owned(String::from_utf8_lossy(args[2]).into_owned()).into())
 }
 
 /// Prints a digest with as many digits as Redis, whose digests are SHA-1.

@@ -1,4 +1,4 @@
-//! The server as a whole: MONITOR, SHUTDOWN, WAIT, DEBUG's parts that are not about data.
+//! The server as a whole: MONITOR, SHUTDOWN, WAITAOF, DEBUG's parts that are not about data.
 
 use crate::config::ids;
 use crate::host::Host;
@@ -33,13 +33,6 @@ pub const COMMANDS: &[HostCommand] = &[
             .syntax("[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]")
             .docs("1.0.0", "O(1)", "Stops the server."),
         shutdown,
-    ),
-    HostCommand::new(
-        Command::hosted("WAIT", 3, Group::Generic)
-            .flags(Flags::NOSCRIPT.union(Flags::BLOCKING))
-            .syntax("numreplicas:integer timeout:integer")
-            .docs("3.0.0", "O(1)", "Waits until so many replicas have the writes; there are none."),
-        wait,
     ),
     HostCommand::new(
         Command::hosted("WAITAOF", 4, Group::Generic)
@@ -129,16 +122,6 @@ fn timeout(arg: &[u8]) -> Result<i64, Error> {
         return Err(Error::text("ERR timeout is negative"));
     }
     Ok(timeout)
-}
-
-fn wait(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let replicas = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
-    let timeout = timeout(args[2])?;
-    if replicas > 0 && !host.session.in_transaction {
-        return Err(wait_in_vain(host, timeout));
-    }
-    reply.int(0);
-    Ok(())
 }
 
 fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {

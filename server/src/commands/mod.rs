@@ -11,8 +11,10 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub(crate) mod describe;
+pub mod migrate;
 pub mod observe;
 pub mod pubsub;
+pub mod replication;
 pub mod server;
 pub mod transactions;
 
@@ -24,8 +26,10 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
+    migrate::COMMANDS,
     observe::COMMANDS,
     pubsub::COMMANDS,
+    replication::COMMANDS,
     server::COMMANDS,
     transactions::COMMANDS,
 ];

@@ -186,6 +186,7 @@ fn publish(
     reply: &mut Reply<'_>,
 ) -> CmdResult {
     let shared = host.shared;
+    shared.replication.feed.push(&[args[0], args[1], args[2]]);
     reply.int(shared.pubsub.publish(kind, args[1], args[2], &shared.mailboxes) as i64);
     Ok(())
 }

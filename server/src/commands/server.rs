@@ -1,9 +1,9 @@
-//! The server's place in the world: TIME, ROLE, LOLWUT, and the answers of a node that has no
-//! replicas, no cluster, no modules and no disk.
+//! The server's place in the world: TIME, LOLWUT, and the answers of a node that has no
+//! cluster, no modules and no disk.
 
 use crate::clock;
 use crate::host::Host;
-use crate::info::ASHLAR_VERSION;
+use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
 use crate::registry::{HostCommand, HostRun};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
@@ -24,15 +24,6 @@ pub const COMMANDS: &[HostCommand] = &[
         time,
     ),
     HostCommand::new(
-        command(
-            "ROLE",
-            1,
-            ANY_TIME.union(Flags::NOSCRIPT).union(Flags::FAST).union(Flags::ADMIN),
-            "Returns the replication role.",
-        ),
-        role,
-    ),
-    HostCommand::new(
         command("LOLWUT", -1, Flags::READONLY.union(Flags::FAST), "Shows the version.")
             .syntax("[VERSION version:integer]"),
         lolwut,
@@ -47,15 +38,6 @@ pub const COMMANDS: &[HostCommand] = &[
     not_on_disk("SAVE", 1, "Saves the data to disk."),
     not_on_disk("BGSAVE", -1, "Saves the data to disk in the background."),
     not_on_disk("BGREWRITEAOF", 1, "Rewrites the log of writes."),
-    HostCommand::new(
-        command("REPLICAOF", 3, ADMIN.union(Flags::STALE), "Follows a primary.")
-            .syntax("host port"),
-        replicaof,
-    ),
-    HostCommand::new(
-        command("SLAVEOF", 3, ADMIN.union(Flags::STALE), "Follows a primary.").syntax("host port"),
-        replicaof,
-    ),
     no_cluster("READONLY", 1, "Allows reads of a replica."),
     no_cluster("READWRITE", 1, "Takes READONLY back."),
     no_cluster("ASKING", 1, "Announces a redirected command."),
@@ -110,14 +92,6 @@ fn time(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     Ok(())
 }
 
-fn role(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    reply.array(3);
-    reply.bulk(b"master");
-    reply.int(0);
-    reply.array(0);
-    Ok(())
-}
-
 fn lolwut(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if let [_, option, version, ..] = args
         && option.eq_ignore_ascii_case(b"version")
@@ -126,16 +100,7 @@ fn lolwut(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
         return Err(Error::NotInteger.into());
     }
     let wall = "+----+--+---+\n+-+---+---+-+\n+----+--+---+\n";
-    reply.verbatim("txt", &format!("{wall}\nashlar ver. {ASHLAR_VERSION}\n"));
-    Ok(())
-}
-
-fn replicaof(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let nobody = matches!(args, [_, no, one]
-        if no.eq_ignore_ascii_case(b"no") && one.eq_ignore_ascii_case(b"one"));
-    if !nobody {
-        return Err(Error::text("ERR replication is not part of this version").into());
-    }
-    reply.ok();
+    reply
+        .verbatim("txt", &format!("{wall}\nashlar {ASHLAR_VERSION}, Redis ver. {REDIS_VERSION}\n"));
     Ok(())
 }

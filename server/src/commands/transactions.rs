@@ -145,6 +145,7 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     host.session.in_transaction = true;
     host.exec.begin_batch();
     reply.array(multi.queue.len());
+    host.exec.begin_group();
     let protocol = host.session.protocol;
     for queued in &multi.queue {
         let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
@@ -154,6 +155,7 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     }
     host.exec.commit_batch();
     reply.set_protocol(protocol);
+    host.exec.end_group();
     host.session.in_transaction = false;
     unwatch(host.exec, host.session);
     Ok(())

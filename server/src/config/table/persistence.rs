@@ -74,8 +74,6 @@ pub(super) const PERSISTENCE: &[Setting] = &[
         "Check all of what RESTORE and snapshots bring.",
     )
     .ignored("RESTORE always checks all of its input"),
-    Setting::new("repl-backlog-size", memory_from(1), "1048576", "Bytes kept for replicas.")
-        .ignored("there are no replicas"),
-    Setting::new("repl-backlog-ttl", int(0, INT_MAX), "3600", "Seconds it is kept without one.")
-        .ignored("there are no replicas"),
+    Setting::new("repl-backlog-size", memory_from(1), "1048576", "Bytes kept for replicas."),
+    Setting::new("repl-backlog-ttl", int(0, INT_MAX), "3600", "Seconds it is kept without one."),
 ];

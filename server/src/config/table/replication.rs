@@ -1,11 +1,12 @@
-//! Replication and cluster mode: accepted as far as leaving them out breaks no promise.
+//! Replication with Redis servers, and cluster mode, which is accepted as far as leaving it out breaks no
+//! promise.
 
 use super::super::kind::Kind;
 use super::super::setting::Setting;
 use super::super::special::read_primary;
 use super::{int, int_from, memory_from};
 
-const NO_REPLICAS: &str = "this server is a primary without replicas";
+const UNUSED: &str = "it makes no difference here";
 
 const fn repl(
     name: &'static str,
@@ -14,7 +15,18 @@ const fn repl(
     default: &'static str,
     doc: &'static str,
 ) -> Setting {
-    Setting::new(name, kind, default, doc).aliases(old).ignored(NO_REPLICAS)
+    Setting::new(name, kind, default, doc).aliases(old).ignored(UNUSED)
+}
+
+/// A setting that is honoured.
+const fn used(
+    name: &'static str,
+    old: &'static [&'static str],
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting::new(name, kind, default, doc).aliases(old)
 }
 
 pub(super) const REPLICATION: &[Setting] = &[
@@ -25,8 +37,7 @@ pub(super) const REPLICATION: &[Setting] = &[
         "The primary to follow.",
     )
     .aliases(&["slaveof"])
-    .start()
-    .only_default("replication is not part of this version"),
+    .start(),
     Setting::new(
         "min-replicas-to-write",
         int_from(0),
@@ -34,7 +45,7 @@ pub(super) const REPLICATION: &[Setting] = &[
         "Refuse writes with fewer replicas than this.",
     )
     .aliases(&["min-slaves-to-write"])
-    .only_default("replication is not part of this version"),
+    .only_default("the number of replicas is not looked at in this version"),
     repl(
         "min-replicas-max-lag",
         &["min-slaves-max-lag"],
@@ -42,11 +53,11 @@ pub(super) const REPLICATION: &[Setting] = &[
         "10",
         "Seconds of lag a replica may have to count.",
     ),
-    repl("masterauth", &[], Kind::Text, "", "Password of the primary.").secret(),
-    repl("masteruser", &[], Kind::Text, "", "User name at the primary."),
-    repl("replica-priority", &["slave-priority"], int_from(0), "100", "Rank in a fail-over."),
-    repl("replica-read-only", &["slave-read-only"], Kind::Bool, "yes", "Refuse writes."),
-    repl(
+    used("masterauth", &[], Kind::Text, "", "Password of the primary.").secret(),
+    used("masteruser", &[], Kind::Text, "", "User name at the primary."),
+    used("replica-priority", &["slave-priority"], int_from(0), "100", "Rank in a fail-over."),
+    used("replica-read-only", &["slave-read-only"], Kind::Bool, "yes", "Refuse writes."),
+    used(
         "replica-serve-stale-data",
         &["slave-serve-stale-data"],
         Kind::Bool,
@@ -60,7 +71,7 @@ pub(super) const REPLICATION: &[Setting] = &[
         "no",
         "Free old data in the background on a full copy.",
     ),
-    repl(
+    used(
         "replica-ignore-maxmemory",
         &["slave-ignore-maxmemory"],
         Kind::Bool,
@@ -76,21 +87,21 @@ pub(super) const REPLICATION: &[Setting] = &[
         "",
         "Address to tell the primary.",
     ),
-    repl(
+    used(
         "replica-announce-port",
         &["slave-announce-port"],
         int(0, 65535),
         "0",
         "Port to tell the primary.",
     ),
-    repl(
+    used(
         "repl-ping-replica-period",
         &["repl-ping-slave-period"],
         int_from(1),
         "10",
         "Seconds between signs of life.",
     ),
-    repl("repl-timeout", &[], int_from(1), "60", "Seconds of silence until a link is given up."),
+    used("repl-timeout", &[], int_from(1), "60", "Seconds of silence until a link is given up."),
     repl("repl-disable-tcp-nodelay", &[], Kind::Bool, "no", "Send in fewer, later packets."),
     repl("repl-diskless-sync", &[], Kind::Bool, "yes", "Send a full copy without a file."),
     repl("repl-diskless-sync-delay", &[], int_from(0), "5", "Seconds to wait for more replicas."),

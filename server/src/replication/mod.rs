@@ -1,0 +1,176 @@
+//! Replication as Redis does it: a real redis-server can follow this server, and this server can
+//! follow a real one. That is how data moves in and out while it is in use (docs/migration.md).
+//!
+//! ```text
+//! executor --commands--> feed --+--> replica's thread --socket--> redis-server, redis-cli --rdb
+//!                               +--> another one
+//! redis-server --socket--> follower's thread --calls--> executor
+//! ```
+//! [`feed`] numbers and keeps the last commands; [`primary`] serves a replica, [`follower`] is one.
+//! Between two nodes of ashlar a protocol of their own is to be offered first: a follower names it
+//! with `REPLCONF capa` ([`NATIVE`]); what is here is the fall-back.
+
+pub mod feed;
+pub mod follower;
+pub mod link;
+pub mod primary;
+pub mod snapshot;
+
+use crate::blocking::Waiter;
+use crate::config::{Settings, ids};
+use feed::Feed;
+use follower::Follower;
+use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+/// What a node of ashlar says that it can do (`REPLCONF capa`); a real Redis passes over it.
+pub const NATIVE: &[u8] = b"ashlar1";
+
+/// A server that follows this one, as other threads see it.
+#[derive(Debug)]
+pub struct Replica {
+    /// Its client id.
+    pub id: u64,
+    /// Its address, and the port that it says it listens on.
+    pub ip: String,
+    /// The port it listens on.
+    pub port: u16,
+    /// Offset up to which it has told to have everything.
+    pub acked: AtomicU64,
+    /// When it last told so, Unix milliseconds.
+    pub acked_ms: AtomicI64,
+    /// Whether it has the full copy and gets the stream.
+    pub online: AtomicBool,
+    /// Whether its connection is broken.
+    pub gone: AtomicBool,
+}
+
+/// A client that waits (WAIT) until `replicas` have everything up to `offset`.
+struct Wait {
+    waiter: Arc<Waiter>,
+    offset: u64,
+    replicas: usize,
+}
+
+/// All about replication.
+pub struct Replication {
+    /// The stream of commands for replicas.
+    pub feed: Arc<Feed>,
+    /// What this server follows, if anything.
+    pub follower: Follower,
+    replicas: Mutex<BTreeMap<u64, Arc<Replica>>>,
+    waits: Mutex<Vec<Wait>>,
+    /// Notified when a replica tells how far it is.
+    acked: Condvar,
+    acked_lock: Mutex<()>,
+    /// Whether commands have to be looked at before they run: reads or writes may be refused.
+    pub restricted: AtomicBool,
+    /// Full copies, and requests to go on that were granted and refused.
+    pub syncs: [AtomicU64; 3],
+    last_ping_ms: AtomicI64,
+    last_replica_ms: AtomicI64,
+}
+
+impl Replication {
+    /// Of a server that starts; `replid` names the history of its changes.
+    pub fn new(replid: String) -> Replication {
+        Replication {
+            feed: Arc::new(Feed::new(replid)),
+            follower: Follower::default(),
+            replicas: Mutex::default(),
+            waits: Mutex::default(),
+            acked: Condvar::new(),
+            acked_lock: Mutex::default(),
+            restricted: AtomicBool::new(false),
+            syncs: Default::default(),
+            last_ping_ms: AtomicI64::new(0),
+            last_replica_ms: AtomicI64::new(0),
+        }
+    }
+
+    /// The replicas, by client id.
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.lock().values().cloned().collect()
+    }
+
+    /// Number of replicas that have told to have everything up to `offset`.
+    pub fn acknowledged(&self, offset: u64) -> usize {
+        let has = |replica: &&Arc<Replica>| {
+            replica.online.load(Ordering::Acquire)
+                && replica.acked.load(Ordering::Acquire) >= offset
+        };
+        self.replicas.lock().values().filter(has).count()
+    }
+
+    /// Ends the connection of a replica.
+    pub fn kill(&self, id: u64) {
+        if let Some(replica) = self.replicas.lock().get(&id) {
+            replica.gone.store(true, Ordering::Release);
+        }
+    }
+
+    fn add(&self, replica: Arc<Replica>) {
+        self.replicas.lock().insert(replica.id, replica);
+    }
+
+    fn remove(&self, id: u64) {
+        self.replicas.lock().remove(&id);
+        self.feed.forget(id);
+        self.notify_acked();
+    }
+
+    fn notify_acked(&self) {
+        drop(self.acked_lock.lock());
+        self.acked.notify_all();
+    }
+
+    /// Asks the replicas how far they are.
+    pub fn ask(&self) {
+        self.feed.push(&[b"REPLCONF", b"GETACK", b"*"]);
+    }
+
+    /// Answers the parked `waiter` once so many replicas are at `offset`.
+    pub fn wait(&self, waiter: Arc<Waiter>, offset: u64, replicas: usize) {
+        self.waits.lock().push(Wait { waiter, offset, replicas });
+    }
+
+    /// The parked clients whose wait is over, each with the number of replicas.
+    fn served(&self) -> Vec<(Arc<Waiter>, usize)> {
+        let mut served = Vec::new();
+        self.waits.lock().retain(|wait| {
+            let count = self.acknowledged(wait.offset);
+            let done = count >= wait.replicas;
+            if done {
+                served.push((wait.waiter.clone(), count));
+            }
+            !done && !wait.waiter.is_done()
+        });
+        served
+    }
+
+    /// Ten times a second: sends a sign of life now and then, and forgets the stream when nobody has
+    /// followed for long.
+    pub fn tick(&self, settings: &Settings, engine: &ashlar_engine::Engine, now_ms: i64) {
+        if !self.feed.is_active() {
+            return;
+        }
+        if !self.replicas.lock().is_empty() {
+            self.last_replica_ms.store(now_ms, Ordering::Relaxed);
+            let period_ms = settings.number(ids::REPL_PING_REPLICA_PERIOD).saturating_mul(1000);
+            if now_ms - self.last_ping_ms.load(Ordering::Relaxed) >= period_ms {
+                self.last_ping_ms.store(now_ms, Ordering::Relaxed);
+                self.feed.push(&[b"PING"]);
+            }
+            return;
+        }
+        let ttl_ms = settings.number(ids::REPL_BACKLOG_TTL).saturating_mul(1000);
+        if ttl_ms > 0 && now_ms - self.last_replica_ms.load(Ordering::Relaxed) > ttl_ms {
+            let mut executor = engine.executor();
+            executor.lock_all();
+            engine.set_propagating(false);
+            self.feed.stop(&feed::new_replid());
+        }
+    }
+}
