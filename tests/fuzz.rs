@@ -2,7 +2,9 @@
 //!
 //! A failure prints its seed and leaves the input in a file; put that into the corpus with the fix.
 
-use ashlar_tests::fuzz_targets::{acl, decode, execute, image, mutate, payload, rdb_file, reply};
+use ashlar_tests::fuzz_targets::{
+    acl, decode, execute, image, mutate, payload, rdb_file, reply, script,
+};
 use ashlar_tests::process::{temporary_dir, workspace};
 use ashlar_tests::random::{Random, seeds};
 use std::fs;
@@ -80,6 +82,11 @@ fn payloads() {
 #[test]
 fn rdb_files() {
     run("rdb_file", rdb_file, 20_000);
+}
+
+#[test]
+fn scripts() {
+    run("script", script, 3_000);
 }
 
 /// Writes the seeds of the corpus: `cargo test -p ashlar-tests --test fuzz -- --ignored`.

@@ -42,7 +42,16 @@ fn scripts_of_server_commands_hold() {
     let (commands, failures) = run_all(&dir, &mut host).expect("the scripts can be read");
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     let mut listed = host.client.line("COMMAND LIST FILTERBY PATTERN *").expect("a reply");
-    let containers = ["config|", "slowlog|", "latency|", "command|", "module|", "memory|"];
+    let containers = [
+        "config|",
+        "slowlog|",
+        "latency|",
+        "command|",
+        "module|",
+        "memory|",
+        "script|",
+        "function|",
+    ];
     let Value::Array(names) = &mut listed else { panic!("an array, not {listed:?}") };
     let mut missing: Vec<String> = names.iter().map(Value::text).collect();
     missing.retain(|name| containers.iter().any(|container| name.starts_with(container)));

@@ -7,6 +7,7 @@ use crate::keyspace::{
     CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, TrackTable, access,
     access::AccessScheme, shard_of,
 };
+use crate::libraries::Libraries;
 use crate::rdb;
 use crate::stamp::{Rng, Stamp};
 use crate::value::NewValue;
@@ -25,6 +26,7 @@ pub struct Cx<'a> {
     pub(crate) shard_count: usize,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) config: &'a EngineConfig,
+    pub(crate) libraries: &'a Libraries,
     pub(crate) effects: &'a mut Effects,
     pub(crate) stamp: Stamp,
     /// The time by which keys expire: the stamp's, unless a primary decides.

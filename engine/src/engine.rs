@@ -8,6 +8,7 @@ use crate::executor::Executor;
 use crate::journal::Journal;
 use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard};
+use crate::libraries::Libraries;
 use crate::propagate::Propagate;
 use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -25,6 +26,7 @@ pub struct Engine {
     upkeep: Upkeep,
     propagate: OnceLock<Arc<dyn Propagate>>,
     propagating: AtomicBool,
+    libraries: Libraries,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
     /// Whether a cut is on its way.
@@ -78,6 +80,7 @@ impl Engine {
             upkeep: Upkeep::default(),
             propagate: OnceLock::new(),
             propagating: AtomicBool::new(false),
+            libraries: Libraries::default(),
             by_frequency: AtomicBool::new(by_frequency),
             cut_running: AtomicBool::new(false),
             databases,
@@ -125,6 +128,12 @@ impl Engine {
     /// Number of shards.
     pub fn shard_count(&self) -> usize {
         self.shards.len()
+    }
+
+    /// The libraries of functions. They change by [`Executor::change_libraries`], or as a whole
+    /// when a state is read.
+    pub fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     pub(crate) fn config_snapshot(&self) -> (Arc<EngineConfig>, u64) {

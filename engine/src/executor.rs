@@ -201,6 +201,7 @@ impl<'e> Executor<'e> {
             shard_count: self.engine.shard_count(),
             hasher: self.engine.hasher(),
             config: &self.config,
+            libraries: self.engine.libraries(),
             effects: &mut self.effects,
             stamp: *call.stamp,
             expiry_now_ms: if followed { i64::MIN } else { call.stamp.now_ms },
@@ -216,6 +217,26 @@ impl<'e> Executor<'e> {
     #[inline]
     pub fn release(&mut self) {
         self.held.clear();
+    }
+
+    /// Changes the libraries of functions by a call of its own: the arguments of
+    /// [`crate::commands::library::LIBRARY`].
+    ///
+    /// # Errors
+    /// Where there is no room for them.
+    pub fn change_libraries(&mut self, changes: &[&[u8]], stamp: &Stamp) -> Result<(), Error> {
+        let name = crate::commands::library::LIBRARY.as_bytes();
+        let found = crate::engine::command_table().find(name);
+        let command = found.expect("the internal commands are in the table").1;
+        let mut args: Vec<&[u8]> = vec![name];
+        args.extend_from_slice(changes);
+        let call = Call { command, args: &args, db: 0, stamp, may_block: false, no_touch: true };
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, crate::reply::Protocol::Resp2);
+        match self.run(&call, Prefetched::NONE, &mut reply) {
+            Outcome::Done => Ok(()),
+            _ => Err(Error::text("ERR too many bytes of function libraries")),
+        }
     }
 
     /// Locks every shard, for calls that are to run as one (EXEC).

@@ -5,7 +5,7 @@
 //! stamps can be compared, and one can go on from the image of the other.
 //!
 //! ```text
-//! image: entries, sorted by database and key
+//! image: entries, sorted by database and key; if there are any, a mark and the libraries
 //! entry: database, flags, [expiry i64], access u32, key length, key, value length, value
 //! ```
 //! Numbers without a size are varints; the value is in its byte form, see `value::form`. The image
@@ -18,6 +18,8 @@ use crate::value::{form, varint};
 use std::hash::{BuildHasher, Hasher};
 
 const HAS_EXPIRY: u64 = 1;
+/// In the place of a database: the rest is the libraries of functions.
+const LIBRARIES: u64 = u64::MAX;
 /// Seed of the digest: fixed, so that digests of two engines can be compared.
 const DIGEST_SEED: u64 = 0x5EED_0FA5_41A2;
 
@@ -31,6 +33,11 @@ impl Engine {
         self.for_each_entry(|db, entry| {
             sum = sum.wrapping_add(entry_digest(db, &entry, &mut buf));
         });
+        let mut libraries = Vec::new();
+        self.libraries().encode(&mut libraries);
+        if !libraries.is_empty() {
+            sum = sum.wrapping_add(hash(&libraries));
+        }
         sum
     }
 
@@ -43,7 +50,14 @@ impl Engine {
             entries.push((db, entry.key().to_vec(), bytes));
         });
         entries.sort_unstable();
-        entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect()
+        let mut image: Vec<u8> = entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect();
+        let mut libraries = Vec::new();
+        self.libraries().encode(&mut libraries);
+        if !libraries.is_empty() {
+            varint::push(&mut image, LIBRARIES);
+            image.extend_from_slice(&libraries);
+        }
+        image
     }
 
     /// An engine with the state of an image; `None` if the bytes are none.
@@ -61,6 +75,10 @@ impl Engine {
 
     fn read_entry(&self, image: &[u8], at: usize) -> Option<usize> {
         let (db, at) = varint::read(image, at)?;
+        if db == LIBRARIES {
+            self.libraries().decode(&image[at..])?;
+            return Some(image.len());
+        }
         let db = u32::try_from(db).ok().filter(|db| *db < self.config().databases)?;
         let (flags, at) = varint::read(image, at)?;
         let (expiry, at) = match flags {

@@ -49,6 +49,7 @@ pub mod glob;
 pub mod image;
 pub mod journal;
 pub mod keyspace;
+pub mod libraries;
 pub mod log;
 pub mod number;
 mod prefetch;

@@ -2,7 +2,7 @@
 
 use crate::alloc;
 use crate::config::Settings;
-use crate::info::{ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts};
+use crate::info::{ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts, ScriptFacts};
 use crate::proc;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -34,6 +34,19 @@ impl InfoSource for Facts<'_> {
 
     fn replication(&self) -> Option<&crate::replication::Replication> {
         Some(&self.shared.replication)
+    }
+
+    fn scripts(&self) -> ScriptFacts {
+        let (scripts, script_bytes, evicted) = self.shared.scripts.cache.totals();
+        let libraries = self.shared.engine.libraries();
+        ScriptFacts {
+            lua_bytes: self.shared.scripts.lua_bytes.load(Ordering::Relaxed) as u64,
+            scripts: scripts as u64,
+            script_bytes: script_bytes as u64,
+            evicted,
+            libraries: libraries.all().0.len() as u64,
+            library_bytes: libraries.bytes() as u64,
+        }
     }
 
     fn port(&self) -> u16 {

@@ -14,6 +14,7 @@ use crate::monitor;
 use crate::pubsub::Kind;
 use crate::registry::Resolved;
 use crate::replication::primary::Detach;
+use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use ashlar_engine::command::Flags;
@@ -64,6 +65,8 @@ pub struct Host<'w, 'e> {
     pub after_park: Option<AfterPark>,
     /// Set by a host command that makes the connection a replica's.
     pub detach: Option<Detach>,
+    /// The worker's other clients, to be answered while a script is busy.
+    pub others: Option<&'w mut dyn Others>,
 }
 
 impl Host<'_, '_> {
@@ -81,6 +84,7 @@ impl Host<'_, '_> {
             && self.session.is_plain()
             && self.session.identity.permits(resolved.id)
             && !self.shared.pause.active.load(Ordering::Relaxed)
+            && !self.shared.scripts.is_busy.load(Ordering::Relaxed)
             && !self.shared.monitored.load(Ordering::Relaxed)
             && !self.shared.replication.restricted.load(Ordering::Relaxed)
         {
@@ -281,6 +285,10 @@ impl Host<'_, '_> {
         if !self.session.authenticated && !flags.contains(Flags::NO_AUTH) {
             return Err(Error::text("NOAUTH Authentication required."));
         }
+        if !flags.contains(Flags::ALLOW_BUSY) && self.shared.scripts.is_busy.load(Ordering::Acquire)
+        {
+            return Err(self.shared.scripts.busy_error());
+        }
         if self.session.multi.is_some() && flags.contains(Flags::NO_MULTI) {
             return Err(Error::text("ERR Command not allowed inside a transaction"));
         }
@@ -372,7 +380,10 @@ impl Host<'_, '_> {
     }
 
     /// Whether a replica runs the command at the moment.
-    fn admit_on_replica(&self, flags: Flags) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Redis's texts for what it does not.
+    pub fn admit_on_replica(&self, flags: Flags) -> Result<(), Error> {
         let (follower, settings) = (&self.shared.replication.follower, &self.shared.settings);
         if follower.loading.load(Ordering::Acquire) && !flags.contains(Flags::LOADING) {
             return Err(Error::text("LOADING Redis is loading the dataset in memory"));

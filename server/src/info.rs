@@ -140,6 +140,11 @@ pub trait InfoSource {
     fn replication(&self) -> Option<&Replication> {
         None
     }
+
+    /// Scripts and functions.
+    fn scripts(&self) -> ScriptFacts {
+        ScriptFacts::default()
+    }
     /// Writes since the last snapshot.
     fn changes(&self) -> u64;
     /// The log, where there is one.
@@ -150,6 +155,23 @@ pub trait InfoSource {
     fn allocator(&self) -> &'static str {
         "jemalloc"
     }
+}
+
+/// What scripts and functions take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScriptFacts {
+    /// Bytes of all interpreters.
+    pub lua_bytes: u64,
+    /// Scripts that are known.
+    pub scripts: u64,
+    /// Bytes of their text.
+    pub script_bytes: u64,
+    /// Scripts that made room for others.
+    pub evicted: u64,
+    /// Libraries of functions.
+    pub libraries: u64,
+    /// Bytes of their text.
+    pub library_bytes: u64,
 }
 
 type Section = fn(&dyn InfoSource, &mut String);
@@ -298,12 +320,17 @@ fn memory(source: &dyn InfoSource, out: &mut String) {
     field(out, "allocator_resident", facts.allocator_resident);
     field(out, "allocator_muzzy", 0);
     bytes(out, "total_system_memory", proc::total_memory_bytes());
-    bytes(out, "used_memory_lua", 0);
-    zeros(out, &["used_memory_vm_eval", "used_memory_scripts_eval", "number_of_cached_scripts"]);
-    zeros(out, &["number_of_functions", "number_of_libraries", "used_memory_vm_functions"]);
-    bytes(out, "used_memory_vm_total", 0);
-    field(out, "used_memory_functions", 0);
-    bytes(out, "used_memory_scripts", 0);
+    let scripts = source.scripts();
+    bytes(out, "used_memory_lua", scripts.lua_bytes);
+    field(out, "used_memory_vm_eval", scripts.lua_bytes);
+    field(out, "used_memory_scripts_eval", scripts.script_bytes);
+    field(out, "number_of_cached_scripts", scripts.scripts);
+    // Workers load functions when they need them: only their libraries are counted.
+    zeros(out, &["number_of_functions", "used_memory_vm_functions"]);
+    field(out, "number_of_libraries", scripts.libraries);
+    bytes(out, "used_memory_vm_total", scripts.lua_bytes);
+    field(out, "used_memory_functions", scripts.library_bytes);
+    bytes(out, "used_memory_scripts", scripts.script_bytes + scripts.library_bytes);
     bytes(out, "maxmemory", source.settings().count(ids::MAXMEMORY));
     let policy = source.settings().show(ids::MAXMEMORY_POLICY);
     field(out, "maxmemory_policy", String::from_utf8_lossy(&policy));
@@ -407,7 +434,7 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
     zeros(out, &["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
     count(out, "evicted_keys", Counter::EvictedKeys);
     count(out, "evicted_clients", Counter::EvictedClients);
-    zeros(out, &["evicted_scripts"]);
+    field(out, "evicted_scripts", source.scripts().evicted);
     count(out, "total_eviction_exceeded_time", Counter::EvictionExceededMs);
     field(out, "current_eviction_exceeded_time", 0);
     count(out, "keyspace_hits", Counter::KeyspaceHits);

@@ -3,10 +3,17 @@
 use crate::alloc;
 use crate::config::ids;
 use crate::host::{Host, settle};
+use crate::shared::Shared;
 
 /// Keys that one command evicts at most before it is let through: a client does not pay for what
 /// many wrote. The next command goes on.
 const EVICTIONS_MAX: usize = 128;
+
+/// Whether memory is below `maxmemory` as it is.
+pub fn has_room(shared: &Shared) -> bool {
+    let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(usize::MAX);
+    max == 0 || alloc::used_bytes() <= max
+}
 
 /// Evicts keys until memory is below `maxmemory`; `false` where the command is to be refused. No
 /// lock is held afterwards, so it is not called in the middle of a transaction.

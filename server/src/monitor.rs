@@ -12,6 +12,11 @@ use std::sync::atomic::Ordering;
 /// Sends a command to the monitors, as Redis shows it:
 /// `+1700000000.123456 [0 127.0.0.1:1234] "get" "k"`.
 pub fn feed(host: &Host<'_, '_>, resolved: &Resolved, args: &[&[u8]]) {
+    feed_from(host, &host.session.client.peer, resolved, args);
+}
+
+/// As [`feed`], with a source that is not the client's address: `lua` for scripts.
+pub fn feed_from(host: &Host<'_, '_>, source: &str, resolved: &Resolved, args: &[&[u8]]) {
     if !host.shared.monitored.load(Ordering::Relaxed)
         || resolved.command.flags.intersects(Flags::SKIP_MONITOR.union(Flags::ADMIN))
     {
@@ -20,9 +25,8 @@ pub fn feed(host: &Host<'_, '_>, resolved: &Resolved, args: &[&[u8]]) {
     let us = crate::clock::now_us();
     let mut line = String::new();
     let (seconds, rest) = (us / 1_000_000, us % 1_000_000);
-    let peer = &host.session.client.peer;
     // Writing to a String cannot fail.
-    let _ = write!(line, "+{seconds}.{rest:06} [{} {peer}]", host.session.db);
+    let _ = write!(line, "+{seconds}.{rest:06} [{} {source}]", host.session.db);
     let secret = secret_positions(args);
     for (at, arg) in args.iter().enumerate() {
         line.push(' ');

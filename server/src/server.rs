@@ -213,6 +213,7 @@ fn share(
         pubsub: PubSub::default(),
         tracking: Default::default(),
         blocking: Blocking::default(),
+        scripts: Default::default(),
         mailboxes,
         monitors: RwLock::default(),
         monitored: AtomicBool::new(false),

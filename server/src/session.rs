@@ -94,6 +94,8 @@ pub struct Session {
     pub hello: Hello,
     /// The offset that a blocked WAIT is about.
     pub wait_offset: Option<u64>,
+    /// Whether a script runs: time stands still in it.
+    pub in_script: bool,
 }
 
 impl Session {
@@ -119,6 +121,7 @@ impl Session {
             from_primary: false,
             hello: Hello::default(),
             wait_offset: None,
+            in_script: false,
         }
     }
 

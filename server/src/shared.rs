@@ -12,6 +12,7 @@ use crate::mailbox::{Mailbox, Message};
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::replication::Replication;
+use crate::scripting::busy::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
 use crate::tls::Tls;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub replication: Replication,
     /// This value itself, for threads that are started on the way.
     pub this: OnceLock<Weak<Shared>>,
+    /// The scripts that are known, and the one that is busy.
+    pub scripts: Scripts,
     /// The workers' mailboxes, by number.
     pub mailboxes: Vec<Mailbox>,
     /// The clients that see every command.

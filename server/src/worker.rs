@@ -4,31 +4,30 @@
 //! each connection that has something, then deliver messages from elsewhere, then look at time.
 //! One read buffer and one write buffer serve all connections of the thread.
 
-use crate::clients::Client;
+use crate::busy_clients::BusyClients;
 use crate::clock;
 use crate::config::ids;
 use crate::conn::{
-    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
-    Waiting, write_some,
+    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Waiting,
+    write_some,
 };
+use crate::door::{Conns, Door};
 use crate::gate::{Gate, Passage};
 use crate::host::{Flow, Host, settle};
 use crate::mailbox::{Address, Message};
 use crate::pipeline::Pipeline;
 use crate::replication::primary::{self, Socket};
-use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
-use crate::tls::{HANDSHAKE_MS_MAX, TlsStream};
+use crate::tls::HANDSHAKE_MS_MAX;
 use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
-use mio::net::{TcpListener, TcpStream, UnixListener};
+use mio::net::{TcpListener, UnixListener};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,8 +35,6 @@ use std::time::Duration;
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of replies after which they are written even though there are more requests.
 pub const WRITE_BYTES: usize = 256 * 1024;
-/// Connections that are accepted before others get their turn.
-const ACCEPTS_MAX: usize = 64;
 /// Milliseconds between looks at the time.
 const TICK_MS: i64 = 100;
 /// Milliseconds between looks at the files of the certificates.
@@ -45,7 +42,8 @@ const TLS_LOOK_MS: i64 = 1_000;
 
 /// Token of the mailbox.
 pub const MAILBOX: Token = Token(usize::MAX);
-const LISTENERS: usize = usize::MAX - 1024;
+/// The first listener's token; those of connections are below it.
+pub const LISTENERS: usize = usize::MAX - 1024;
 
 /// A listening socket of either kind.
 #[derive(Debug)]
@@ -64,7 +62,7 @@ pub struct Worker<'e> {
     number: usize,
     poll: Poll,
     listeners: Vec<Listener>,
-    conns: Slab<Option<Box<Conn>>>,
+    conns: Conns,
     exec: Executor<'e>,
     pipeline: Pipeline,
     read_buf: Box<[u8]>,
@@ -73,6 +71,8 @@ pub struct Worker<'e> {
     messages: Vec<Message>,
     /// Connections that may have more to read than one turn takes.
     again: Vec<usize>,
+    /// Connections that sent something while a script was busy.
+    later: Vec<usize>,
     /// Connections that got messages, to be written to.
     touched: Vec<usize>,
     paused: Vec<usize>,
@@ -120,6 +120,7 @@ impl<'e> Worker<'e> {
             out: Vec::with_capacity(WRITE_BYTES),
             messages: Vec::new(),
             again: Vec::new(),
+            later: Vec::new(),
             touched: Vec::new(),
             paused: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -160,6 +161,9 @@ impl<'e> Worker<'e> {
             for slot in std::mem::take(&mut self.again) {
                 self.serve(slot);
             }
+            for slot in std::mem::take(&mut self.later) {
+                self.serve_later(slot);
+            }
             self.deliver();
             if now_ms >= self.next_tick_ms {
                 self.next_tick_ms = now_ms + TICK_MS;
@@ -175,7 +179,8 @@ impl<'e> Worker<'e> {
     }
 
     fn timeout(&self) -> Duration {
-        if !self.again.is_empty() || self.shared.mailboxes[self.number].is_waiting() {
+        let waits = !self.again.is_empty() || !self.later.is_empty();
+        if waits || self.shared.mailboxes[self.number].is_waiting() {
             return Duration::ZERO;
         }
         let now_ms = clock::now_ms();
@@ -203,69 +208,23 @@ impl<'e> Worker<'e> {
     }
 
     fn accept(&mut self, nth: usize, now_ms: i64) {
-        for _ in 0..ACCEPTS_MAX {
-            let accepted = match &self.listeners[nth] {
-                Listener::Tcp(tcp) => tcp.accept().map(|(stream, _)| Stream::Tcp(stream)),
-                Listener::Tls(tcp) => tcp.accept().and_then(|(stream, _)| self.encrypted(stream)),
-                Listener::Unix(unix) => unix.accept().map(|(stream, _)| Stream::Unix(stream)),
-            };
-            match accepted {
-                Ok(stream) => self.welcome(stream, now_ms),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A connection that was reset before it was accepted, or no descriptor left: the
-                // next one may be fine.
-                Err(error) => {
-                    tracing::warn!("a connection could not be accepted: {error}");
-                    return;
-                }
-            }
-        }
-        // Events come only for what is new: look again soon.
-        let token = Token(LISTENERS + nth);
-        let registry = self.poll.registry();
-        let renewed = match &mut self.listeners[nth] {
-            Listener::Tcp(tcp) | Listener::Tls(tcp) => {
-                registry.reregister(tcp, token, Interest::READABLE)
-            }
-            Listener::Unix(unix) => registry.reregister(unix, token, Interest::READABLE),
-        };
-        if let Err(error) = renewed {
-            tracing::error!("a listening socket cannot be watched any more: {error}");
-        }
+        let Worker { shared, number, poll, listeners, conns, .. } = self;
+        Door { shared, number: *number, poll, listeners, conns }.accept(nth, now_ms);
     }
 
-    fn encrypted(&self, stream: TcpStream) -> io::Result<Stream> {
-        let config = self.shared.tls.config().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Stream::Tls(Box::new(TlsStream::new(stream, config)?)))
-    }
-
-    fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
-        let (peer, local) = crate::listen::addresses(&stream);
-        let stats = self.shared.stats.worker(self.number);
-        stats.add(Counter::Connections, 1);
-        if let Err(refusal) = crate::listen::admit(self.shared, &stream) {
-            stats.add(Counter::RejectedConnections, 1);
-            // The socket's buffer is empty: the refusal fits, or the peer is gone already.
-            drop(write_some(&mut stream, refusal.as_bytes()));
-            return;
-        }
-        crate::listen::tune(self.shared, &stream);
-        let place = self.conns.vacant_entry();
-        let address =
-            Address { worker: self.number, slot: place.key(), id: self.shared.clients.next_id() };
-        let client = Arc::new(Client::new(address, peer, local, stream.fd(), now_ms));
-        let interest = Interest::READABLE.add(Interest::WRITABLE);
-        if let Err(error) =
-            self.poll.registry().register(stream.source(), Token(address.slot), interest)
-        {
-            tracing::warn!("a connection cannot be watched: {error}");
-            self.shared.clients.leave();
-            return;
-        }
-        self.shared.clients.add(client.clone());
-        let user = self.shared.acl.default_user();
-        let session = Session::new(client, user, !self.shared.needs_password());
-        place.insert(Some(Box::new(Conn::new(stream, session))));
+    /// Goes on with a connection that sent something while a script was busy.
+    fn serve_later(&mut self, slot: usize) {
+        self.with_conn(slot, |worker, conn| {
+            if conn.held {
+                // Its replies wait for the log; what it sent meanwhile waits for them.
+                worker.later.push(slot);
+                return Ok(());
+            }
+            worker.flush(conn)?;
+            worker.process_input(conn)?;
+            conn.readable = true;
+            worker.read(conn)
+        });
     }
 
     /// Reads from a connection and runs its requests.
@@ -354,6 +313,14 @@ impl<'e> Worker<'e> {
         let appended = self.exec.effects.log_index;
         let mut at = 0;
         loop {
+            let door = Door {
+                shared: self.shared,
+                number: self.number,
+                poll: &mut self.poll,
+                listeners: &mut self.listeners,
+                conns: &mut self.conns,
+            };
+            let mut others = BusyClients { door, later: &mut self.later };
             let mut host = Host {
                 shared: self.shared,
                 session: &mut conn.session,
@@ -363,6 +330,7 @@ impl<'e> Worker<'e> {
                 block_until_ms: None,
                 after_park: None,
                 detach: None,
+                others: Some(&mut others),
             };
             let step = pipeline.step(&mut host, &mut conn.resume, bytes, at, &mut self.out);
             at = step.at;
@@ -719,6 +687,7 @@ impl<'e> Worker<'e> {
             block_until_ms: None,
             after_park: None,
             detach: None,
+            others: None,
         };
         host.request(Ok(waiter.resolved), &args, Prefetched::NONE, &mut out);
         conn.session.in_transaction = false;

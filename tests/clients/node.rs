@@ -1,4 +1,4 @@
-//! ioredis and node-redis.
+//! ioredis, node-redis and BullMQ.
 
 use super::{require, succeed};
 use ashlar_tests::process::{Server, workspace};
@@ -19,4 +19,9 @@ fn ioredis() {
 #[test]
 fn node_redis() {
     script("node-redis.mjs");
+}
+
+#[test]
+fn bullmq() {
+    script("bullmq.mjs");
 }

@@ -26,3 +26,8 @@ fn waiting_for_others() {
 fn caching_and_users() {
     script("caching.py");
 }
+
+#[test]
+fn scripting() {
+    script("scripting.py");
+}

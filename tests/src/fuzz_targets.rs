@@ -17,6 +17,7 @@ use ashlar_server::acl::Acl;
 use ashlar_server::acl::parse::Context;
 use ashlar_server::registry::Registry;
 use ashlar_server::resp::decode::{Limits, Parsed, Resume, parse, split_inline};
+use ashlar_server::scripting::interpreter::Interpreter;
 
 /// Longest string that a command may make: valid, but huge, offsets would only test the allocator.
 const STRING_BYTES_MAX: usize = 1 << 20;
@@ -350,4 +351,18 @@ pub fn mutate(random: &mut Random, input: &[u8], other: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The text of a script: run in a sandbox without a server, it may fail but not bring down the
+/// process, and what it changed is not there for the next.
+pub fn script(data: &[u8]) {
+    const LOOKS_MAX: u32 = 20;
+    let mut interpreter = Interpreter::new(0).expect("an interpreter");
+    let _ = interpreter.run_alone(data, LOOKS_MAX);
+    let check = b"for _, name in ipairs({'string', 'table', 'math', 'redis', 'cjson', 'bit'}) do \
+                  assert(next(_G[name]) ~= nil and not pcall(rawset, _G[name], 'x', 1)) end \
+                  assert(not pcall(rawset, _G, 'x', 1) and type(string.rep) == 'function') \
+                  return 'clean'";
+    let reply = interpreter.run_alone(check, LOOKS_MAX).expect("the next script runs");
+    assert_eq!(reply, b"$5\r\nclean\r\n");
 }

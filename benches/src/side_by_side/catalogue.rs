@@ -41,6 +41,8 @@ pub enum Before {
     Nothing,
     /// Each `key:N`, with a value.
     Strings,
+    /// As [`Before::Strings`], and [`SCRIPT`] loaded.
+    Script,
     /// `mylist` with as many elements as the keyspace has keys.
     List,
     /// `myhash` with each field `element:N`.
@@ -77,6 +79,11 @@ const fn sized(test: Test) -> Test {
 const fn growing(test: Test) -> Test {
     Test { sized: true, grows: true, ..test }
 }
+
+/// A script of three commands, and its SHA1 digest.
+const SCRIPT: &str = "local old = redis.call('get', KEYS[1]) redis.call('set', KEYS[1], ARGV[1]) \
+                      redis.call('expire', KEYS[1], 1000) return old";
+const SCRIPT_SHA: &str = "14d3e2339b1eba6634f39fe791a29d68cb055fff";
 
 const KEY: &str = "key:__rand_int__";
 const ELEMENT: &str = "element:__rand_int__";
@@ -116,6 +123,7 @@ pub const TESTS: &[Test] = &[
     further("ZSCORE", &["zscore", "myzset", ELEMENT], Before::Zset),
     further("ZRANGE", &["zrange", "myzset", "1000", "1009"], Before::Zset),
     further("ZINCRBY", &["zincrby", "myzset", "1", ELEMENT], Before::Zset),
+    sized(further("EVALSHA", &["evalsha", SCRIPT_SHA, "1", KEY, "__data__"], Before::Script)),
 ];
 
 impl Test {
@@ -146,10 +154,11 @@ impl Test {
         };
         match self.before {
             Before::Nothing => Ok(()),
-            Before::Strings => client.fill(KEYSPACE, |out, index| {
-                let key = format!("key:{index:012}");
-                command(out, &[b"SET", key.as_bytes(), data]);
-            }),
+            Before::Script => {
+                client.call(&["SCRIPT", "LOAD", SCRIPT])?;
+                fill_strings(client, data)
+            }
+            Before::Strings => fill_strings(client, data),
             Before::List => many(client, "LPUSH", "mylist", KEYSPACE, value),
             Before::ListToPop => many(client, "LPUSH", "mylist", requests, value),
             Before::Hash => many(client, "HSET", "myhash", KEYSPACE, field),
@@ -159,6 +168,14 @@ impl Test {
             Before::ZsetToPop => many(client, "ZADD", "myzset", requests, scored),
         }
     }
+}
+
+/// Sets each `key:N`.
+fn fill_strings(client: &mut Client, data: &[u8]) -> Result<(), String> {
+    client.fill(KEYSPACE, |out, index| {
+        let key = format!("key:{index:012}");
+        command(out, &[b"SET", key.as_bytes(), data]);
+    })
 }
 
 /// Appends the arguments that add element `index`, given the value of the run.

@@ -16,6 +16,7 @@ pub mod hyperloglog;
 pub mod internal;
 pub mod keyspace;
 pub mod lcs;
+pub mod library;
 pub mod list;
 pub mod list_blocking;
 pub mod object;
@@ -53,6 +54,7 @@ pub const FAMILIES: &[&[Command]] = &[
     internal::COMMANDS,
     keyspace::COMMANDS,
     lcs::COMMANDS,
+    library::COMMANDS,
     list::COMMANDS,
     list_blocking::COMMANDS,
     object::COMMANDS,

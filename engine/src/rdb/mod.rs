@@ -18,6 +18,7 @@ mod decode;
 mod decode_stream;
 mod encode;
 mod encode_stream;
+mod functions;
 mod listpack;
 pub mod lzf;
 mod reader;
@@ -26,6 +27,7 @@ mod ziplist;
 
 pub use self::decode::{Decoded, decode};
 pub use self::encode::{encode, encode_value};
+pub use self::functions::{decode_functions, encode_functions};
 pub use self::reader::{Entry, ReadError, Reader, Record};
 pub use self::writer::{Use, Writer};
 

@@ -11,10 +11,12 @@ pub mod command;
 pub mod config;
 pub mod connection;
 pub(crate) mod describe;
+pub mod functions;
 pub mod migrate;
 pub mod observe;
 pub mod pubsub;
 pub mod replication;
+pub mod scripting;
 pub mod server;
 pub mod transactions;
 
@@ -26,10 +28,12 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
+    functions::COMMANDS,
     migrate::COMMANDS,
     observe::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,
+    scripting::COMMANDS,
     server::COMMANDS,
     transactions::COMMANDS,
 ];

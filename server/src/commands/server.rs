@@ -84,8 +84,11 @@ fn no_modules(_: &mut Host<'_, '_>, _: &[&[u8]], _: &mut Reply<'_>) -> CmdResult
     Err(Error::text("ERR this server does not load modules").into())
 }
 
-fn time(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let now_us = clock::now_us();
+fn time(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let now_us = match host.session.in_script {
+        true => host.stamp.now_ms.saturating_mul(1000),
+        false => clock::now_us(),
+    };
     reply.array(2);
     reply.bulk_int(now_us / 1_000_000);
     reply.bulk_int(now_us % 1_000_000);

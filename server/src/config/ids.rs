@@ -127,6 +127,7 @@ ids! {
     SET_MAX_LISTPACK_ENTRIES = "set-max-listpack-entries",
     SET_MAX_LISTPACK_VALUE = "set-max-listpack-value",
     SHUTDOWN_TIMEOUT = "shutdown-timeout",
+    BUSY_REPLY_THRESHOLD = "busy-reply-threshold",
     SLOWLOG_LOG_SLOWER_THAN = "slowlog-log-slower-than",
     SLOWLOG_MAX_LEN = "slowlog-max-len",
     STREAM_NODE_MAX_BYTES = "stream-node-max-bytes",

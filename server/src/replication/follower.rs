@@ -401,6 +401,7 @@ impl<'e> Applier<'e> {
             block_until_ms: None,
             detach: None,
             after_park: None,
+            others: None,
         };
         let resolved = self.shared.registry.resolve(args);
         host.request(resolved, args, Prefetched::NONE, &mut self.out);

@@ -49,16 +49,13 @@ pub(super) const GENERAL: &[Setting] = &[
         .ignored("nothing is saved on shutdown in this version"),
 ];
 
-const NO_SCRIPTS: &str = "there are no scripts in this version";
-
 pub(super) const SCRIPTING: &[Setting] = &[Setting::new(
     "busy-reply-threshold",
     long_from(0),
     "5000",
-    "Milliseconds after which a running script is reported as busy.",
+    "Milliseconds after which a running script is reported as busy; 0 is never.",
 )
-.aliases(&["lua-time-limit"])
-.ignored(NO_SCRIPTS)];
+.aliases(&["lua-time-limit"])];
 
 const fn tuning(
     name: &'static str,

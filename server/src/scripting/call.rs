@@ -1,0 +1,179 @@
+//! `redis.call` and `redis.pcall`: commands from a script.
+
+use super::convert::push_reply;
+use super::gformat::format_g;
+use super::lua::{Kind, Raise, Stack};
+use super::run::Run;
+use crate::acl::{Place, Reason, Refusal};
+use crate::host::{Flow, Host};
+use crate::monitor;
+use crate::registry::Resolved;
+use crate::timer::Timer;
+use ashlar_engine::command::Flags;
+use ashlar_engine::error::{Error, Stop};
+use ashlar_engine::executor::Prefetched;
+use ashlar_engine::reply::Reply;
+use smallvec::SmallVec;
+use std::ffi::c_int;
+use std::sync::atomic::Ordering;
+
+/// Bytes of the reply buffer that are kept from one call to the next.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// `redis.call(command, ...)`: an error of the command ends the script.
+pub fn call(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
+    dispatch(stack, false)
+}
+
+/// `redis.pcall(command, ...)`: an error of the command is its result.
+pub fn pcall(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
+    dispatch(stack, true)
+}
+
+/// The arguments of a call: strings, and numbers, which become strings in their places.
+pub type Arguments<'a> = SmallVec<[&'a [u8]; 12]>;
+
+/// Reads the arguments from the stack.
+///
+/// # Errors
+/// Redis's texts where there are none, or one is of another type.
+pub fn arguments<'a>(stack: &mut Stack<'a>) -> Result<Arguments<'a>, &'static str> {
+    let count = stack.top();
+    if count == 0 {
+        return Err("ERR Please specify at least one argument for this redis lib call");
+    }
+    let mut args = Arguments::new();
+    for at in 1..=count {
+        if stack.kind(at) == Kind::Number {
+            // 17 digits, where Lua itself would give 14: whole numbers must come through whole.
+            let text = format_g(stack.number(at).unwrap_or(0.0), 17);
+            stack.push_bytes(text.as_bytes());
+            stack.replace(at);
+        }
+        match stack.bytes(at) {
+            Some(bytes) => args.push(bytes),
+            None => {
+                return Err("ERR Lua redis lib command arguments must be strings or integers");
+            }
+        }
+    }
+    Ok(args)
+}
+
+fn dispatch(stack: &mut Stack<'_>, protected: bool) -> Result<c_int, Raise> {
+    let args = match arguments(stack) {
+        Ok(args) => args,
+        Err(text) => return fail(stack, text, protected),
+    };
+    let run = &stack.extra().run;
+    let mut out = run.out.take();
+    out.clear();
+    let outcome = run.with_host(|host| run_command(host, run, &args, &mut out));
+    let result = match outcome {
+        None => fail(stack, "ERR redis.call can only be called inside a script invocation", false),
+        Some(Err(error)) => {
+            stack.push_error_table(error.bytes());
+            if protected { Ok(1) } else { Err(stack.raise()) }
+        }
+        Some(Ok(())) => {
+            push_reply(stack, &out);
+            if out.first() == Some(&b'-') && !protected { Err(stack.raise()) } else { Ok(1) }
+        }
+    };
+    out.shrink_to(KEPT_BYTES);
+    run.out.replace(out);
+    result
+}
+
+fn fail(stack: &mut Stack<'_>, text: &str, protected: bool) -> Result<c_int, Raise> {
+    stack.push_error_table(text.as_bytes());
+    if protected { Ok(1) } else { Err(stack.raise()) }
+}
+
+/// Runs a command and writes its reply; an error of the command itself is a reply too.
+fn run_command(
+    host: &mut Host<'_, '_>,
+    run: &Run,
+    args: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let resolved = resolve(host, args)?;
+    let flags = resolved.command.flags;
+    if flags.contains(Flags::NOSCRIPT) {
+        return Err(Error::text("ERR This Redis command is not allowed from script"));
+    }
+    let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
+    if run.read_only.get() && flags.intersects(writes) {
+        return Err(Error::text("ERR Write commands are not allowed from read-only scripts."));
+    }
+    if host.shared.replication.restricted.load(Ordering::Relaxed) {
+        host.admit_on_replica(flags)?;
+    }
+    if run.is_full.get() && !run.wrote.get() && flags.contains(Flags::DENYOOM) {
+        return Err(Error::OutOfMemory);
+    }
+    host.check_permissions(&resolved, args, Place::Lua).map_err(not_permitted)?;
+    if flags.contains(Flags::WRITE) {
+        run.wrote.set(true);
+    }
+    // Each call has random numbers of its own, or SPOP would take the same place every time.
+    host.stamp.seed = host.stamp.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    run.calls.set(run.calls.get() + 1);
+    monitor::feed_from(host, "lua", &resolved, args);
+    let mut timer = Timer::start(host);
+    let mut reply = Reply::new(out, run.protocol.get());
+    execute(host, &resolved, args, &mut reply);
+    timer.lap(host, resolved.id, args, out);
+    timer.finish(host);
+    Ok(())
+}
+
+/// What a script is told that its user may not.
+fn not_permitted(refusal: Refusal) -> Error {
+    Error::text(match refusal {
+        Refusal::Sort(error) => return error,
+        Refusal::Denied(denied) => match denied.reason {
+            Reason::Command | Reason::Auth => {
+                "ERR The user executing the script can't run this command or subcommand"
+            }
+            Reason::Key => {
+                "ERR The user executing the script can't access at least one of the keys \
+                 mentioned in the command arguments"
+            }
+            Reason::Channel => {
+                "ERR The user executing the script can't publish to the channel mentioned in \
+                 the command"
+            }
+        },
+    })
+}
+
+fn execute(host: &mut Host<'_, '_>, resolved: &Resolved, args: &[&[u8]], reply: &mut Reply<'_>) {
+    let Some(run) = resolved.host else {
+        match host.call_engine(resolved, args, Prefetched::NONE, reply) {
+            Flow::Next => return,
+            flow => unreachable!("commands do not block in a script, but {flow:?}"),
+        }
+    };
+    match run(host, args, reply) {
+        Ok(()) => {}
+        Err(Stop::Error(error)) => reply.error(&error),
+        Err(Stop::WouldBlock) => {
+            reply.error(&Error::text("ERR the command would block, which it cannot in a script"));
+        }
+    }
+}
+
+/// The command that a script calls.
+///
+/// # Errors
+/// Redis's texts for scripts.
+pub fn resolve(host: &Host<'_, '_>, args: &[&[u8]]) -> Result<Resolved, Error> {
+    host.shared.registry.resolve(args).map_err(|error| {
+        if error.message().starts_with("ERR wrong number") {
+            Error::text("ERR Wrong number of args calling Redis command from script")
+        } else {
+            Error::text("ERR Unknown Redis command called from script")
+        }
+    })
+}

@@ -1,0 +1,347 @@
+//! A worker's interpreter: compiled scripts, and how one is run.
+//!
+//! Each worker has two of its own, made when they are first needed: one for scripts, one for
+//! functions. A script runs on its connection's thread, with every shard locked from its first
+//! command to its last: which keys it will touch cannot be known beforehand.
+
+use super::base::SOURCE_BYTES_MAX;
+use super::cache::{Script, Sha};
+use super::convert::write_reply;
+use super::lua::{Failed, Kind, Lua, MEMORY_BYTES_MAX, Raise, Stack};
+use super::sandbox::{Globals, furnish};
+use super::shebang::{ScriptFlags, parse_script};
+use crate::config::ids;
+use crate::host::Host;
+use crate::memory;
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::reply::Reply;
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int};
+use std::sync::atomic::Ordering;
+
+/// Compiled scripts that an interpreter keeps; with one more it starts over.
+const COMPILED_SCRIPTS_MAX: usize = 1_000;
+/// Instructions of a script after which it is looked at.
+const LOOK_INSTRUCTIONS: c_int = 100_000;
+/// Name of a script's chunk, as errors show it.
+const CHUNK: &CStr = c"@user_script";
+
+/// A Lua state with the scripts that it has compiled.
+pub struct Interpreter {
+    pub(super) lua: Lua,
+    pub(super) globals: Globals,
+    handler: c_int,
+    scripts: HashMap<Sha, (c_int, ScriptFlags), foldhash::fast::FixedState>,
+    pub(super) version: u64,
+    reported_bytes: usize,
+}
+
+/// What is to be run.
+#[derive(Default)]
+pub struct Invocation<'a> {
+    /// The function, by its number in the interpreter.
+    pub function: c_int,
+    /// What it says of itself.
+    pub flags: ScriptFlags,
+    /// The script's digest or the function's name.
+    pub name: &'a [u8],
+    /// Whether it is a function, which gets its keys and arguments as arguments.
+    pub is_function: bool,
+    /// Whether it is called by a command that only reads.
+    pub read_only: bool,
+    /// Its keys.
+    pub keys: &'a [&'a [u8]],
+    /// Its arguments.
+    pub args: &'a [&'a [u8]],
+}
+
+impl Invocation<'_> {
+    /// The command that runs it.
+    pub fn command(&self) -> Vec<Vec<u8>> {
+        let name: &[u8] = match (self.is_function, self.read_only) {
+            (true, true) => b"fcall_ro",
+            (true, false) => b"fcall",
+            (false, true) => b"evalsha_ro",
+            (false, false) => b"evalsha",
+        };
+        let count = self.keys.len().to_string().into_bytes();
+        let mut command = vec![name.to_vec(), self.name.to_vec(), count];
+        command.extend(self.keys.iter().chain(self.args).map(|arg| arg.to_vec()));
+        command
+    }
+}
+
+impl Interpreter {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn new(version: u64) -> Result<Interpreter, Error> {
+        let mut lua = Lua::new().ok_or(Error::text("ERR no memory for a Lua interpreter"))?;
+        let globals = furnish(&mut lua);
+        let stack = &mut lua.stack();
+        stack.push_function(explain);
+        let handler = stack.keep();
+        let scripts = HashMap::default();
+        Ok(Interpreter { lua, globals, handler, scripts, version, reported_bytes: 0 })
+    }
+
+    /// The error handler of all calls, by its number.
+    pub(super) fn handler(&self) -> c_int {
+        self.handler
+    }
+
+    /// The compiled script with this digest.
+    #[inline]
+    pub fn find(&self, sha: &Sha) -> Option<(c_int, ScriptFlags)> {
+        self.scripts.get(sha).copied()
+    }
+
+    /// Compiles a script.
+    ///
+    /// # Errors
+    /// Where it does not compile.
+    pub fn compile(&mut self, sha: &Sha, body: &[u8]) -> Result<(c_int, ScriptFlags), Error> {
+        let (flags, text) = parse_script(body)?;
+        if body.len() > SOURCE_BYTES_MAX {
+            return Err(Error::text("ERR the script is too large"));
+        }
+        let stack = &mut self.lua.stack();
+        if stack.load(text, CHUNK).is_err() {
+            let reason = String::from_utf8_lossy(stack.bytes(-1).unwrap_or_default()).into_owned();
+            stack.pop(1);
+            return Err(Error::owned(format!(
+                "ERR Error compiling script (new function): {reason}"
+            )));
+        }
+        if self.scripts.len() >= COMPILED_SCRIPTS_MAX {
+            let old = std::mem::take(&mut self.scripts);
+            old.into_values().for_each(|(function, _)| stack.let_go(function));
+        }
+        let function = stack.keep();
+        self.scripts.insert(*sha, (function, flags));
+        Ok((function, flags))
+    }
+
+    /// As [`Interpreter::compile`], for a script of the cache.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compile_known(&mut self, script: &Script) -> Result<(c_int, ScriptFlags), Error> {
+        self.compile(&script.sha, &script.body)
+    }
+
+    /// Runs a script or function for a client and writes its reply.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub fn invoke(
+        &mut self,
+        host: &mut Host<'_, '_>,
+        what: &Invocation<'_>,
+        reply: &mut Reply<'_>,
+    ) -> CmdResult {
+        if self.lua.used_bytes() > MEMORY_BYTES_MAX / 2 {
+            self.lua.stack().collect(true);
+        }
+        let run = &self.lua.extra().run;
+        run.reset(host.stamp.seed);
+        run.is_function.set(what.is_function);
+        prepare(host, what, run)?;
+        let before = (host.stamp, host.session.db, host.session.in_transaction);
+        host.session.in_transaction = true;
+        host.session.in_script = true;
+        // One record in the log, unless it is part of a transaction's.
+        if !before.2 {
+            host.exec.begin_batch();
+            host.exec.begin_group();
+        }
+        let result = self.run(host, what, reply);
+        if !before.2 {
+            host.exec.commit_batch();
+            host.exec.end_group();
+        }
+        host.session.in_script = false;
+        (host.stamp, host.session.db, host.session.in_transaction) = before;
+        self.report(host);
+        if let Some(panic) = self.lua.take_panic() {
+            std::panic::resume_unwind(panic);
+        }
+        result
+    }
+
+    /// Runs a script that has no server behind it, and ends it after so many looks: for fuzzing.
+    /// Returns its reply.
+    ///
+    /// # Errors
+    /// Where it does not compile, or what ended it.
+    pub fn run_alone(&mut self, source: &[u8], looks: u32) -> Result<Vec<u8>, Error> {
+        let (_, text) = parse_script(source)?;
+        self.lua.extra().run.reset(1);
+        self.lua.extra().run.looks_left.set(Some(looks));
+        self.lua.set_hook(LOOK_INSTRUCTIONS / 10);
+        let handler = self.handler;
+        let stack = &mut self.lua.stack();
+        stack.push_kept(handler);
+        let mut out = Vec::new();
+        let result = match stack.load(text, CHUNK).and_then(|()| stack.call(0, 1, 1)) {
+            Ok(()) => {
+                let protocol = stack.extra().run.protocol.get();
+                write_reply(stack, &mut Reply::new(&mut out, protocol), protocol);
+                Ok(out)
+            }
+            Err(Failed) => Err(failure(stack, b"alone")),
+        };
+        stack.set_top(0);
+        self.lua.set_hook(0);
+        self.lua.extra().run.looks_left.set(None);
+        if let Some(panic) = self.lua.take_panic() {
+            std::panic::resume_unwind(panic);
+        }
+        result
+    }
+
+    fn run(
+        &mut self,
+        host: &mut Host<'_, '_>,
+        what: &Invocation<'_>,
+        reply: &mut Reply<'_>,
+    ) -> CmdResult {
+        let limit = host.shared.settings.number(ids::BUSY_REPLY_THRESHOLD);
+        if limit > 0 {
+            self.lua.set_hook(LOOK_INSTRUCTIONS);
+        }
+        let (globals, handler) = (self.globals, self.handler);
+        let stack = &mut self.lua.stack();
+        stack.push_kept(handler);
+        stack.push_kept(what.function);
+        if what.is_function {
+            push_list(stack, what.keys);
+            push_list(stack, what.args);
+        } else {
+            stack.push_kept(globals.names);
+            push_list(stack, what.keys);
+            stack.set_field(-2, c"KEYS");
+            push_list(stack, what.args);
+            stack.set_field(-2, c"ARGV");
+            stack.pop(1);
+        }
+        let args = if what.is_function { 2 } else { 0 };
+        let run = &stack.extra().run;
+        let outcome = run.lend(host, what, || stack.call(args, 1, 1));
+        let result = match outcome {
+            Ok(()) => {
+                write_reply(stack, reply, run.protocol.get());
+                Ok(())
+            }
+            Err(Failed) => Err(failure(stack, what.name).into()),
+        };
+        stack.set_top(0);
+        if limit > 0 {
+            self.lua.set_hook(0);
+        }
+        host.shared.scripts.done(&self.lua.extra().run);
+        result
+    }
+
+    /// Enters how much memory the interpreter has into the server's sum.
+    fn report(&mut self, host: &Host<'_, '_>) {
+        let used = self.lua.used_bytes();
+        let sum = &host.shared.scripts.lua_bytes;
+        sum.fetch_add(used.wrapping_sub(self.reported_bytes), Ordering::Relaxed);
+        self.reported_bytes = used;
+    }
+
+    /// Takes the interpreter's memory out of the server's sum, before it goes.
+    pub fn retire(self, host: &Host<'_, '_>) {
+        host.shared.scripts.lua_bytes.fetch_sub(self.reported_bytes, Ordering::Relaxed);
+    }
+}
+
+/// What has to be true before a script runs; afterwards all shards are locked.
+fn prepare(
+    host: &mut Host<'_, '_>,
+    what: &Invocation<'_>,
+    run: &super::run::Run,
+) -> Result<(), Error> {
+    let no_writes = what.flags.contains(ScriptFlags::NO_WRITES);
+    if what.read_only && what.flags.contains(ScriptFlags::DECLARED) && !no_writes {
+        let text = "ERR Can not execute a script with write flag using *_ro command.";
+        return Err(Error::text(text));
+    }
+    run.read_only.set(what.read_only || no_writes);
+    let declared = what.flags.contains(ScriptFlags::DECLARED);
+    if host.shared.settings.number(ids::MAXMEMORY) != 0 {
+        let room = match host.session.in_transaction {
+            true => memory::has_room(host.shared),
+            false => memory::make_room(host),
+        };
+        let may_fill = what.flags.intersects(ScriptFlags::ALLOW_OOM) || run.read_only.get();
+        if !room && declared && !may_fill {
+            return Err(Error::text(
+                "OOM allow-oom flag is not set on the script, can not run it when used memory > \
+                 'maxmemory'",
+            ));
+        }
+        let is_allowed = declared && may_fill;
+        run.is_full.set(!(room || is_allowed));
+    }
+    host.exec.lock_all();
+    Ok(())
+}
+
+fn push_list(stack: &mut Stack<'_>, list: &[&[u8]]) {
+    stack.push_table(list.len(), 0);
+    for (at, item) in list.iter().enumerate() {
+        stack.push_bytes(item);
+        stack.set_index(-2, c_int::try_from(at + 1).unwrap_or(c_int::MAX));
+    }
+}
+
+/// Turns an error's value into `{err, source, line}`: with the place where it was raised.
+fn explain(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
+    let place = match stack.place(1) {
+        Some((_, _, true)) => stack.place(2),
+        place => place,
+    };
+    if stack.kind(1) != Kind::Table {
+        let text = match stack.kind(1) {
+            Kind::Nil => b"nil".to_vec(),
+            Kind::Boolean => stack.is_true(1).to_string().into_bytes(),
+            Kind::String | Kind::Number => stack.text(1).unwrap_or_default().to_vec(),
+            other => other.name().as_bytes().to_vec(),
+        };
+        stack.push_error_table(&[b"ERR ", &*text].concat());
+        stack.replace(1);
+    }
+    if let Some((source, line, _)) = place {
+        stack.push_bytes(source);
+        stack.set_field(1, c"source");
+        stack.push_number(f64::from(line));
+        stack.set_field(1, c"line");
+    }
+    stack.set_top(1);
+    Ok(1)
+}
+
+/// The error reply for what ended a script: the value on top of the stack.
+pub(super) fn failure(stack: &mut Stack<'_>, name: &[u8]) -> Error {
+    if stack.kind(-1) != Kind::Table {
+        // Lack of memory and errors in error handling come without a place.
+        let reason = stack.bytes(-1).unwrap_or(b"execution failure");
+        return Error::from_bytes([b"ERR Error running script ", name, b", ", reason].concat());
+    }
+    let table = stack.top();
+    stack.get_field(table, c"err");
+    let reason = stack.bytes(-1).unwrap_or(b"ERR unknown error");
+    stack.get_field(table, c"source");
+    stack.get_field(table, c"line");
+    match (stack.bytes(-2), stack.number(-1)) {
+        (Some(source), Some(line)) => {
+            let end = format!(":{line}.");
+            let parts = [reason, b" script: ", name, b", on ", source, end.as_bytes()];
+            Error::from_bytes(parts.concat())
+        }
+        _ => Error::from_bytes(reason.to_vec()),
+    }
+}

@@ -1,0 +1,90 @@
+//! Scripts and functions in Lua.
+//!
+//! ```text
+//! EVAL, FCALL -> thread's interpreter -> sandbox -> redis.call -> host -> executor
+//!                     |                                             (all shards locked)
+//!      cache (texts by SHA1, shared)      libraries (text, in the engine)
+//! ```
+//! A script is not replayed: the log and the replicas get what its commands did, each as the call
+//! that it is, with its stamp. So nothing depends on how Lua orders a table, and a replica needs
+//! neither the script nor Lua.
+
+pub mod base;
+pub mod bit;
+pub mod busy;
+pub mod cache;
+mod call;
+pub mod cjson;
+pub mod cmsgpack;
+pub mod convert;
+mod gformat;
+pub mod interpreter;
+pub mod library;
+pub mod lua;
+pub mod math;
+pub mod packing;
+mod redis;
+mod run;
+mod sandbox;
+pub mod shebang;
+
+use crate::host::Host;
+use ashlar_engine::error::Error;
+use interpreter::Interpreter;
+use library::Functions;
+use std::cell::RefCell;
+
+thread_local! {
+    /// The interpreters of this thread. A worker is a thread, and Lua states stay on theirs.
+    static SCRIPTS: RefCell<Option<Interpreter>> = const { RefCell::new(None) };
+    static FUNCTIONS: RefCell<Option<Functions>> = const { RefCell::new(None) };
+}
+
+const NESTED: &str = "ERR a script cannot run another one";
+
+/// Works with this worker's interpreter for scripts; a fresh one after SCRIPT FLUSH.
+///
+/// # Errors
+/// Where there is no memory for it, and whatever `work` returns.
+pub fn with_scripts<T, E: From<Error>>(
+    host: &mut Host<'_, '_>,
+    work: impl FnOnce(&mut Host<'_, '_>, &mut Interpreter) -> Result<T, E>,
+) -> Result<T, E> {
+    SCRIPTS.with(|scripts| {
+        let Ok(mut scripts) = scripts.try_borrow_mut() else {
+            return Err(Error::text(NESTED).into());
+        };
+        let flushes = host.shared.scripts.cache.flushes();
+        if scripts.as_ref().is_some_and(|scripts| scripts.version != flushes)
+            && let Some(old) = scripts.take()
+        {
+            old.retire(host);
+        }
+        let scripts = match &mut *scripts {
+            Some(scripts) => scripts,
+            none => none.insert(Interpreter::new(flushes)?),
+        };
+        work(host, scripts)
+    })
+}
+
+/// Works with this worker's functions, as the engine has them now.
+///
+/// # Errors
+/// Where there is no memory for them, and whatever `work` returns.
+pub fn with_functions<T, E: From<Error>>(
+    host: &mut Host<'_, '_>,
+    work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
+) -> Result<T, E> {
+    FUNCTIONS.with(|functions| {
+        let Ok(mut functions) = functions.try_borrow_mut() else {
+            return Err(Error::text(NESTED).into());
+        };
+        let functions = match &mut *functions {
+            Some(functions) => functions,
+            none => none.insert(Functions::new()?),
+        };
+        functions.refresh(host);
+        work(host, functions)
+    })
+}
