@@ -5,11 +5,13 @@ use crate::commands;
 use crate::config::EngineConfig;
 use crate::context::SHARDS_MAX;
 use crate::executor::Executor;
-use crate::journal::Journal;
+use crate::journal::{Journal, Record};
 use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard};
 use crate::libraries::Libraries;
+use crate::log::settings;
 use crate::propagate::Propagate;
+use crate::stamp::Stamp;
 use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,6 +108,18 @@ impl Engine {
         self.by_frequency.store(fresh.access == AccessScheme::Frequency, Ordering::Relaxed);
         *config = Arc::new(fresh);
         self.config_version.fetch_add(1, Ordering::Release);
+        drop(config);
+        self.log_config();
+    }
+
+    /// Hands the settings that data depends on to the journal, as a record of their own: for every
+    /// change, at the start of a log, and after a snapshot's cut, so that a replay of what follows
+    /// sees them.
+    pub fn log_config(&self) {
+        let Some(journal) = self.journal() else { return };
+        let call = settings::call(&self.config());
+        let args: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+        journal.append(&[Record { stamp: &Stamp::default(), db: 0, args: &args }]);
     }
 
     /// The engine's command of that name, or its subcommand where `args[1]` names one.

@@ -174,7 +174,7 @@ impl Host<'_, '_> {
     ) -> Flow {
         if let Some(gate) = &self.shared.gate
             && resolved.command.flags.contains(Flags::WRITE)
-            && !self.session.in_transaction
+            && (!self.session.in_transaction || self.session.in_script)
             && let Some(refusal) = gate.refusal()
         {
             reply.error(&refusal);

@@ -63,9 +63,41 @@ impl Server {
     }
 
     fn try_start(program: &OsString, args: &[&str]) -> io::Result<Server> {
-        let port = free_port()?;
         let dir = temporary_dir()?;
-        let log = File::create(dir.join("log"))?;
+        let started = Server::start_in(program, args, dir.clone());
+        started.inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+    }
+
+    /// Starts ashlar once more on the directory of this server, which is killed if it still runs.
+    pub fn restart(&mut self, settings: &[&str]) {
+        let _ = self.child.kill();
+        self.reap();
+        let program = ashlar_binary().into();
+        let args = [&["server"], settings].concat();
+        let mut failures = String::new();
+        for _ in 0..START_ATTEMPTS {
+            match Server::start_in(&program, &args, self.dir.clone()) {
+                Ok(mut next) => {
+                    std::mem::swap(&mut self.child, &mut next.child);
+                    std::mem::swap(&mut self.port, &mut next.port);
+                    // The directory goes on; what is dropped is the process that has ended.
+                    next.dir = PathBuf::new();
+                    return;
+                }
+                Err(error) => failures.push_str(&format!("{error}\n")),
+            }
+        }
+        panic!("the server does not start again:\n{failures}");
+    }
+
+    /// Waits for the end of the process.
+    pub fn reap(&mut self) {
+        let _ = self.child.wait();
+    }
+
+    fn start_in(program: &OsString, args: &[&str], dir: PathBuf) -> io::Result<Server> {
+        let port = free_port()?;
+        let log = File::options().create(true).append(true).open(dir.join("log"))?;
         let child = Command::new(program)
             .args(args)
             .args(["--port", &port.to_string()])
@@ -85,7 +117,10 @@ impl Server {
             }
             sleep(Duration::from_millis(5));
         }
-        Err(io::Error::other(format!("no answer on port {port}; its log:\n{}", server.log())))
+        let error = format!("no answer on port {port}; its log:\n{}", server.log());
+        // It belongs to whoever gave it.
+        server.dir = PathBuf::new();
+        Err(io::Error::other(error))
     }
 
     /// True once the server that answers is ours. (Another process may have taken the port between

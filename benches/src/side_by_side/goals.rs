@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::results::{Goal, Results, Throughput};
+use crate::results::{Goal, Results, Throughput, middle};
 use crate::stats::geometric_mean;
 
 /// redis-benchmark's default tests.
@@ -15,6 +15,10 @@ const CPU: &[(usize, f64)] = &[(1, 0.8), (16, 0.45), (64, 0.25)];
 const WEAK_SPOTS: &[&str] = &["ZADD", "MSET"];
 const WEAK_SPOT_PIPELINES: &[usize] = &[16, 64];
 const WEAK_SPOT_RATIO: f64 = 3.0;
+/// Least throughput of SET with `appendfsync always`: pipeline, clients, ratio.
+const ALWAYS: &[(usize, usize, f64)] = &[(1, 1, 1.2), (1, 50, 1.2), (16, 50, 1.8), (64, 50, 1.8)];
+/// Least throughput with `everysec`, as a share of that without a log.
+const EVERYSEC: f64 = 0.9;
 /// Most bytes a key.
 const MEMORY: f64 = 0.6;
 
@@ -61,6 +65,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
         let what = format!("p99 latency at equal load, pipeline {pipeline}");
         push(&mut goals, what, 1.0, false, ratio);
     }
+    durability(results, &mut goals);
     for memory in &results.memory {
         let (rss, used) = memory.ratios();
         let what = format!("resident bytes a key: {}", memory.shape);
@@ -68,6 +73,27 @@ pub fn goals(results: &Results) -> Vec<Goal> {
         push(&mut goals, format!("used_memory a key: {}", memory.shape), MEMORY, false, Some(used));
     }
     goals
+}
+
+fn durability(results: &Results, goals: &mut Vec<Goal>) {
+    let find = |policy: &str, (pipeline, clients)| {
+        let same = |one: &&Throughput| (one.pipeline, one.clients) == (pipeline, clients);
+        let of_policy = results.durability.iter().filter(move |one| one.policy == policy);
+        of_policy.map(|one| &one.throughput).find(same)
+    };
+    for &(pipeline, clients, goal) in ALWAYS {
+        let measured = find("always", (pipeline, clients)).and_then(throughput_ratio);
+        let what = format!("SET with appendfsync always, {clients} clients, pipeline {pipeline}");
+        push(goals, what, goal, true, measured);
+    }
+    for &(pipeline, clients, _) in ALWAYS {
+        let rps = |policy| {
+            find(policy, (pipeline, clients)).and_then(|one| middle(&one.ashlar, |run| run.rps))
+        };
+        let measured = rps("everysec").zip(rps("none")).map(|(with, without)| with / without);
+        let what = format!("SET with everysec to none, {clients} clients, pipeline {pipeline}");
+        push(goals, what, EVERYSEC, true, measured);
+    }
 }
 
 /// The geometric mean of the twenty tests at one pipeline, over every number of clients and size.

@@ -6,6 +6,7 @@
 mod caches;
 mod catalogue;
 mod client;
+mod durability;
 mod goals;
 mod latency;
 mod load;
@@ -94,6 +95,9 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Throughput) {
         throughput::measure(&settings, &tests, &mut results)
             .unwrap_or_else(|error| results.fail(error));
+    }
+    if options.wants(Mode::Durability) {
+        durability::measure(&settings, &mut results).unwrap_or_else(|error| results.fail(error));
     }
     results.about.seconds = start.elapsed().as_secs_f64();
     (_, results.about.stolen) = Cores::now().since(cores);

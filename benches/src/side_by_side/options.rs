@@ -78,6 +78,8 @@ pub enum Mode {
     Caches,
     /// Latency at the same request rate
     Latency,
+    /// SET with each `appendfsync`, and without a log
+    Durability,
     /// Bytes a key
     Memory,
 }

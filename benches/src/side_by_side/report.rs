@@ -2,7 +2,7 @@
 
 use crate::goals::{cpu_ratio, mean, p99_ratio, throughput_ratio};
 use crate::results::{
-    Caches, Figure, Latency, LatencyRun, Memory, Results, Run, Throughput, middle,
+    Caches, Durability, Figure, Latency, LatencyRun, Memory, Results, Run, Throughput, middle,
 };
 use crate::table::{Table, number, ratio};
 
@@ -22,6 +22,7 @@ pub fn render(results: &Results, markdown: bool) -> String {
     let mut text = about(results, markdown);
     let mut tables = throughput(&results.throughput);
     tables.push(means(results));
+    tables.push(durability(&results.durability));
     tables.push(caches(&results.caches));
     tables.push(latency(&results.latency));
     tables.push(memory(&results.memory));
@@ -117,6 +118,23 @@ fn means(results: &Results) -> Table {
             let cells = ratios.into_iter().map(ratio);
             table.row(std::iter::once(pipeline.to_string()).chain(cells).collect());
         }
+    }
+    table
+}
+
+fn durability(results: &[Durability]) -> Table {
+    let head =
+        ["appendfsync", "pipeline", "clients", "throughput", "krps", "redis", "p99 ms", "redis"];
+    let mut table = Table::new("SET with a log", &head);
+    for Durability { policy, throughput } in results {
+        let mut cells = vec![policy.clone()];
+        cells.extend([throughput.pipeline, throughput.clients].map(|count| count.to_string()));
+        cells.push(ratio(throughput_ratio(throughput)));
+        for figure in [KRPS, P99] {
+            cells.push(number(middle(&throughput.ashlar, figure)));
+            cells.push(number(middle(&throughput.redis, figure)));
+        }
+        table.row(cells);
     }
     table
 }

@@ -17,6 +17,9 @@ pub struct Results {
     pub latency: Vec<Latency>,
     /// Bytes a key.
     pub memory: Vec<Memory>,
+    /// SET with each `appendfsync`.
+    #[serde(default)]
+    pub durability: Vec<Durability>,
     /// What was to be reached.
     pub goals: Vec<Goal>,
     /// What could not be measured, and why.
@@ -86,6 +89,15 @@ pub struct Throughput {
     pub ashlar: Vec<Run>,
     /// One run a round.
     pub redis: Vec<Run>,
+}
+
+/// SET at one point, with one `appendfsync` on both servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Durability {
+    /// `none` without a log.
+    pub policy: String,
+    /// The figures.
+    pub throughput: Throughput,
 }
 
 /// GET or SET through the own load client.

@@ -40,6 +40,17 @@ pub fn measure(settings: &Settings, tests: &[&Test], results: &mut Results) -> R
     Ok(())
 }
 
+/// Measures a test at one point (pipeline, clients, size) against both servers in turn.
+pub fn measure_point(
+    settings: &Settings,
+    test: &Test,
+    (pipeline, clients, size): (usize, usize, usize),
+    (ashlar, redis): (&Server, &Server),
+) -> Result<Throughput, String> {
+    let load = Load { pipeline, clients, size };
+    Cell { settings, test, load }.measure(ashlar, redis)
+}
+
 /// One test at one point of the grid.
 struct Cell<'a> {
     settings: &'a Settings,

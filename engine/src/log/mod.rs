@@ -29,6 +29,7 @@ pub mod record;
 mod replay;
 pub mod scan;
 pub mod segment;
+pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
 mod writer;

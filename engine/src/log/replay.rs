@@ -1,9 +1,9 @@
 //! Runs the records of a log on an engine.
 
-use super::{LogError, Reader};
+use super::{LogError, Reader, settings};
 use crate::command::Command;
 use crate::engine::{Engine, command_table};
-use crate::executor::{Call, Executor, Prefetched};
+use crate::executor::{Call, Prefetched};
 use crate::reply::{Protocol, Reply};
 
 /// Records between two reports of progress.
@@ -37,24 +37,27 @@ pub fn replay(
     mut progress: impl FnMut(u64),
 ) -> Result<Replayed, LogError> {
     // A limit that was lowered since must not refuse what was accepted then.
-    let limit = engine.config().proto_max_bulk_len;
+    let config = engine.config();
     engine.update_config(|config| config.proto_max_bulk_len = usize::MAX);
-    let mut executor = engine.executor();
-    let result = run(&mut executor, &mut reader, &mut progress);
-    drop(executor);
-    engine.update_config(|config| config.proto_max_bulk_len = limit);
+    let result = run(engine, &mut reader, &mut progress);
+    engine.update_config(|now| *now = (*config).clone());
     result
 }
 
 fn run(
-    executor: &mut Executor<'_>,
+    engine: &Engine,
     reader: &mut Reader,
     progress: &mut impl FnMut(u64),
 ) -> Result<Replayed, LogError> {
     let mut done = Replayed::default();
-    let mut out = Vec::new();
+    let (mut executor, mut out) = (engine.executor(), Vec::new());
     while let Some(mut batch) = reader.next()? {
         for logged in batch.calls.by_ref() {
+            if logged.args.first() == Some(&settings::NAME) {
+                executor.release();
+                engine.update_config(|config| settings::apply(&logged.args, config));
+                continue;
+            }
             let unreadable = LogError::Unreadable(batch.place);
             let command = resolve(&logged.args).ok_or(unreadable)?;
             let call = Call {

@@ -363,3 +363,87 @@ fn a_replay_leads_to_the_same_state() {
     assert_eq!(engine.digest(), store.engine().digest());
     assert_eq!(engine.image(), store.engine().image());
 }
+
+#[test]
+fn a_replay_sees_the_settings_of_each_time() {
+    use crate::embedded::{Call, Store};
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk);
+    let log = Arc::new(log);
+    let store = Store::builder().shards(2).journal(log.clone()).open();
+    for n in 0..300u32 {
+        if n % 50 == 0 {
+            // Sets of numbers are sorted up to that size: another member is taken.
+            let entries = if n % 100 == 0 { 2 } else { 512 };
+            store.engine().update_config(|config| config.set_max_intset_entries = entries);
+        }
+        let number = (n * 7919 % 1009).to_string();
+        store.call(&[b"SADD", b"set", number.as_bytes()]).unwrap();
+        if n % 3 == 0 {
+            store.call(&[b"SPOP", b"set"]).unwrap();
+        }
+        if n % 40 == 39 {
+            store.call(&[b"DEL", b"set"]).unwrap();
+        }
+    }
+    log.close().unwrap();
+    let (log, _) = open(&disk);
+    let engine = crate::Engine::with_options(EngineOptions::default());
+    let config = engine.config();
+    replay(&engine, log.read_from(1), |_| {}).unwrap();
+    assert_eq!(engine.digest(), store.engine().digest());
+    assert_eq!(engine.config(), config);
+}
+
+/// The calls of the fixture.
+fn fixture_calls() -> Vec<(Stamp, u32, Vec<Vec<u8>>)> {
+    let plain = Stamp::new(1_700_000_000_000, 42);
+    let remote = Stamp { now_ms: 1_700_000_000_001, seed: u64::MAX, site: 7, clock: 123_456_789 };
+    let words = |line: &str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+    vec![
+        (plain, 0, words("SET greeting hello")),
+        (plain, 3, words("RPUSH list a b c")),
+        (remote, 0, words("APPEND greeting !")),
+        (plain, 0, vec![b"SET".to_vec(), b"long".to_vec(), vec![0xFF; 300]]),
+    ]
+}
+
+/// The log of version 1 as it has to be read for ever: three records, of one, two and one call,
+/// and a mark.
+#[test]
+fn the_fixture_is_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/log/fixtures/v1.log");
+    let calls = fixture_calls();
+    if std::env::var_os("ASHLAR_WRITE_FIXTURES").is_some() {
+        let disk = SimDisk::new(1);
+        let (log, _) = open(&disk);
+        let args: Vec<Vec<&[u8]>> =
+            calls.iter().map(|(_, _, args)| args.iter().map(Vec::as_slice).collect()).collect();
+        let record = |n: usize| Record { stamp: &calls[n].0, db: calls[n].1, args: &args[n] };
+        log.append(&[record(0)]);
+        log.append(&[record(1), record(2)]);
+        log.sync().unwrap();
+        log.append(&[record(3)]);
+        log.close().unwrap();
+        let file = disk.open(&segment::path(Path::new(DIR), 1), Mode::Read).unwrap();
+        std::fs::write(path, &file.map().unwrap()[..1024]).unwrap();
+    }
+    let bytes = std::fs::read(path).unwrap();
+    let disk = SimDisk::new(1);
+    disk.create_dir(Path::new(DIR)).unwrap();
+    let file = disk.open(&segment::path(Path::new(DIR), 1), Mode::CreateNew).unwrap();
+    file.write_at(&bytes, 0).unwrap();
+    let (log, recovered) = open(&disk);
+    assert_eq!(recovered, Recovered { first: 1, last: 3, cut: None });
+    let mut reader = log.read_from(1);
+    let mut found = Vec::new();
+    let mut sizes = Vec::new();
+    while let Some(mut batch) = reader.next().unwrap() {
+        sizes.push(batch.calls.left());
+        for call in batch.calls.by_ref() {
+            let args = call.args.iter().map(|arg| arg.to_vec()).collect();
+            found.push((call.stamp, call.db, args));
+        }
+    }
+    assert_eq!((sizes, found), (vec![1, 2, 1], calls));
+}

@@ -101,6 +101,7 @@ impl Storage {
         let log = Arc::new(log);
         let is_first = engine.set_journal(log.clone());
         assert!(is_first, "an engine that is recovered has no journal yet");
+        engine.log_config();
         let storage = Storage { log, dir: dir.into(), _lock: lock };
         Ok((storage, Opened { recovered, replayed }))
     }

@@ -4,7 +4,7 @@
 //! described once, in [`table`]; the configuration file, the command line, CONFIG GET / SET /
 //! REWRITE, `--help` and `docs/configuration.md` are all derived from that description. A line that
 //! cannot be honoured is refused with its place and a reason: a server that silently ignores a
-//! setting such as `appendonly yes` loses data that its operator believes safe.
+//! setting such as `save 60 1` loses data that its operator believes safe.
 //!
 //! ```text
 //! redis.conf, stdin, --flags --> load --> Settings (running values) <--> CONFIG GET/SET/REWRITE
