@@ -30,7 +30,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// How often the log's thread looks after the log.
-const TEND_EVERY: Duration = Duration::from_millis(100);
+const TEND_EVERY: Duration = Duration::from_millis(50);
 /// How often it syncs with `everysec`.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Replies of a turn above which the sync is left to the log's thread.
