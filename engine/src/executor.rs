@@ -13,8 +13,9 @@ use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::{OpenBatch, Record};
 use crate::keyspace::{Shard, Tracker, WatchToken, shard_of};
+use crate::known_bugs::{self, Bug};
 use crate::propagate::Batch;
-use crate::reply::Reply;
+use crate::reply::{Reply, TOO_LONG};
 use crate::stamp::{Rng, Stamp};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -119,9 +120,17 @@ impl<'e> Executor<'e> {
             }
         }
         match result {
+            Ok(()) if reply.is_too_long() => {
+                reply.error(&Error::text(TOO_LONG));
+                Outcome::Failed
+            }
             Ok(()) => Outcome::Done,
             Err(Stop::Error(error)) => {
-                reply.error(&error);
+                if known_bugs::is_back(Bug::ErrorKeepsReply) {
+                    reply.error_element(&error);
+                } else {
+                    reply.error(&error);
+                }
                 Outcome::Failed
             }
             Err(Stop::WouldBlock) => {
@@ -205,7 +214,10 @@ impl<'e> Executor<'e> {
             effects: &mut self.effects,
             stamp: *call.stamp,
             expiry_now_ms: if followed { i64::MIN } else { call.stamp.now_ms },
-            rng: Rng::new(call.stamp.seed),
+            rng: Rng::new(match known_bugs::is_back(Bug::RandomOutsideStamp) {
+                true => std::ptr::from_ref(self.engine).addr() as u64,
+                false => call.stamp.seed,
+            }),
             db: call.db,
             may_block: call.may_block,
             no_touch: call.no_touch,

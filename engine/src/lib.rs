@@ -49,6 +49,8 @@ pub mod glob;
 pub mod image;
 pub mod journal;
 pub mod keyspace;
+#[cfg_attr(not(feature = "known-bugs"), doc(hidden))]
+pub mod known_bugs;
 pub mod libraries;
 pub mod log;
 pub mod number;

@@ -23,7 +23,14 @@ pub struct Reply<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
     start: usize,
+    too_long: bool,
 }
+
+/// Bytes of a reply beyond which nothing more is added to it: the same value asked for a million
+/// times over must not fill the memory.
+pub const REPLY_BYTES_MAX: usize = 1 << 30;
+/// The error that takes the place of a reply that is too long.
+pub const TOO_LONG: &str = "ERR the reply is longer than 1 GiB";
 
 /// Where the length of a collection is to be filled in.
 #[derive(Debug)]
@@ -44,7 +51,7 @@ impl<'a> Reply<'a> {
     /// A reply that is appended to `out`.
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Reply<'a> {
         let start = out.len();
-        Reply { out, protocol, start }
+        Reply { out, protocol, start, too_long: false }
     }
 
     /// The protocol the client speaks.
@@ -67,8 +74,14 @@ impl<'a> Reply<'a> {
         self.out.len() - self.start
     }
 
+    /// Whether more was to be written than [`REPLY_BYTES_MAX`]: then it is not whole.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
     /// Takes back all that was written.
     pub fn discard(&mut self) {
+        self.too_long = false;
         self.out.truncate(self.start);
     }
 
@@ -99,6 +112,10 @@ impl<'a> Reply<'a> {
 
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.written() > REPLY_BYTES_MAX {
+            self.too_long = true;
+            return;
+        }
         self.out.reserve(bytes.len() + 16);
         self.header(b'$', bytes.len() as i64);
         self.out.extend_from_slice(bytes);
@@ -214,6 +231,10 @@ impl<'a> Reply<'a> {
 
     /// Bytes that are RESP already.
     pub fn raw(&mut self, bytes: &[u8]) {
+        if self.written() > REPLY_BYTES_MAX {
+            self.too_long = true;
+            return;
+        }
         self.out.extend_from_slice(bytes);
     }
 

@@ -37,7 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("STRLEN greeting    -> {}", ask(&mut connection, "STRLEN greeting")?);
     println!("INCR visits        -> {}", ask(&mut connection, "INCR visits")?);
 
-    // The same data from inside of the process.
+    // The program itself needs no socket: a client with a session, or the data alone.
+    let mut client = server.connect()?;
+    println!("GET greeting       -> {:?}", client.call(&[b"GET", b"greeting"])?);
     println!("keys in database 0 -> {}", server.engine().db_stats()[0].keys);
 
     // Dropping the server does this as well.

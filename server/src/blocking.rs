@@ -14,12 +14,14 @@
 use crate::mailbox::{Address, Message};
 use crate::registry::Resolved;
 use crate::shared::Shared;
-use ashlar_engine::command::KeyList;
+use ashlar_engine::command::{Command, Group, KeyList};
+use ashlar_engine::context::Cx;
 use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
 use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::number;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
+use ashlar_engine::value::Type;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -158,12 +160,13 @@ impl Blocking {
     pub fn serve(&self, shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
         while !exec.effects.ready.is_empty() {
             for (db, key) in std::mem::take(&mut exec.effects.ready) {
-                let queue = self.by_key.lock().get(&(db, key)).cloned().unwrap_or_default();
+                let place = (db, key);
+                let queue = self.by_key.lock().get(&place).cloned().unwrap_or_default();
                 // Once a command that takes elements finds none, its like will not either.
                 let mut found_none: Option<usize> = None;
                 for waiter in queue {
                     if found_none != Some(waiter.resolved.id)
-                        && !self.serve_one(&waiter, shared, exec, stamp)
+                        && !self.serve_one(&waiter, &place.1, shared, exec, stamp)
                         && !waiter.resolved.command.name.starts_with("XREAD")
                     {
                         found_none = Some(waiter.resolved.id);
@@ -173,10 +176,11 @@ impl Blocking {
         }
     }
 
-    /// Tries one parked command; `false` where there was nothing for it.
+    /// Tries one parked command, `key` being ready; `false` where there was nothing for it.
     fn serve_one(
         &self,
         waiter: &Arc<Waiter>,
+        key: &[u8],
         shared: &Shared,
         exec: &mut Executor<'_>,
         stamp: &Stamp,
@@ -193,6 +197,10 @@ impl Blocking {
             may_block: true,
             no_touch: false,
         };
+        if !exec.inspect(&call, |cx| suits(waiter.resolved.command, cx, key)) {
+            waiter.state.store(WAITING, Ordering::Release);
+            return true;
+        }
         let mut out = Vec::new();
         let outcome = exec.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, waiter.protocol));
         if outcome == Outcome::WouldBlock {
@@ -206,6 +214,19 @@ impl Blocking {
         self.remove(waiter, exec);
         shared.mailboxes[waiter.address.worker].post(Message::Unblock(waiter.address, out));
         true
+    }
+}
+
+/// Whether a key is of the type that a parked command waits for. One of another type is no reason
+/// to disturb it; only who reads for a group has to learn that its stream is gone.
+fn suits(command: &Command, cx: &Cx<'_>, key: &[u8]) -> bool {
+    let Some(entry) = cx.peek(key) else { return true };
+    match command.group {
+        _ if command.name == "XREADGROUP" => true,
+        Group::List => entry.type_of() == Type::List,
+        Group::SortedSet => entry.type_of() == Type::Zset,
+        Group::Stream => entry.type_of() == Type::Stream,
+        _ => true,
     }
 }
 

@@ -1,11 +1,15 @@
 //! The connected clients, as CLIENT LIST shows them and CLIENT KILL finds them.
 
+use crate::blocking::Waiter;
 use crate::mailbox::Address;
 use ashlar_engine::reply::Protocol;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Start of the address that a connection from inside the process shows.
+pub const IN_PROCESS: &str = "in-process";
 
 /// What a client says about itself.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +61,8 @@ pub struct Client {
     pub resp3: AtomicBool,
     /// Whether a command blocks it.
     pub blocked: AtomicBool,
+    /// The command that blocks it.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
     /// Whether it is a monitor.
     pub monitor: AtomicBool,
     /// Where its invalidations go: another client's id, 0 to itself, -1 without CLIENT TRACKING.
@@ -67,6 +73,12 @@ pub struct Client {
     pub broadcast: AtomicBool,
     /// Whether it is a replica.
     pub replica: AtomicBool,
+    /// Bytes of its transaction's commands, watched keys and subscriptions.
+    pub session_bytes: AtomicUsize,
+    /// Bytes that were last counted for `maxmemory-clients`.
+    pub counted_bytes: AtomicUsize,
+    /// Whether it is being disconnected for `maxmemory-clients`.
+    pub evicted: AtomicBool,
     /// CLIENT NO-EVICT
     pub no_evict: AtomicBool,
     /// CLIENT NO-TOUCH
@@ -94,11 +106,15 @@ impl Client {
             traffic: Default::default(),
             resp3: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            waiter: Mutex::new(None),
             monitor: AtomicBool::new(false),
             redirect: AtomicI64::new(-1),
             broken_redirect: AtomicBool::new(false),
             broadcast: AtomicBool::new(false),
             replica: AtomicBool::new(false),
+            session_bytes: AtomicUsize::new(0),
+            counted_bytes: AtomicUsize::new(0),
+            evicted: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
         }
@@ -107,8 +123,15 @@ impl Client {
     /// Whether it is on this machine.
     pub fn is_local(&self) -> bool {
         self.peer.starts_with("127.")
+            || self.peer.starts_with(IN_PROCESS)
             || self.peer.starts_with("[::1]")
             || self.peer.starts_with('/')
+    }
+
+    /// Bytes of memory that it takes: its buffers, and what its session holds.
+    pub fn memory_bytes(&self) -> usize {
+        let held = [&self.input_bytes, &self.output_bytes, &self.session_bytes];
+        size_of::<Client>() + held.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<usize>()
     }
 
     /// The protocol it speaks.
@@ -166,7 +189,7 @@ impl Client {
         let (input, output) = (get(&self.input_bytes), get(&self.output_bytes));
         format!(
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} \
-             ssub={} multi={} watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=16384 \
+             ssub={} multi={} watch={} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem={} rbs=16384 \
              rbp=16384 obl=0 oll={} omem={output} tot-mem={} events=r cmd={} user={} redir={} \
              resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={}",
             self.address.id,
@@ -183,8 +206,9 @@ impl Client {
             get(&self.subscriptions[2]),
             self.queued.load(Ordering::Relaxed),
             get(&self.watched),
+            get(&self.session_bytes),
             usize::from(output > 0),
-            input + output + size_of::<Client>(),
+            self.memory_bytes(),
             if last == usize::MAX { "NULL".into() } else { command_name(last) },
             names.user,
             self.redirect.load(Ordering::Relaxed),
@@ -203,6 +227,7 @@ pub struct Clients {
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     next_id: AtomicU64,
     connected: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Clients {
@@ -218,7 +243,53 @@ impl Clients {
 
     /// Removes a client.
     pub fn remove(&self, id: u64) {
-        self.by_id.lock().remove(&id);
+        let client = self.by_id.lock().remove(&id);
+        if let Some(client) = client {
+            self.forget_bytes(&client);
+        }
+    }
+
+    /// Brings the memory of all clients up to date with that of one. Its worker calls this.
+    pub fn account(&self, client: &Client) {
+        let (now, before) = (client.memory_bytes(), client.counted_bytes.load(Ordering::Relaxed));
+        if now == before || client.evicted.load(Ordering::Relaxed) {
+            return;
+        }
+        // Who evicts may take the client's bytes away at the same time: what was taken is not
+        // subtracted twice.
+        let before = client.counted_bytes.swap(now, Ordering::Relaxed);
+        self.bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    fn forget_bytes(&self, client: &Client) {
+        client.evicted.store(true, Ordering::Relaxed);
+        let counted = client.counted_bytes.swap(0, Ordering::Relaxed);
+        self.bytes.fetch_sub(counted, Ordering::Relaxed);
+    }
+
+    /// Bytes of memory that all clients take.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Chooses clients to be disconnected, those that take most first, until the others take at
+    /// most `max` bytes. They count no longer.
+    pub fn choose_to_evict(&self, max: usize) -> Vec<Arc<Client>> {
+        let mut clients = self.all();
+        clients.retain(|client| {
+            !client.no_evict.load(Ordering::Relaxed) && !client.evicted.load(Ordering::Relaxed)
+        });
+        // Cached: the figures change while they are compared.
+        clients.sort_by_cached_key(|client| std::cmp::Reverse(client.memory_bytes()));
+        let mut chosen = Vec::new();
+        for client in clients {
+            if self.memory_bytes() <= max {
+                break;
+            }
+            self.forget_bytes(&client);
+            chosen.push(client);
+        }
+        chosen
     }
 
     /// Reserves a place for one more client, if there are fewer than `max`.

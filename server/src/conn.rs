@@ -178,6 +178,8 @@ pub enum Waiting {
     Blocked(Arc<Waiter>, Option<i64>),
     /// CLIENT PAUSE.
     Paused,
+    /// Its commands have filled a worker's mailbox.
+    Crowded,
 }
 
 /// A connection.

@@ -35,8 +35,9 @@ pub struct Door<'a, 'e> {
 }
 
 impl Door<'_, '_> {
-    /// Accepts what waits at a listener.
-    pub fn accept(&mut self, nth: usize, now_ms: i64) {
+    /// Accepts what waits at a listener; `true` if there was no descriptor left for it, so that it
+    /// has to be tried again later: no event tells when there is one.
+    pub fn accept(&mut self, nth: usize, now_ms: i64) -> bool {
         for _ in 0..ACCEPTS_MAX {
             let accepted = match &self.listeners[nth] {
                 Listener::Tcp(tcp) => tcp.accept().map(|(stream, _)| Stream::Tcp(stream)),
@@ -45,12 +46,13 @@ impl Door<'_, '_> {
             };
             match accepted {
                 Ok(stream) => self.welcome(stream, now_ms),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A connection that was reset before it was accepted, or no descriptor left: the
-                // next one may be fine.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // A connection that was reset before it was accepted: the next one may be fine.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::warn!("a connection could not be accepted: {error}");
-                    return;
+                    return true;
                 }
             }
         }
@@ -66,6 +68,7 @@ impl Door<'_, '_> {
         if let Err(error) = renewed {
             tracing::error!("a listening socket cannot be watched any more: {error}");
         }
+        false
     }
 
     fn encrypted(&self, stream: TcpStream) -> io::Result<Stream> {
@@ -73,7 +76,8 @@ impl Door<'_, '_> {
         Ok(Stream::Tls(Box::new(TlsStream::new(stream, config)?)))
     }
 
-    fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
+    /// Enters a connection among those of the worker, unless it is to be refused.
+    pub fn welcome(&mut self, mut stream: Stream, now_ms: i64) {
         let (peer, local) = crate::listen::addresses(&stream);
         let stats = self.shared.stats.worker(self.number);
         stats.add(Counter::Connections, 1);

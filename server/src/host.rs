@@ -435,6 +435,8 @@ impl Host<'_, '_> {
             multi.aborted = true;
             return reply.error(&Error::text("ERR too many commands in the transaction"));
         }
+        let bytes: usize = args.iter().map(|arg| arg.len() + size_of::<Box<[u8]>>()).sum();
+        multi.bytes += bytes + size_of::<Queued>();
         let args = args.iter().map(|arg| (*arg).into()).collect();
         multi.queue.push(Queued { resolved, args });
         reply.simple("QUEUED");

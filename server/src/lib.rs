@@ -20,6 +20,7 @@ pub mod host;
 pub mod info;
 pub mod latency;
 pub mod listen;
+pub mod local;
 pub mod mailbox;
 pub mod memory;
 pub mod monitor;
@@ -43,4 +44,5 @@ pub mod transfer;
 pub mod upkeep;
 pub mod worker;
 
+pub use local::LocalClient;
 pub use server::Server;

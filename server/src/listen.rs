@@ -1,5 +1,6 @@
 //! Listening sockets, and who may connect.
 
+use crate::clients::IN_PROCESS;
 use crate::config::{Settings, ids};
 use crate::conn::Stream;
 use crate::shared::Shared;
@@ -56,12 +57,22 @@ pub fn bind(settings: &Settings) -> io::Result<(Vec<Bound>, u16)> {
     if !path.is_empty() {
         bound.push(Bound::Unix(bind_unix(settings, &path)?));
     }
-    if bound.is_empty() {
+    Ok((bound, port))
+}
+
+/// Refuses settings with which nobody could reach a daemon. A server inside a program needs no
+/// listening socket.
+///
+/// # Errors
+/// Says which settings they are.
+pub fn check_reachable(settings: &Settings) -> io::Result<()> {
+    let ports = settings.number(ids::PORT) | settings.number(ids::TLS_PORT);
+    if ports == 0 && settings.string(ids::UNIXSOCKET).is_empty() {
         return Err(io::Error::other(
             "nothing to listen on: port and tls-port are 0 and there is no unixsocket",
         ));
     }
-    Ok((bound, port))
+    Ok(())
 }
 
 /// Binds a port at all addresses of the settings; none for port 0.
@@ -146,7 +157,7 @@ pub fn addresses(stream: &Stream) -> (String, String) {
         Stream::Unix(unix) => {
             let local = unix.local_addr().ok();
             let path = local.as_ref().and_then(|local| local.as_pathname());
-            let path = path.map_or_else(String::new, |path| path.display().to_string());
+            let path = path.map_or_else(|| IN_PROCESS.into(), |path| path.display().to_string());
             (format!("{path}:0"), format!("{path}:0"))
         }
     }

@@ -3,7 +3,11 @@
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Bytes of messages in a mailbox above which connections whose commands send some have to wait
+/// until it has been emptied.
+pub const MAILBOX_BYTES_MAX: usize = 64 << 20;
 
 /// A connection: its worker, its place there, and its id, which no other connection ever gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +27,8 @@ pub enum Message {
     Send(Address, Arc<[u8]>),
     /// The command that blocks the client is done; this is its reply.
     Unblock(Address, Vec<u8>),
-    /// The command that blocks the client is to give up, with an error or as if its time were up.
+    /// The command that blocks the client has been cancelled: it is answered with an error or as
+    /// if its time were up.
     GiveUp(Address, bool),
     /// Close the connection.
     Kill(Address),
@@ -31,17 +36,32 @@ pub enum Message {
     Durable,
     /// Look again at clients that were paused.
     Resume,
+    /// Serve the other end of this stream: a connection that no listener accepted.
+    Adopt(mio::net::UnixStream),
     /// Stop.
     Shutdown,
 }
 
-/// A worker's queue. Its length is bounded by the output limits of the receiving connections,
-/// which are checked as the messages are delivered, once every turn of the worker's loop.
+impl Message {
+    fn bytes(&self) -> usize {
+        let payload = match self {
+            Message::Send(_, bytes) => bytes.len(),
+            Message::Unblock(_, bytes) => bytes.len(),
+            _ => 0,
+        };
+        payload + size_of::<Message>()
+    }
+}
+
+/// A worker's queue. A worker whose commands fill one stops running requests until it is empty
+/// again (see [`MAILBOX_BYTES_MAX`]); what is delivered is bounded by the output limits of the
+/// receiving connections.
 #[derive(Debug)]
 pub struct Mailbox {
     queue: Mutex<Vec<Message>>,
     waker: mio::Waker,
     waiting: AtomicBool,
+    bytes: AtomicUsize,
 }
 
 impl Mailbox {
@@ -54,11 +74,13 @@ impl Mailbox {
             queue: Mutex::new(Vec::new()),
             waker: mio::Waker::new(registry, token)?,
             waiting: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
         })
     }
 
     /// Puts a message into the queue and wakes the worker.
     pub fn post(&self, message: Message) {
+        self.bytes.fetch_add(message.bytes(), Ordering::Relaxed);
         self.queue.lock().push(message);
         if !self.waiting.swap(true, Ordering::AcqRel) {
             // A full pipe means that the worker is about to wake up anyway.
@@ -71,9 +93,16 @@ impl Mailbox {
         self.waiting.load(Ordering::Acquire)
     }
 
+    /// Whether those who fill it have to wait.
+    pub fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > MAILBOX_BYTES_MAX
+    }
+
     /// Moves all messages to `out`.
     pub fn take(&self, out: &mut Vec<Message>) {
         self.waiting.store(false, Ordering::Release);
         out.append(&mut self.queue.lock());
+        let bytes = out.iter().map(Message::bytes).sum();
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

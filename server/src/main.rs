@@ -40,6 +40,7 @@ fn run(settings: Settings) -> std::io::Result<()> {
         // Before the first connection, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        ashlar_server::listen::check_reachable(&settings)?;
         let server = Server::start(settings)?;
         let settings = &server.shared().settings;
         print!("{}", cli::banner(settings));

@@ -1,9 +1,12 @@
-//! `maxmemory`: makes room before a command that needs some.
+//! `maxmemory`: makes room before a command that needs some. `maxmemory-clients`: disconnects the
+//! clients whose buffers take most.
 
 use crate::alloc;
 use crate::config::ids;
 use crate::host::{Host, settle};
+use crate::mailbox::Message;
 use crate::shared::Shared;
+use crate::stats::Counter;
 
 /// Keys that one command evicts at most before it is let through: a client does not pay for what
 /// many wrote. The next command goes on.
@@ -48,4 +51,32 @@ fn evict(host: &mut Host<'_, '_>, max: usize) -> bool {
     // Nobody changed these keys: also who asked for the room is told that they are gone.
     settle(host.shared, host.exec, &host.stamp);
     room || alloc::used_bytes() <= max
+}
+
+/// Bytes that `maxmemory-clients` allows all clients together; `None` for any number.
+fn clients_max(shared: &Shared) -> Option<usize> {
+    let max = match shared.settings.number(ids::MAXMEMORY_CLIENTS) {
+        // A percentage of maxmemory, which bounds nothing where there is none.
+        percent @ ..0 => {
+            let max = i128::from(shared.settings.number(ids::MAXMEMORY));
+            i64::try_from(max * -i128::from(percent) / 100).unwrap_or(i64::MAX)
+        }
+        bytes => bytes,
+    };
+    usize::try_from(max).ok().filter(|max| *max > 0)
+}
+
+/// Disconnects clients while all of them take more than `maxmemory-clients`. Every worker looks
+/// once a turn of its loop.
+pub fn evict_clients(shared: &Shared, worker: usize) {
+    let Some(max) = clients_max(shared) else { return };
+    if shared.clients.memory_bytes() <= max {
+        return;
+    }
+    for client in shared.clients.choose_to_evict(max) {
+        let bytes = client.memory_bytes();
+        tracing::warn!("client {} is evicted: its buffers take {bytes} bytes", client.peer);
+        shared.stats.worker(worker).add(Counter::EvictedClients, 1);
+        shared.mailboxes[client.address.worker].post(Message::Kill(client.address));
+    }
 }

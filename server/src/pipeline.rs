@@ -9,6 +9,7 @@ use crate::host::{Flow, Host};
 use crate::registry::Resolved;
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
 use crate::timer::Timer;
+use crate::worker::WRITE_BYTES;
 use ashlar_engine::command::{Command, Keys};
 use ashlar_engine::error::Error;
 use ashlar_engine::executor::Prefetched;
@@ -82,6 +83,10 @@ impl Pipeline {
         self.args = recycle(args);
         if !matches!(flow, Flow::Next) {
             return Step { at, flow, done: true };
+        }
+        if out.len() >= WRITE_BYTES {
+            // Perhaps not all of the group was run.
+            return Step { at, flow, done: false };
         }
         match end {
             GroupEnd::Full => Step { at, flow, done: false },
@@ -214,7 +219,8 @@ impl Pipeline {
             }
             timer.lap(host, id, args, out.get(start..).unwrap_or_default());
             at = item.end;
-            if !matches!(flow, Flow::Next) {
+            // A few large replies are enough for a write: a group of them has no bound.
+            if !matches!(flow, Flow::Next) || out.len() >= WRITE_BYTES {
                 break;
             }
         }

@@ -7,6 +7,7 @@ use crate::clients::Clients;
 use crate::config::{Settings, connect, engine_config, ids, raise_open_files};
 use crate::gate::Gate;
 use crate::listen::{self, Bound};
+use crate::local::{self, LocalClient};
 use crate::mailbox::Mailbox;
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
@@ -22,7 +23,7 @@ use ashlar_engine::stamp::Rng;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -32,29 +33,30 @@ const SHARDS_PER_WORKER: usize = 16;
 /// A running server. Dropping it stops it.
 ///
 /// ```
+/// use ashlar_engine::prelude::ReplyValue;
 /// use ashlar_server::Server;
 /// use ashlar_server::config::{Source, load};
-/// use std::io::{Read, Write};
-/// use std::os::unix::net::UnixStream;
 ///
-/// let path = std::env::temp_dir().join(format!("ashlar-doc-{}.sock", std::process::id()));
-/// let socket = path.display().to_string();
-///
-/// // Settings as on the command line of `ashlar`; port 0 does not listen on TCP.
-/// let flags = ["--port", "0", "--unixsocket", &socket, "--io-threads", "1"];
+/// // Settings as on the command line of `ashlar`. With port 0 and no `unixsocket` there is no
+/// // listening socket: only this program reaches the server.
+/// let flags = ["--port", "0", "--io-threads", "1"];
 /// let flags = flags.map(|word| word.as_bytes().to_vec()).to_vec();
 /// let settings = load(&[Source::Flags(flags)]).map_err(|errors| errors[0].clone())?;
 /// let server = Server::start(settings)?;
 ///
-/// let mut client = UnixStream::connect(&path)?;
-/// client.write_all(b"SET greeting hello\r\nGET greeting\r\n")?;
-/// let mut replies = [0; 16];
-/// client.read_exact(&mut replies)?;
-/// assert_eq!(&replies, b"+OK\r\n$5\r\nhello\r\n");
+/// let mut client = server.connect()?;
+/// client.call(&[b"SET", b"greeting", b"hello"])?;
+/// assert_eq!(client.call(&[b"STRLEN", b"greeting"])?, ReplyValue::Int(5));
+///
+/// // A client has a session like any other: transactions, blocking commands, channels.
+/// let mut subscriber = server.connect()?;
+/// subscriber.call(&[b"SUBSCRIBE", b"news"])?;
+/// client.call(&[b"PUBLISH", b"news", b"it works"])?;
+/// let message = subscriber.message(None)?.ok_or("no message")?;
+/// assert_eq!(message[2], ReplyValue::Bytes(b"it works".to_vec()));
 ///
 /// server.stop();
 /// server.wait()?;
-/// # std::fs::remove_file(&path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server {
@@ -65,7 +67,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with these settings: it accepts connections once this returns.
+    /// Starts a server with these settings: it accepts connections once this returns. With port 0
+    /// and no `unixsocket` it listens nowhere, and [`Server::connect`] is the way in.
     ///
     /// # Errors
     /// If an address cannot be bound or the system gives no threads or descriptors.
@@ -96,7 +99,11 @@ impl Server {
             let shared = server.shared.clone();
             let worker = std::thread::Builder::new()
                 .name(format!("ashlar-worker-{number}"))
-                .spawn(move || Worker::new(&shared, number, poll, listeners)?.run())?;
+                .spawn(move || {
+                    // A server without one of its workers would leave connections hanging.
+                    let _stops = StopOnPanic(&shared);
+                    Worker::new(&shared, number, poll, listeners)?.run()
+                })?;
             server.workers.push(worker);
         }
         if let Some(primary) = primary_of(&server.shared.settings) {
@@ -105,9 +112,17 @@ impl Server {
         Ok(server)
     }
 
-    /// The port it listens on.
+    /// The port it listens on; 0 where there is none.
     pub fn port(&self) -> u16 {
         self.shared.port
+    }
+
+    /// A client of this server inside the process; it needs no listening socket.
+    ///
+    /// # Errors
+    /// If the system gives no descriptors, or the server refuses one more client.
+    pub fn connect(&self) -> io::Result<LocalClient> {
+        local::connect(&self.shared)
     }
 
     /// The data, to be used from this process without a socket.
@@ -172,6 +187,17 @@ fn primary_of(settings: &Settings) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
+/// Stops the server when its thread panics.
+struct StopOnPanic<'a>(&'a Shared);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 fn share(
     settings: Settings,
     mailboxes: Vec<Mailbox>,
@@ -227,6 +253,8 @@ fn share(
         stopping: AtomicBool::new(false),
         seeds: AtomicU64::new(Rng::new(word(48)).next_u64()),
         active_expire: AtomicBool::new(true),
+        next_upkeep_ms: AtomicI64::new(0),
+        adopted: AtomicU64::new(0),
         slow_log: Default::default(),
         latency: Default::default(),
     })

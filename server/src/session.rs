@@ -7,7 +7,7 @@ use crate::replication::primary::Hello;
 use crate::tracking::SessionTracking;
 use ashlar_engine::keyspace::WatchToken;
 use ashlar_engine::reply::Protocol;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,7 +48,12 @@ pub struct Multi {
     pub queue: Vec<Queued>,
     /// Whether one was refused, so that EXEC is too.
     pub aborted: bool,
+    /// Bytes that the commands take.
+    pub bytes: usize,
 }
+
+/// Bytes that a name in a table of the session takes besides its own.
+pub const NAME_BYTES: usize = 64;
 
 /// Channels, patterns or shard channels.
 pub type Channels = HashSet<Box<[u8]>>;
@@ -73,13 +78,15 @@ pub struct Session {
     /// The transaction that is being queued.
     pub multi: Option<Box<Multi>>,
     /// Keys that are watched, with whether they had expired already.
-    pub watched: Vec<(u32, Box<[u8]>, bool)>,
+    pub watched: HashMap<(u32, Box<[u8]>), bool>,
     /// Turns dirty with the first change of a watched key.
     pub watch_token: WatchToken,
     /// Channels, patterns and shard channels that are subscribed to.
     pub subscriptions: [Channels; 3],
     /// CLIENT TRACKING
     pub tracking: Option<Box<SessionTracking>>,
+    /// Bytes that the watched keys and the subscriptions take.
+    pub name_bytes: [usize; 2],
     /// MONITOR
     pub monitor: bool,
     /// CLIENT NO-TOUCH
@@ -110,10 +117,11 @@ impl Session {
             identity: Identity::new(user),
             reply_mode: ReplyMode::On,
             multi: None,
-            watched: Vec::new(),
+            watched: HashMap::new(),
             watch_token: WatchToken::default(),
             subscriptions: Default::default(),
             tracking: None,
+            name_bytes: [0; 2],
             monitor: false,
             no_touch: false,
             close_after_reply: false,
@@ -156,6 +164,9 @@ impl Session {
         for (count, channels) in client.subscriptions.iter().zip(&self.subscriptions) {
             count.store(channels.len(), Ordering::Relaxed);
         }
+        let queued_bytes = self.multi.as_ref().map_or(0, |multi| multi.bytes);
+        let session_bytes = queued_bytes + self.name_bytes[0] + self.name_bytes[1];
+        client.session_bytes.store(session_bytes, Ordering::Relaxed);
         client.watched.store(self.watched.len(), Ordering::Relaxed);
         client.monitor.store(self.monitor, Ordering::Relaxed);
         client.no_touch.store(self.no_touch, Ordering::Relaxed);

@@ -104,6 +104,10 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Randomness of the stamps.
     pub seeds: AtomicU64,
+    /// When upkeep is due again, Unix milliseconds.
+    pub next_upkeep_ms: AtomicI64,
+    /// Counts the connections that were made inside the process.
+    pub adopted: AtomicU64,
 }
 
 impl Shared {
@@ -125,6 +129,23 @@ impl Shared {
             let message = Message::Unblock(waiter.address, reply);
             self.mailboxes[waiter.address.worker].post(message);
         }
+    }
+
+    /// Whether upkeep is due and the caller is the one to do it. A clock that went back must not
+    /// stop it, so a time too far ahead counts as due.
+    pub fn claim_upkeep(&self, now_ms: i64, interval_ms: i64) -> bool {
+        let due_ms = self.next_upkeep_ms.load(Ordering::Relaxed);
+        let is_due = now_ms >= due_ms || due_ms - now_ms > interval_ms;
+        is_due
+            && self
+                .next_upkeep_ms
+                .compare_exchange(
+                    due_ms,
+                    now_ms + interval_ms,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
     }
 
     /// Whether clients have to authenticate.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 /// Keys that one tick of active expiry deletes at most: about a millisecond of work.
 const EXPIRED_KEYS_MAX: usize = 2_000;
 
-/// Ten times a second, on the first worker: deletes what has expired.
+/// Ten times a second, on one worker or another: deletes what has expired.
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
     let is_well = shared.gate.as_ref().is_none_or(|gate| gate.log.is_well());

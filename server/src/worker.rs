@@ -8,13 +8,14 @@ use crate::busy_clients::BusyClients;
 use crate::clock;
 use crate::config::ids;
 use crate::conn::{
-    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Waiting,
-    write_some,
+    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
+    Waiting, write_some,
 };
 use crate::door::{Conns, Door};
 use crate::gate::{Gate, Passage};
 use crate::host::{Flow, Host, settle};
-use crate::mailbox::{Address, Message};
+use crate::mailbox::{Address, Mailbox, Message};
+use crate::memory;
 use crate::pipeline::Pipeline;
 use crate::replication::primary::{self, Socket};
 use crate::shared::Shared;
@@ -23,7 +24,7 @@ use crate::tls::HANDSHAKE_MS_MAX;
 use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::collections::{BTreeSet, VecDeque};
@@ -76,6 +77,10 @@ pub struct Worker<'e> {
     /// Connections that got messages, to be written to.
     touched: Vec<usize>,
     paused: Vec<usize>,
+    /// Connections that wait until the mailboxes have been emptied.
+    crowded: Vec<usize>,
+    /// Listeners that may have more connections to accept, once there are descriptors again.
+    accept_later: Vec<usize>,
     /// When blocked clients give up: (time, place, id).
     deadlines: BTreeSet<(i64, usize, u64)>,
     next_tick_ms: i64,
@@ -123,6 +128,8 @@ impl<'e> Worker<'e> {
             later: Vec::new(),
             touched: Vec::new(),
             paused: Vec::new(),
+            crowded: Vec::new(),
+            accept_later: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
             gate: shared.gate.as_ref(),
@@ -153,18 +160,20 @@ impl<'e> Worker<'e> {
                             self.with_conn(slot, |worker, conn| worker.flush(conn));
                         }
                         if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            self.serve(slot);
+                            self.serve(slot, event.is_read_closed() || event.is_error());
                         }
                     }
                 }
             }
             for slot in std::mem::take(&mut self.again) {
-                self.serve(slot);
+                self.serve(slot, false);
             }
             for slot in std::mem::take(&mut self.later) {
                 self.serve_later(slot);
             }
             self.deliver();
+            self.go_on_crowded();
+            memory::evict_clients(self.shared, self.number);
             if now_ms >= self.next_tick_ms {
                 self.next_tick_ms = now_ms + TICK_MS;
                 self.tick(now_ms);
@@ -182,6 +191,9 @@ impl<'e> Worker<'e> {
         let waits = !self.again.is_empty() || !self.later.is_empty();
         if waits || self.shared.mailboxes[self.number].is_waiting() {
             return Duration::ZERO;
+        }
+        if !self.crowded.is_empty() {
+            return Duration::from_millis(1);
         }
         let now_ms = clock::now_ms();
         let deadline = self.deadlines.first().map_or(i64::MAX, |deadline| deadline.0);
@@ -207,9 +219,19 @@ impl<'e> Worker<'e> {
         }
     }
 
+    /// Enters a connection from inside the process.
+    fn adopt(&mut self, stream: UnixStream) {
+        let Worker { shared, number, poll, listeners, conns, .. } = self;
+        Door { shared, number: *number, poll, listeners, conns }
+            .welcome(Stream::Unix(stream), clock::now_ms());
+    }
+
     fn accept(&mut self, nth: usize, now_ms: i64) {
         let Worker { shared, number, poll, listeners, conns, .. } = self;
-        Door { shared, number: *number, poll, listeners, conns }.accept(nth, now_ms);
+        let mut door = Door { shared, number: *number, poll, listeners, conns };
+        if door.accept(nth, now_ms) {
+            self.accept_later.push(nth);
+        }
     }
 
     /// Goes on with a connection that sent something while a script was busy.
@@ -227,14 +249,20 @@ impl<'e> Worker<'e> {
         });
     }
 
-    /// Reads from a connection and runs its requests.
-    fn serve(&mut self, slot: usize) {
+    /// Reads from a connection and runs its requests. `hung_up` says that the peer will send
+    /// nothing more.
+    fn serve(&mut self, slot: usize, hung_up: bool) {
         if self.shared.tracking.clients() != 0 {
             // What a client reads next must not be newer than what it has been told of.
             self.deliver();
         }
         self.with_conn(slot, |worker, conn| {
             conn.readable = true;
+            let waits = conn.waiting.is_some() || conn.closing;
+            if hung_up && waits && conn.input.len() > INPUT_BYTES_MAX_BLOCKED {
+                // Its input is not read for now, so no end of it would be met.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             worker.read(conn)
         });
     }
@@ -281,6 +309,7 @@ impl<'e> Worker<'e> {
             self.process_input(conn)?;
         }
         conn.session.client.input_bytes.store(conn.input.len(), Ordering::Relaxed);
+        self.shared.clients.account(&conn.session.client);
         let limit = self.shared.settings.count(ids::CLIENT_QUERY_BUFFER_LIMIT);
         if conn.input.len() as u64 > limit {
             self.shared.stats.worker(self.number).add(Counter::QueryLimitDisconnections, 1);
@@ -351,6 +380,7 @@ impl<'e> Worker<'e> {
                         let address = conn.session.address;
                         self.deadlines.insert((until_ms, address.slot, address.id));
                     }
+                    *conn.session.client.waiter.lock() = Some(waiter.clone());
                     conn.session.client.blocked.store(true, Ordering::Relaxed);
                     conn.waiting = Some(Waiting::Blocked(waiter, until_ms));
                 }
@@ -358,7 +388,13 @@ impl<'e> Worker<'e> {
             if self.exec.effects.log_index != appended {
                 conn.own_index = self.exec.effects.log_index;
             }
-            let stop = step.done || conn.closing || conn.waiting.is_some() || conn.detach.is_some();
+            let mut stop =
+                step.done || conn.closing || conn.waiting.is_some() || conn.detach.is_some();
+            if !stop && self.shared.mailboxes.iter().any(Mailbox::is_full) {
+                conn.waiting = Some(Waiting::Crowded);
+                self.crowded.push(conn.session.address.slot);
+                stop = true;
+            }
             if stop || self.out.len() >= WRITE_BYTES {
                 let sent = self.send_out(conn);
                 if sent.is_err() {
@@ -444,6 +480,7 @@ impl<'e> Worker<'e> {
     fn check_backlog(&self, conn: &mut Conn) -> io::Result<()> {
         let waiting = conn.backlog.len();
         conn.session.client.output_bytes.store(waiting, Ordering::Relaxed);
+        self.shared.clients.account(&conn.session.client);
         if waiting == 0 {
             conn.backlog.soft_since_ms = None;
             return Ok(());
@@ -481,7 +518,11 @@ impl<'e> Worker<'e> {
             return Ok(());
         }
         if !conn.held {
+            let before = conn.backlog.len();
             conn.backlog.send(&mut conn.stream)?;
+            if conn.backlog.len() < before {
+                conn.session.client.active_ms.store(clock::now_ms(), Ordering::Relaxed);
+            }
         }
         self.check_backlog(conn)
     }
@@ -544,6 +585,7 @@ impl<'e> Worker<'e> {
                 Message::Kill(address) => self.kill(address),
                 Message::Durable => {}
                 Message::Resume => self.resume_paused(),
+                Message::Adopt(stream) => self.adopt(stream),
                 Message::Shutdown => {}
             }
         }
@@ -594,8 +636,13 @@ impl<'e> Worker<'e> {
     /// The command that blocked the client is done.
     fn unblock(&mut self, address: Address, reply: &[u8]) {
         let Some(conn) = self.conn(address) else { return };
-        let Some(Waiting::Blocked(_, until_ms)) = conn.waiting.take() else { return };
+        let Some(Waiting::Blocked(_, until_ms)) =
+            conn.waiting.take_if(|waiting| matches!(waiting, Waiting::Blocked(..)))
+        else {
+            return;
+        };
         conn.session.client.blocked.store(false, Ordering::Relaxed);
+        *conn.session.client.waiter.lock() = None;
         if conn.session.reply_mode == crate::session::ReplyMode::On {
             conn.backlog.push(reply);
         }
@@ -636,6 +683,20 @@ impl<'e> Worker<'e> {
         }
     }
 
+    /// Runs the requests of connections that had to wait for full mailboxes.
+    fn go_on_crowded(&mut self) {
+        if self.crowded.is_empty() || self.shared.mailboxes.iter().any(Mailbox::is_full) {
+            return;
+        }
+        for slot in std::mem::take(&mut self.crowded) {
+            let conn = self.conns.get_mut(slot).and_then(Option::as_mut);
+            if let Some(conn) = conn.filter(|conn| matches!(conn.waiting, Some(Waiting::Crowded))) {
+                conn.waiting = None;
+                self.go_on(slot);
+            }
+        }
+    }
+
     /// Answers the blocked clients whose time is up.
     fn expire_deadlines(&mut self, now_ms: i64) {
         while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
@@ -643,19 +704,22 @@ impl<'e> Worker<'e> {
                 break;
             }
             self.deadlines.pop_first();
-            self.give_up(Address { worker: self.number, slot, id }, false);
+            let address = Address { worker: self.number, slot, id };
+            let Some(conn) = self.conn(address) else { continue };
+            let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { continue };
+            let waiter = waiter.clone();
+            if self.shared.blocking.cancel(&waiter, &mut self.exec) {
+                self.give_up(address, false);
+            }
         }
         self.flush_touched();
     }
 
-    /// Ends the wait of a blocked client, unless it has been served already.
+    /// Ends the wait of a client whose command has been cancelled.
     fn give_up(&mut self, address: Address, with_error: bool) {
         let Some(conn) = self.conn(address) else { return };
         let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { return };
         let waiter = waiter.clone();
-        if !self.shared.blocking.cancel(&waiter, &mut self.exec) {
-            return;
-        }
         let reply = if with_error {
             b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()
         } else {
@@ -705,8 +769,11 @@ impl<'e> Worker<'e> {
         if !pause.active.load(Ordering::Acquire) && !self.paused.is_empty() {
             self.resume_paused();
         }
+        for nth in std::mem::take(&mut self.accept_later) {
+            self.accept(nth, now_ms);
+        }
         let idle_max_ms = self.shared.settings.number(ids::TIMEOUT).saturating_mul(1000);
-        let mut slots: Vec<usize> = Vec::new();
+        let mut slots: Vec<(usize, bool)> = Vec::new();
         for (slot, conn) in &self.conns {
             let Some(conn) = conn else { continue };
             let idle = now_ms - conn.session.client.active_ms.load(Ordering::Relaxed);
@@ -714,21 +781,23 @@ impl<'e> Worker<'e> {
                 conn.waiting.is_none() && !conn.session.is_subscriber() && !conn.session.monitor;
             let late = conn.stream.is_handshaking()
                 && now_ms - conn.session.client.created_ms > HANDSHAKE_MS_MAX;
-            if (idle_max_ms > 0 && normal && idle > idle_max_ms) || late || !conn.backlog.is_empty()
-            {
-                slots.push(slot);
+            // One that sends nothing, or reads nothing of what waits for it.
+            let too_idle = late || (idle_max_ms > 0 && normal && idle > idle_max_ms);
+            if too_idle || !conn.backlog.is_empty() {
+                slots.push((slot, too_idle));
             }
         }
-        for slot in slots {
+        for (slot, too_idle) in slots {
             self.with_conn(slot, |worker, conn| {
-                if conn.backlog.is_empty() || conn.stream.is_handshaking() {
+                if too_idle {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
                 worker.flush(conn)?;
                 worker.check_backlog(conn)
             });
         }
-        if self.number == 0 {
+        // Whichever worker comes first, so that a long command on one does not stop it.
+        if self.shared.claim_upkeep(now_ms, TICK_MS) {
             upkeep::tick(self.shared, &mut self.exec, now_ms);
             self.shared.stats.sample(now_ms);
             if now_ms.rem_euclid(TLS_LOOK_MS) < TICK_MS {

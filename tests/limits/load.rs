@@ -111,3 +111,17 @@ fn several_workers_do_ordinary_work_consistently() {
     assert_eq!(text(&mut client, "LLEN sent"), done);
     assert_eq!(text(&mut client, "EXISTS queue"), "0");
 }
+
+#[test]
+fn evicted_keys_are_notified() {
+    let server = Server::ashlar(&["--notify-keyspace-events", "Ee"]);
+    let (mut client, mut subscriber) = (server.client(), server.client());
+    ask(&mut subscriber, "SUBSCRIBE __keyevent@0__:evicted");
+    ask(&mut client, "SET first value");
+    ask(&mut client, "CONFIG SET maxmemory-policy allkeys-random");
+    ask(&mut client, "CONFIG SET maxmemory 1");
+    // There is never room enough, so the key goes and the write is refused or not.
+    ask(&mut client, "SET second value");
+    let message = subscriber.reply().unwrap();
+    assert_eq!(message.items().unwrap()[2].text(), "first");
+}

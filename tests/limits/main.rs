@@ -6,6 +6,7 @@
 mod load;
 mod numbers;
 mod protocol;
+mod races;
 mod sessions;
 
 use ashlar_tests::process::Server;

@@ -225,3 +225,76 @@ fn transactions_fail_as_they_should() {
     ask(&mut client, "PING");
     assert_eq!(ask(&mut client, "EXEC"), Value::NullArray);
 }
+
+#[test]
+fn a_key_of_another_type_does_not_disturb_who_waits_for_it() {
+    let server = Server::subject(&[]);
+    let mut client = server.client();
+    for (waits, others, then, found) in [
+        ("BLPOP k 0", ["SET k v", "DEL k"], "LPUSH k 1", "1"),
+        ("BLMPOP 0 1 k LEFT", ["ZADD k 1 a", "DEL k"], "RPUSH k 2", "2"),
+        ("BZPOPMIN k 0", ["LPUSH k 1", "DEL k"], "ZADD k 1 b", "b"),
+        ("XREAD BLOCK 0 STREAMS k 0", ["SADD k 1", "DEL k"], "XADD k 1-1 f v", "1-1"),
+    ] {
+        let mut waiting = server.client();
+        waiting.send_raw(format!("{waits}\r\n").as_bytes()).unwrap();
+        while !text(&mut client, "INFO clients").contains("blocked_clients:1") {}
+        others.iter().for_each(|line| drop(ask(&mut client, line)));
+        assert!(text(&mut client, "INFO clients").contains("blocked_clients:1"), "{waits}");
+        ask(&mut client, then);
+        let reply = format!("{:?}", waiting.reply().unwrap());
+        let found = format!("{:?}", Value::bulk(found));
+        assert!(reply.contains(&found), "{waits}: {reply}");
+        ask(&mut client, "DEL k");
+    }
+}
+
+#[test]
+fn the_greediest_clients_are_evicted() {
+    let server = Server::ashlar(&["--maxmemory-clients", "4mb"]);
+    let mut client = server.client();
+    let mut spared = server.client();
+    ask(&mut spared, "CLIENT NO-EVICT on");
+    let half = vec![b'x'; 3 << 20];
+    let start = format!("*2\r\n$4\r\nECHO\r\n${}\r\n", 7 << 19);
+    // One may hold as much as it likes: it is spared, and with the small ones not above the limit.
+    spared.send_raw(&[start.as_bytes(), &half].concat()).unwrap();
+    let mut greedy = server.client();
+    // The server may close before it has read all.
+    let _ = greedy.send_raw(&[start.as_bytes(), &half].concat());
+    assert!(greedy.reply().is_err(), "it is disconnected");
+    let mut queues = server.client();
+    ask(&mut queues, "MULTI");
+    let big = format!("SET k {}", "x".repeat(1 << 20));
+    assert!((0..8).any(|_| queues.line(&big).is_err()), "queued commands count too");
+    assert_eq!(text(&mut client, "PING"), "PONG");
+    let stats = text(&mut client, "INFO stats");
+    assert!(stats.contains("evicted_clients:2"), "{stats}");
+    spared.send_raw(&[&vec![b'y'; 1 << 19][..], b"\r\n"].concat()).unwrap();
+    assert_eq!(spared.reply().unwrap().text().len(), 7 << 19);
+    assert_eq!(text(&mut client, "CONFIG SET maxmemory-clients 5%"), "OK");
+}
+
+#[test]
+fn what_a_session_holds_is_bounded() {
+    const MAX: usize = 1 << 20;
+    let server = Server::ashlar(&[]);
+    let numbered = |name: &str| {
+        let mut args = vec![name.to_string()];
+        args.extend((0..=MAX).map(|n| n.to_string()));
+        args
+    };
+    let mut client = server.client();
+    assert_eq!(client.call(&numbered("WATCH")).unwrap().text(), "ERR too many watched keys");
+    assert_eq!(text(&mut client, "UNWATCH"), "OK");
+    ask(&mut client, "MULTI");
+    client.send_raw(&b"PING\r\n".repeat(MAX + 1)).unwrap();
+    for _ in 0..MAX {
+        assert_eq!(client.reply().unwrap(), Value::Simple(b"QUEUED".to_vec()));
+    }
+    assert_eq!(client.reply().unwrap().text(), "ERR too many commands in the transaction");
+    assert!(text(&mut client, "EXEC").starts_with("EXECABORT"));
+    let refused = client.call(&numbered("SUBSCRIBE")).unwrap();
+    assert_eq!(refused.text(), "ERR too many subscriptions");
+    assert_eq!(text(&mut server.client(), "PING"), "PONG");
+}

@@ -5,6 +5,7 @@
 
 mod check;
 mod clients;
+mod deep;
 mod packages;
 mod step;
 mod test;
@@ -38,6 +39,16 @@ enum Task {
     },
     /// Installs what the tests need, and runs none
     Setup,
+    /// Runs the engine's `unsafe` modules under Miri; needs a nightly toolchain
+    Miri,
+    /// Runs the engine's tests with AddressSanitizer
+    Sanitize,
+    /// Runs the fuzz targets, guided by coverage; needs cargo-fuzz
+    Fuzz {
+        /// Seconds for each target
+        #[arg(default_value_t = 120)]
+        seconds: u32,
+    },
     /// `check`, then `test`
     Ci,
 }
@@ -48,6 +59,9 @@ fn main() -> ExitCode {
         Task::Fix => check::fix(),
         Task::Test { no_install, args } => test::test(!no_install, &args),
         Task::Setup => test::setup(true),
+        Task::Miri => deep::miri(),
+        Task::Sanitize => deep::sanitize(),
+        Task::Fuzz { seconds } => deep::fuzz(seconds),
         Task::Ci => check::check().and_then(|()| test::test(true, &[])),
     };
     match result {

@@ -7,6 +7,7 @@ use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::extended::Extended;
 use crate::keyspace::Kind;
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::NewValue;
@@ -73,6 +74,7 @@ fn add(cx: &mut Cx<'_>, key: &[u8], increment: i64, reply: &mut Reply<'_>) -> Cm
             };
             let next = old
                 .checked_add(increment)
+                .or(known_bugs::is_back(Bug::IncrWraps).then(|| old.wrapping_add(increment)))
                 .ok_or(Error::text("ERR increment or decrement would overflow"))?;
             if entry.kind() == Kind::Int {
                 entry.set_int(next);

@@ -16,7 +16,8 @@ use crate::number;
 use crate::reply::Reply;
 use crate::stamp::Rng;
 use crate::value::Value;
-use crate::value::hash::{HashMut, HashRef, Limits};
+use crate::value::dense::check_room;
+use crate::value::hash::{Hash, HashMut, HashRef, Limits};
 use crate::value::holder::Draft;
 use crate::value::packed::{Elem, IntBuf};
 
@@ -150,7 +151,11 @@ pub(super) fn edit_or_create<T>(
     key: &[u8],
     mut change: impl FnMut(&mut HashMut<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    if let Some(result) = edit(cx, key, &mut change)? {
+    let grow = |hash: &mut HashMut<'_>| {
+        check_room(hash.big().map_or(0, Hash::len))?;
+        change(hash)
+    };
+    if let Some(result) = edit(cx, key, grow)? {
         return Ok(result);
     }
     let mut draft = Draft::packed(Kind::PackedHash);

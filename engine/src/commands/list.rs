@@ -1,10 +1,12 @@
 //! Lists.
 
+use super::mpop;
 use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error, Stop};
 use crate::keyspace::{EntryMut, EntryRef, Kind};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::blob::Blob;
@@ -486,13 +488,14 @@ fn lrem(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         count => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
     };
     let (key, value, limit) = (args[1], args[3], limit_of(cx));
+    let from_tail = count < 0 && !known_bugs::is_back(Bug::LremFromHead);
     let Some(mut entry) = cx.get_mut(key) else {
         reply.int(0);
         return Ok(());
     };
     let removed = match list_mut(&mut entry)? {
-        ListMut::Packed(entry) => packed::remove(entry, value, most, count < 0),
-        ListMut::Big(list) => list.remove(value, most, count < 0),
+        ListMut::Packed(entry) => packed::remove(entry, value, most, from_tail),
+        ListMut::Big(list) => list.remove(value, most, from_tail),
     };
     if removed > 0 {
         let left = settle(&mut entry, limit);
@@ -672,35 +675,8 @@ pub(super) fn move_element(
     Ok(true)
 }
 
-/// The arguments of LMPOP from the number of keys on: the keys, the end and the count.
-pub(super) fn parse_mpop<'a, 'b>(
-    args: &'a [&'b [u8]],
-) -> Result<(&'a [&'b [u8]], Side, usize), Error> {
-    const NUMKEYS: Error = Error::text("ERR numkeys should be greater than 0");
-    const COUNT: Error = Error::text("ERR count should be greater than 0");
-    let natural = |arg: &[u8], error: Error| match number::parse_i64(arg) {
-        Some(value) if value > 0 => usize::try_from(value).map_err(|_| error),
-        _ => Err(error),
-    };
-    let (numkeys, rest) = args.split_first().ok_or(Error::Syntax)?;
-    let numkeys = natural(numkeys, NUMKEYS)?;
-    let (keys, rest) = rest.split_at_checked(numkeys).ok_or(Error::Syntax)?;
-    let (side, options) = rest.split_first().ok_or(Error::Syntax)?;
-    let side = parse_side(side)?;
-    let count = match options {
-        [] => 1,
-        [name, count] if name.eq_ignore_ascii_case(b"count") => natural(count, COUNT)?,
-        [name, count, ..] if name.eq_ignore_ascii_case(b"count") => {
-            natural(count, COUNT)?;
-            return Err(Error::Syntax);
-        }
-        _ => return Err(Error::Syntax),
-    };
-    Ok((keys, side, count))
-}
-
 fn lmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let (keys, side, count) = parse_mpop(&args[1..])?;
+    let (keys, side, count) = mpop::parse(&args[1..], parse_side)?;
     for key in keys {
         if take(cx, key, side, count, Taken::KeyAndArray, reply)? {
             return Ok(());

@@ -3,7 +3,8 @@
 //! Each takes what is there. Where nothing is, it stops with [`Stop::WouldBlock`], and the host runs
 //! it again once one of its keys is ready, or replies with nil when its time is over.
 
-use super::list::{Taken, move_element, parse_mpop, parse_side, take};
+use super::list::{Taken, move_element, parse_side, take};
+use super::mpop;
 use crate::command::{Command, Flags, Group, Keys};
 use crate::context::Cx;
 use crate::error::{CmdResult, Error, Stop};
@@ -111,7 +112,7 @@ fn brpoplpush(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
 }
 
 fn blmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let (keys, side, count) = parse_mpop(&args[2..])?;
+    let (keys, side, count) = mpop::parse(&args[2..], parse_side)?;
     parse_timeout(args[1], cx.now_ms())?;
     for key in keys {
         if take(cx, key, side, count, Taken::KeyAndArray, reply)? {

@@ -19,6 +19,7 @@ pub mod lcs;
 pub mod library;
 pub mod list;
 pub mod list_blocking;
+mod mpop;
 pub mod object;
 mod sample;
 pub mod scan;

@@ -10,6 +10,7 @@ use crate::error::{CmdResult, Error};
 use crate::number;
 use crate::reply::Reply;
 use crate::stamp::Rng;
+use crate::value::dense::check_room;
 use crate::value::packed::{Elem, IntBuf};
 use crate::value::set::{self, Limits, SetMut, SetRef};
 use crate::value::small::SmallBytes;
@@ -106,11 +107,12 @@ fn remove_empty(cx: &mut Cx<'_>, key: &[u8]) {
 fn add(cx: &mut Cx<'_>, key: &[u8], members: &[&[u8]]) -> Result<usize, Error> {
     let insert = |set: &mut SetMut<'_>| members.iter().filter(|member| set.insert(member)).count();
     let added = edit(cx, key, |set| {
+        check_room(set.as_ref().len())?;
         set.expect(members.len());
-        insert(set)
+        Ok(insert(set))
     })?;
     if let Some(added) = added {
-        return Ok(added);
+        return added;
     }
     let limits = Limits::of(cx.config());
     let first = members.first().copied().unwrap_or_default();

@@ -7,6 +7,7 @@ use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::number;
 use crate::reply::Reply;
+use crate::value::dense::check_room;
 use crate::value::packed::{Elem, IntBuf};
 use crate::value::set::{Builder, Limits, SetRef};
 use smallvec::SmallVec;
@@ -124,13 +125,19 @@ fn difference(sets: &Sets<'_>, limits: Limits) -> Builder {
 }
 
 /// The members of any of the sets.
-fn union(sets: &Sets<'_>, limits: Limits) -> Builder {
+///
+/// # Errors
+/// Where they may be too many for one set.
+fn union(sets: &Sets<'_>, limits: Limits) -> Result<Builder, Error> {
+    if sets.len() > 1 {
+        check_room(sets.iter().map(SetRef::len).sum())?;
+    }
     let mut result = Builder::new(limits);
     let mut buf = IntBuf::new();
     for member in sets.iter().flat_map(SetRef::iter) {
         result.insert(member.as_bytes(&mut buf));
     }
-    result
+    Ok(result)
 }
 
 fn write(set: SetRef<'_>, reply: &mut Reply<'_>) {
@@ -217,11 +224,11 @@ fn sdiffstore(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
 }
 
 fn sunion(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    write(union(&gather(cx, &args[1..])?, Limits::of(cx.config())).as_ref(), reply);
+    write(union(&gather(cx, &args[1..])?, Limits::of(cx.config()))?.as_ref(), reply);
     Ok(())
 }
 
 fn sunionstore(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let result = union(&gather(cx, &args[2..])?, Limits::of(cx.config()));
+    let result = union(&gather(cx, &args[2..])?, Limits::of(cx.config()))?;
     store(cx, args[1], result, "sunionstore", reply)
 }

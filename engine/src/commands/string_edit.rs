@@ -5,6 +5,7 @@ use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::blob::Blob;
@@ -95,7 +96,7 @@ fn setrange(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     let len_max = cx.config().proto_max_bulk_len;
     let end = offset.checked_add(value.len()).filter(|end| *end <= len_max);
     let Some(entry) = cx.get_mut(key) else {
-        if value.is_empty() {
+        if value.is_empty() && !known_bugs::is_back(Bug::SetrangeEmpty) {
             reply.int(0);
             return Ok(());
         }

@@ -170,3 +170,34 @@ fn scan_meets_every_key() {
     assert_eq!(store.scan("k123").count(), 1);
     assert_eq!(store.scan("x").count(), 0);
 }
+
+/// The bound is lower in builds of the unit tests, or it would take a machine of its own.
+#[test]
+fn a_collection_that_is_full_takes_nothing_more() {
+    let store = Store::in_memory();
+    let names: Vec<String> = (0..200_000).map(|n| n.to_string()).collect();
+    let call = |args: &[&str]| {
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+        store.call(&args)
+    };
+    let mut sadd = vec!["SADD", "s"];
+    sadd.extend(names.iter().map(String::as_str));
+    assert_eq!(call(&sadd).unwrap().into_int(), Ok(200_000));
+    call(&["ZUNIONSTORE", "z", "1", "s"]).unwrap();
+    let mut hset = vec!["HSET", "h"];
+    hset.extend(names.iter().flat_map(|name| [name.as_str(), "v"]));
+    call(&hset).unwrap();
+    for full in [
+        &["SADD", "s", "x"][..],
+        &["SUNION", "s", "s"],
+        &["HSET", "h", "x", "v"],
+        &["HINCRBY", "h", "x", "1"],
+        &["ZADD", "z", "1", "x"],
+        &["ZUNION", "2", "z", "s"],
+    ] {
+        let error = call(full).unwrap_err();
+        assert_eq!(error.message(), "ERR the collection has too many elements", "{full:?}");
+    }
+    assert_eq!(call(&["SREM", "s", "0"]).unwrap().into_int(), Ok(1));
+    assert_eq!(call(&["SADD", "s", "x"]).unwrap().into_int(), Ok(1));
+}

@@ -41,6 +41,14 @@ impl ReplyValue {
         }
     }
 
+    /// Reads the reply or push in RESP3 at the start of the bytes, if all of it is there: with its
+    /// length. A push is an array, an error reply is [`ReplyValue::Error`].
+    pub fn take(bytes: &[u8]) -> Option<(ReplyValue, usize)> {
+        let mut reader = Reader { rest: bytes };
+        let value = reader.value(0)?;
+        Some((value, bytes.len() - reader.rest.len()))
+    }
+
     /// The integer; also of a truth value.
     ///
     /// # Errors

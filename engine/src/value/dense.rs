@@ -19,7 +19,23 @@ use foldhash::quality::FixedState;
 
 use super::index::{Index, POSITIONS_MAX};
 use super::small::SmallBytes;
+use crate::error::Error;
 use crate::prefetch::prefetch;
+
+/// Elements from which on nothing is added to a collection. A call adds fewer than 2^31, so that
+/// positions, which are 32 bits, never run out.
+const LEN_MAX: usize = if cfg!(test) { 200_000 } else { 1 << 31 };
+
+/// Whether a collection of `len` elements may grow by those of one call.
+///
+/// # Errors
+/// Where it is too large for that.
+pub fn check_room(len: usize) -> Result<(), Error> {
+    if len < LEN_MAX {
+        return Ok(());
+    }
+    Err(Error::text("ERR the collection has too many elements"))
+}
 
 /// Elements a chunk.
 const CHUNK: usize = 4096;
@@ -198,7 +214,7 @@ impl<E: Keyed> Dense<E> {
     }
 
     fn push(&mut self, hash: u32, element: E) {
-        assert!(self.len < POSITIONS_MAX, "a collection has fewer than 2^32 elements");
+        assert!(self.len < POSITIONS_MAX, "commands ask `check_room` before they add");
         let position = self.len;
         match position.checked_sub(CHUNK).map(|beyond| beyond / CHUNK) {
             None => self.first.push(element),

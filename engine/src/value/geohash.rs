@@ -6,6 +6,7 @@
 //! coordinates are those of Web Mercator (EPSG:3857); distances are great circles on a sphere
 //! (haversine formula), as in Redis, whose replies these must match.
 
+use crate::known_bugs::{self, Bug};
 use std::f64::consts::PI;
 
 /// Greatest longitude, degrees.
@@ -113,7 +114,9 @@ impl Cell {
     /// axis brings it back: so a search finds the same members as in Redis.
     fn moved(self, east: i32, north: i32) -> Cell {
         let mask = ((1u64 << self.step) - 1) as u32;
-        let along = |at: u32, by: i32| if by == 0 { at } else { at.wrapping_add_signed(by) & mask };
+        let stays = |by: i32| by == 0 && !known_bugs::is_back(Bug::GeoEdges);
+        let along =
+            |at: u32, by: i32| if stays(by) { at } else { at.wrapping_add_signed(by) & mask };
         Cell { x: along(self.x, east), y: along(self.y, north), ..self }
     }
 

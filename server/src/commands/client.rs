@@ -271,7 +271,11 @@ fn unblock(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
         }
     };
     let client = u64::try_from(id).ok().and_then(|id| host.shared.clients.get(id));
-    let blocked = client.filter(|client| client.blocked.load(Ordering::Acquire));
+    // Cancelled here, so that the answer is true: one that is being served now is not unblocked.
+    let blocked = client.filter(|client| {
+        let waiter = client.waiter.lock().clone();
+        waiter.is_some_and(|waiter| host.shared.blocking.cancel(&waiter, host.exec))
+    });
     if let Some(client) = &blocked {
         let message = crate::mailbox::Message::GiveUp(client.address, with_error);
         host.shared.mailboxes[client.address.worker].post(message);

@@ -257,6 +257,7 @@ pub fn forget(shared: &Shared, exec: &mut Executor<'_>, session: &mut Session) {
             shared.pubsub.unsubscribe(kind, &channel, &session.client);
         }
     }
+    session.name_bytes[1] = 0;
     if std::mem::take(&mut session.monitor) {
         let mut monitors = shared.monitors.write();
         monitors.retain(|other| !Arc::ptr_eq(other, &session.client));
@@ -266,9 +267,10 @@ pub fn forget(shared: &Shared, exec: &mut Executor<'_>, session: &mut Session) {
 
 /// Forgets all watched keys.
 pub fn unwatch(exec: &mut Executor<'_>, session: &mut Session) {
-    for (db, key, _) in std::mem::take(&mut session.watched) {
+    for (db, key) in std::mem::take(&mut session.watched).into_keys() {
         exec.unwatch(db, &key, &session.watch_token);
     }
     exec.release();
     session.watch_token = Default::default();
+    session.name_bytes[0] = 0;
 }

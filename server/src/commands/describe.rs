@@ -1,6 +1,6 @@
 //! A command table entry in the forms of COMMAND INFO and COMMAND DOCS.
 
-use ashlar_engine::command::{Command, Flags, Keys};
+use ashlar_engine::command::{Command, Flags, KeyList, Keys};
 use ashlar_engine::commands::syntax::{self, Arg, ArgKind};
 use ashlar_engine::reply::Reply;
 
@@ -76,7 +76,16 @@ fn key_range(command: &Command) -> (i64, i64, i64) {
     match command.keys {
         Keys::Range { first, last, step } => (first as i64, last as i64, step as i64),
         Keys::Numkeys { also_first: true, .. } => (1, 1, 1),
-        Keys::None | Keys::Numkeys { .. } | Keys::Custom(_) => (0, 0, 0),
+        // Shard channels are routed like keys, though they are none.
+        Keys::None if command.name == "SPUBLISH" => (1, 1, 1),
+        Keys::None if ["SSUBSCRIBE", "SUNSUBSCRIBE"].contains(&command.name) => (1, -1, 1),
+        // Where the first key stands in the same place whatever the arguments are.
+        Keys::Custom(find) => {
+            let mut keys = KeyList::new();
+            find(&[&b""[..]; 16], &mut keys);
+            if keys.first() == Some(&1) { (1, 1, 1) } else { (0, 0, 0) }
+        }
+        Keys::None | Keys::Numkeys { .. } => (0, 0, 0),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::pubsub::Kind;
 use crate::registry::HostCommand;
-use crate::session::SUBSCRIPTIONS_MAX;
+use crate::session::{NAME_BYTES, SUBSCRIPTIONS_MAX};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::glob;
@@ -138,6 +138,7 @@ fn subscribe(
                 return Err(Error::text("ERR too many subscriptions").into());
             }
             known.insert(channel.into());
+            host.session.name_bytes[1] += channel.len() + NAME_BYTES;
             host.session.publish();
             host.shared.pubsub.subscribe(kind, channel, &host.session.client);
         }
@@ -163,6 +164,7 @@ fn unsubscribe(
     }
     for channel in &channels {
         if host.session.subscriptions[kind as usize].remove(channel) {
+            host.session.name_bytes[1] -= channel.len() + NAME_BYTES;
             host.shared.pubsub.unsubscribe(kind, channel, &host.session.client);
         }
         reply.push(3);

@@ -5,11 +5,11 @@ use crate::acl::{Place, Reason, Refusal};
 use crate::host::{Flow, Host};
 use crate::memory;
 use crate::registry::HostCommand;
-use crate::session::{Queued, WATCHED_KEYS_MAX};
+use crate::session::{NAME_BYTES, Queued, WATCHED_KEYS_MAX};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::executor::Prefetched;
-use ashlar_engine::reply::Reply;
+use ashlar_engine::reply::{Reply, TOO_LONG};
 
 const ANY: Flags =
     Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::ALLOW_BUSY);
@@ -91,9 +91,8 @@ fn watch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     let db = host.session.db;
     for &key in &args[1..] {
         let session = &mut *host.session;
-        let known =
-            session.watched.iter().any(|(other, watched, _)| (*other, &**watched) == (db, key));
-        if known {
+        let place = (db, Box::from(key));
+        if session.watched.contains_key(&place) {
             continue;
         }
         if session.watched.len() >= WATCHED_KEYS_MAX {
@@ -101,7 +100,8 @@ fn watch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         }
         let lapsed = host.exec.is_lapsed(db, key, host.stamp.now_ms);
         host.exec.watch(db, key, &session.watch_token);
-        session.watched.push((db, key.into(), lapsed));
+        session.watched.insert(place, lapsed);
+        session.name_bytes[0] += key.len() + NAME_BYTES;
     }
     host.exec.release();
     reply.ok();
@@ -116,7 +116,7 @@ fn is_spoiled(host: &mut Host<'_, '_>) -> bool {
     let now_ms = host.stamp.now_ms;
     let exec = &mut *host.exec;
     let watched = &host.session.watched;
-    watched.iter().any(|(db, key, lapsed)| !lapsed && exec.is_lapsed(*db, key, now_ms))
+    watched.iter().any(|((db, key), lapsed)| !lapsed && exec.is_lapsed(*db, key, now_ms))
 }
 
 fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
@@ -151,7 +151,14 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
         let mut out = Vec::new();
         run_queued(host, queued, &args, &mut Reply::new(&mut out, host.session.protocol));
-        reply.raw(&out);
+        if !reply.is_too_long() {
+            reply.raw(&out);
+        }
+    }
+    if reply.is_too_long() {
+        // The commands have run; who asks for that much loses the replies and the connection.
+        host.session.close_after_reply = true;
+        reply.error(&Error::text(TOO_LONG));
     }
     host.exec.commit_batch();
     reply.set_protocol(protocol);

@@ -8,6 +8,7 @@ use crate::error::{CmdResult, Error};
 use crate::keyspace::EntryRef;
 use crate::number;
 use crate::reply::Reply;
+use crate::value::dense::check_room;
 use crate::value::packed::IntBuf;
 use crate::value::set::SetRef;
 use crate::value::view::View;
@@ -237,7 +238,12 @@ fn sources<'c>(cx: &'c Cx<'_>, keys: &[&[u8]]) -> Result<Vec<Source<'c>>, Error>
     keys.iter().map(|key| Source::of(cx.get(key), cx.now_ms())).collect()
 }
 
-fn combine(sources: &[Source<'_>], op: Operation, options: &Options) -> Zset {
+/// # Errors
+/// Where the members may be too many for one sorted set.
+fn combine(sources: &[Source<'_>], op: Operation, options: &Options) -> Result<Zset, Error> {
+    if op == Operation::Union && sources.len() > 1 {
+        check_room(sources.iter().map(|source| source.len()).sum())?;
+    }
     let weight = |at: usize| options.weights.as_ref().map_or(1.0, |weights| weights[at]);
     let mut weighted: Vec<_> =
         sources.iter().enumerate().map(|(at, source)| (*source, weight(at))).collect();
@@ -277,14 +283,14 @@ fn combine(sources: &[Source<'_>], op: Operation, options: &Options) -> Zset {
             });
         }
     }
-    result
+    Ok(result)
 }
 
 fn run_reply(cx: &mut Cx<'_>, args: &[&[u8]], op: Operation, reply: &mut Reply<'_>) -> CmdResult {
     let (keys, rest) = split_keys(&args[1..], args[0])?;
     let sources = sources(cx, keys)?;
     let options = Options::parse(rest, keys.len(), op, Want::Reply)?;
-    let result = combine(&sources, op, &options);
+    let result = combine(&sources, op, &options)?;
     start_elements(reply, result.len(), options.with_scores);
     ZsetRef::Big(&result).for_each(|member, score| {
         write_element(reply, member, score, options.with_scores);
@@ -302,7 +308,7 @@ fn run_store(
     let (keys, rest) = split_keys(&args[2..], args[0])?;
     let sources = sources(cx, keys)?;
     let options = Options::parse(rest, keys.len(), op, Want::Store)?;
-    let result = combine(&sources, op, &options);
+    let result = combine(&sources, op, &options)?;
     store(cx, args[1], result, event, reply);
     Ok(())
 }

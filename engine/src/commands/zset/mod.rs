@@ -14,6 +14,7 @@ use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::number;
 use crate::reply::Reply;
+use crate::value::dense::check_room;
 use crate::value::zset::ZsetRef;
 use access::{Limits, create, entry, read, read_or_empty, remove, removed, upsert};
 use smallvec::SmallVec;
@@ -171,6 +172,7 @@ pub(crate) fn add(
         }
         None => create(cx, key),
     };
+    check_room(access::len(&target))?;
     let (mut added, mut changed) = (0, 0);
     let mut last = Added::Refused;
     for &(score, member) in pairs {

@@ -3,6 +3,7 @@
 use super::access::{self, entry, removed};
 use crate::command::{Command, Flags, Group, Keys};
 use crate::commands::list_blocking::parse_timeout;
+use crate::commands::mpop;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error, Stop};
 use crate::number;
@@ -77,13 +78,13 @@ fn take(
     cx: &mut Cx<'_>,
     key: &[u8],
     end: End,
-    count: u64,
+    count: usize,
     shape: Shape,
     reply: &mut Reply<'_>,
 ) -> Result<bool, Error> {
     let Some(mut target) = entry(cx, key)? else { return Ok(false) };
     let len = access::len(&target);
-    let count = usize::try_from(count).map_or(len, |count| count.min(len));
+    let count = count.min(len);
     if count == 0 {
         reply.array(0);
         return Ok(true);
@@ -118,7 +119,7 @@ fn pop(cx: &mut Cx<'_>, args: &[&[u8]], end: End, reply: &mut Reply<'_>) -> CmdR
     let (count, shape) = match args[2..] {
         [] => (1, Shape::Flat),
         [count] => {
-            let count = number::parse_i64(count).and_then(|count| u64::try_from(count).ok());
+            let count = number::parse_i64(count).and_then(|count| usize::try_from(count).ok());
             let shape = if reply.is_resp3() { Shape::Pairs } else { Shape::Flat };
             (count.ok_or(Error::text("ERR value is out of range, must be positive"))?, shape)
         }
@@ -167,35 +168,17 @@ fn bzpopmax(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     blocking_pop(cx, args, End::Max, reply)
 }
 
-/// The keys, the end and the count of ZMPOP, from the number of keys on.
-fn parse_mpop<'a, 'b>(args: &'a [&'b [u8]]) -> Result<(&'a [&'b [u8]], End, u64), Error> {
-    let positive =
-        |arg: &[u8]| number::parse_i64(arg).and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
-    let keys = positive(args[0]).ok_or(Error::text("ERR numkeys should be greater than 0"))?;
-    let keys = usize::try_from(keys).map_err(|_| Error::Syntax)?;
-    let (keys, rest) = args[1..].split_at_checked(keys).ok_or(Error::Syntax)?;
-    let (end, options) = rest.split_first().ok_or(Error::Syntax)?;
-    let end = match () {
-        () if end.eq_ignore_ascii_case(b"MIN") => End::Min,
-        () if end.eq_ignore_ascii_case(b"MAX") => End::Max,
-        () => return Err(Error::Syntax),
-    };
-    let mut count = None;
-    for option in options.chunks(2) {
-        match option {
-            [name, value] if count.is_none() && name.eq_ignore_ascii_case(b"COUNT") => {
-                let value = positive(value);
-                count = Some(value.ok_or(Error::text("ERR count should be greater than 0"))?);
-            }
-            _ => return Err(Error::Syntax),
-        }
+fn parse_end(arg: &[u8]) -> Result<End, Error> {
+    match () {
+        () if arg.eq_ignore_ascii_case(b"MIN") => Ok(End::Min),
+        () if arg.eq_ignore_ascii_case(b"MAX") => Ok(End::Max),
+        () => Err(Error::Syntax),
     }
-    Ok((keys, end, count.unwrap_or(1)))
 }
 
 fn take_first(
     cx: &mut Cx<'_>,
-    (keys, end, count): (&[&[u8]], End, u64),
+    (keys, end, count): (&[&[u8]], End, usize),
     reply: &mut Reply<'_>,
 ) -> Result<bool, Error> {
     for key in keys {
@@ -208,14 +191,14 @@ fn take_first(
 }
 
 fn zmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    if !take_first(cx, parse_mpop(&args[1..])?, reply)? {
+    if !take_first(cx, mpop::parse(&args[1..], parse_end)?, reply)? {
         reply.null_array();
     }
     Ok(())
 }
 
 fn bzmpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let wanted = parse_mpop(&args[2..])?;
+    let wanted = mpop::parse(&args[2..], parse_end)?;
     parse_timeout(args[1], cx.now_ms())?;
     if take_first(cx, wanted, reply)? {
         return Ok(());

@@ -5,6 +5,7 @@ use super::{start_elements, write_element};
 use crate::command::{Command, Flags, Group, Keys};
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::zset::{LexBound, RangeSpec, ScoreBound, Zset, ZsetRef};
@@ -135,7 +136,7 @@ fn score_bound(arg: &[u8]) -> Result<ScoreBound, Error> {
         }
     };
     let value = value.ok_or(Error::text("ERR min or max is not a float"))?;
-    Ok(ScoreBound { value, exclusive })
+    Ok(ScoreBound { value, exclusive: exclusive && !known_bugs::is_back(Bug::InclusiveScores) })
 }
 
 fn lex_bound(arg: &[u8]) -> Result<LexBound<'_>, Error> {

@@ -13,6 +13,7 @@ use self::ttl::Deadlines;
 use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, read_canonical};
 use super::varint;
+use crate::known_bugs::{self, Bug};
 use std::fmt;
 
 pub use self::edit::{HashMut, Limits};
@@ -48,6 +49,11 @@ impl Hash {
         let (mut field_buf, mut value_buf) = (IntBuf::new(), IntBuf::new());
         for (field, value) in packed::iter(bytes) {
             hash.set(field.as_bytes(&mut field_buf), value.as_bytes(&mut value_buf));
+        }
+        if known_bugs::is_back(Bug::HashGrowthLoses)
+            && let Some((field, _)) = packed::iter(bytes).next()
+        {
+            hash.remove(field.as_bytes(&mut field_buf));
         }
         hash
     }

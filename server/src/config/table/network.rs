@@ -106,8 +106,7 @@ pub(super) const CLIENTS: &[Setting] = &[
         "0",
         "The memory of all clients' buffers above which the greediest ones are disconnected; \
          0 is no bound.",
-    )
-    .only_default("clients are bounded one by one, see client-output-buffer-limit"),
+    ),
     Setting::new(
         "tracking-table-max-keys",
         long_from(0),
