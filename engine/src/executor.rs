@@ -186,6 +186,13 @@ impl<'e> Executor<'e> {
         self.effects.log_index = index.unwrap_or(self.effects.log_index);
     }
 
+    /// Forgets the calls since [`Executor::begin_batch`] and [`Executor::begin_group`]: for a host
+    /// that stops in the middle of them, and goes on from the journal without them.
+    pub fn abandon_batch(&mut self) {
+        self.batch = None;
+        self.group = None;
+    }
+
     /// Lets `look` use the keys of a call without running it.
     pub fn inspect<T>(&mut self, call: &Call<'_>, look: impl FnOnce(&mut Cx<'_>) -> T) -> T {
         look(&mut self.context(call, Prefetched::NONE))

@@ -20,7 +20,9 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     replication.tick(&shared.settings, &shared.engine, now_ms);
     // Of a replica's keys the primary says when they expire.
     let decides = is_well && !replication.follower.is_following();
-    if decides && shared.active_expire.load(Ordering::Relaxed) {
+    // A worker that waits for a script's shards could not tell its clients that it is busy.
+    let is_free = !shared.scripts.is_running.load(Ordering::Acquire);
+    if decides && is_free && shared.active_expire.load(Ordering::Relaxed) {
         let effort = shared.settings.count(ids::ACTIVE_EXPIRE_EFFORT);
         exec.expire_cycle(&stamp, usize::try_from(effort).unwrap_or(1), EXPIRED_KEYS_MAX);
     }

@@ -48,6 +48,8 @@ pub struct Scripts {
     pub cache: super::cache::Cache,
     /// Bytes of all interpreters.
     pub lua_bytes: AtomicUsize,
+    /// Whether a script holds all shards: what need not be done now is left for later.
+    pub is_running: AtomicBool,
     /// Whether a script is busy; looked at by every command.
     pub is_busy: AtomicBool,
     busy: Mutex<Option<Busy>>,

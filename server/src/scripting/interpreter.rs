@@ -157,7 +157,9 @@ impl Interpreter {
             host.exec.begin_group();
         }
         let result = self.run(host, what, reply);
-        if !before.2 {
+        if !before.2 && self.lua.extra().run.is_cut_short() {
+            host.exec.abandon_batch();
+        } else if !before.2 {
             host.exec.commit_batch();
             host.exec.end_group();
         }
@@ -228,7 +230,9 @@ impl Interpreter {
         }
         let args = if what.is_function { 2 } else { 0 };
         let run = &stack.extra().run;
+        host.shared.scripts.is_running.store(true, Ordering::Release);
         let outcome = run.lend(host, what, || stack.call(args, 1, 1));
+        host.shared.scripts.is_running.store(false, Ordering::Release);
         let result = match outcome {
             Ok(()) => {
                 write_reply(stack, reply, run.protocol.get());

@@ -112,9 +112,9 @@ impl Run {
         self.ended.set(Some(STOPPING));
     }
 
-    /// Whether the script was ended from outside.
-    pub fn was_ended(&self) -> bool {
-        self.ended.get().is_some()
+    /// Whether the server stops in the middle of the script: what it did must not stay.
+    pub fn is_cut_short(&self) -> bool {
+        self.ended.get() == Some(STOPPING)
     }
 
     /// Looks at a script that has run for a while: serves those who wait. Returns why it is to end,
