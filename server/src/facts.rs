@@ -1,5 +1,6 @@
 //! The running server as INFO sees it.
 
+use crate::acl::Reason;
 use crate::alloc;
 use crate::config::Settings;
 use crate::info::{ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts, ScriptFacts};
@@ -51,6 +52,10 @@ impl InfoSource for Facts<'_> {
 
     fn port(&self) -> u16 {
         self.shared.port
+    }
+
+    fn refusals(&self, reason: Reason) -> u64 {
+        self.shared.acl.log.count(reason)
     }
 
     fn clients(&self) -> ClientFacts {

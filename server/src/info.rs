@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ashlar_engine::engine::DbStats;
 use ashlar_engine::log::{Health, LogStats};
 
+use crate::acl::Reason;
 use crate::config::{Settings, human_bytes, ids, percentiles};
 use crate::proc;
 use crate::replication::Replication;
@@ -130,6 +131,10 @@ pub trait InfoSource {
     fn stats(&self) -> &Stats;
     /// The port that is listened on.
     fn port(&self) -> u16;
+    /// Refusals of the ACL.
+    fn refusals(&self, _: Reason) -> u64 {
+        0
+    }
     /// Clients.
     fn clients(&self) -> ClientFacts;
     /// Memory.
@@ -458,8 +463,14 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
     count(out, "client_query_buffer_limit_disconnections", Counter::QueryLimitDisconnections);
     count(out, "client_output_buffer_limit_disconnections", Counter::OutputLimitDisconnections);
     zeros(out, &["reply_buffer_shrinks", "reply_buffer_expands"]);
-    zeros(out, &["acl_access_denied_auth", "acl_access_denied_cmd"]);
-    zeros(out, &["acl_access_denied_key", "acl_access_denied_channel"]);
+    for (name, reason) in [
+        ("acl_access_denied_auth", Reason::Auth),
+        ("acl_access_denied_cmd", Reason::Command),
+        ("acl_access_denied_key", Reason::Key),
+        ("acl_access_denied_channel", Reason::Channel),
+    ] {
+        field(out, name, source.refusals(reason));
+    }
 }
 
 fn replication(source: &dyn InfoSource, out: &mut String) {

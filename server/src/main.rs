@@ -41,6 +41,7 @@ fn run(settings: Settings) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         ashlar_server::listen::check_reachable(&settings)?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(settings)?;
         let settings = &server.shared().settings;
         print!("{}", cli::banner(settings));
@@ -59,9 +60,20 @@ fn run(settings: Settings) -> std::io::Result<()> {
             shared.stop();
             std::future::pending::<()>().await;
         };
+        // A terminal that goes away is no reason to stop; otherwise it means: read your files again.
+        let reload = async {
+            while hangup.recv().await.is_some() {
+                match shared.tls.load(&shared.settings) {
+                    Ok(()) => tracing::info!("SIGHUP: the TLS certificates were read again"),
+                    Err(error) => tracing::error!("SIGHUP: the old TLS certificates stay: {error}"),
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         let result = tokio::select! {
             stopped = stopped => stopped.map_err(std::io::Error::other)?,
             () = stop => Ok(()),
+            () = reload => Ok(()),
         };
         cli::remove_pid_file(&shared.settings);
         result

@@ -3,6 +3,7 @@
 use super::selector::Reason;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Milliseconds within which refusals that are alike count as one.
 const GROUPED_MS: i64 = 60_000;
@@ -62,6 +63,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Log {
     state: Mutex<State>,
+    counts: [AtomicU64; 4],
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +75,7 @@ struct State {
 impl Log {
     /// Enters a refusal; `len_max` is `acllog-max-len`. Its number and count are filled in here.
     pub fn add(&self, mut entry: Entry, len_max: u64) {
+        self.counts[entry.reason as usize].fetch_add(1, Ordering::Relaxed);
         entry.object.truncate(OBJECT_BYTES_MAX);
         let mut state = self.state.lock();
         let alike = state.entries.iter().take(ALIKE_LOOKED_AT).position(|old| {
@@ -99,6 +102,11 @@ impl Log {
     /// The newest refusals first.
     pub fn newest(&self, count: usize) -> Vec<Entry> {
         self.state.lock().entries.iter().take(count).cloned().collect()
+    }
+
+    /// Refusals for this reason since the server was started.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.counts[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Forgets all.
