@@ -293,7 +293,8 @@ fn segments_are_used_again() {
         }
     }
     let files = disk.list(Path::new(DIR)).unwrap().len();
-    assert!(files <= 6, "{files}");
+    // Those that hold the last 60 records, one that is ready, and two spares; a dozen were filled.
+    assert!(files <= 7, "{files}");
     log.close().unwrap();
     let (log, recovered) = open_with(&disk, 77, 250).unwrap();
     assert!((200..=250).contains(&recovered.first) && recovered.last == 300, "{recovered:?}");
