@@ -176,6 +176,26 @@ impl Engine {
         &self.upkeep
     }
 
+    /// An empty engine with the same shards and the same hashes.
+    pub(crate) fn sibling(&self) -> Engine {
+        let config = EngineConfig::clone(&self.config());
+        let shards = self.shard_count();
+        let options = EngineOptions { config, shards, ..EngineOptions::default() };
+        let mut sibling = Engine::with_options(options);
+        sibling.hasher = self.hasher.clone();
+        for shard in &mut sibling.shards {
+            *shard.get_mut() = Shard::new(self.databases, &self.hasher);
+        }
+        sibling
+    }
+
+    /// Drops all keys, without a record of it.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
+    }
+
     /// Number of databases, which never changes.
     pub(crate) fn config_databases(&self) -> u32 {
         self.databases

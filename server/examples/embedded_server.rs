@@ -23,7 +23,7 @@ fn ask(connection: &mut BufReader<TcpStream>, request: &str) -> std::io::Result<
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Settings as on the command line of `ashlar`; a file works too: `Source::File`.
-    let flags = format!("--port {} --bind 127.0.0.1 --io-threads 1", free_port()?);
+    let flags = format!("--port {} --bind 127.0.0.1 --io-threads 1 --save", free_port()?);
     let flags = flags.split(' ').map(|word| word.as_bytes().to_vec()).collect();
     let settings = load(&[Source::Flags(flags)]).map_err(|errors| errors[0].clone())?;
 

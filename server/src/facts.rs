@@ -3,7 +3,9 @@
 use crate::acl::Reason;
 use crate::alloc;
 use crate::config::Settings;
-use crate::info::{ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts, ScriptFacts};
+use crate::info::{
+    ClientFacts, Identity, InfoSource, LogFacts, MemoryFacts, SaveFacts, ScriptFacts,
+};
 use crate::proc;
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -107,11 +109,46 @@ impl InfoSource for Facts<'_> {
     }
 
     fn changes(&self) -> u64 {
-        0
+        self.shared.persistence.changes.load(Ordering::Relaxed)
+    }
+
+    fn saves(&self) -> SaveFacts {
+        let persistence = &self.shared.persistence;
+        let last = persistence.last();
+        let mut facts = SaveFacts {
+            loading: persistence.loading.load(Ordering::Acquire),
+            loading_since: persistence.loading_since,
+            loading_bytes: persistence.recovering.snapshot.bytes.load(Ordering::Relaxed),
+            loading_total_bytes: persistence
+                .recovering
+                .snapshot
+                .total_bytes
+                .load(Ordering::Relaxed),
+            loaded_keys: persistence.loaded_keys.load(Ordering::Relaxed),
+            saving_since: persistence.started_unix.load(Ordering::Acquire),
+            rewrites: persistence.rewrites.load(Ordering::Relaxed),
+            scheduled: persistence.scheduled.load(Ordering::Relaxed),
+            last_unix: last.unix,
+            last_seconds: last.seconds,
+            last_failed: persistence.failure().is_some(),
+            saves: persistence.saves.load(Ordering::Relaxed),
+            last: last.saved,
+            ..SaveFacts::default()
+        };
+        if let Some(storage) = persistence.storage() {
+            let progress = storage.save_progress();
+            facts.keys = progress.keys.load(Ordering::Relaxed);
+            facts.keys_total = progress.keys_total.load(Ordering::Relaxed);
+            facts.waiting_bytes = progress.waiting_bytes.load(Ordering::Relaxed) as u64;
+            facts.waiting_bytes_peak = progress.waiting_bytes_peak.load(Ordering::Relaxed);
+            facts.snapshot_bytes = storage.snapshot_bytes();
+            facts.log_growth = storage.log_growth();
+        }
+        facts
     }
 
     fn log(&self) -> Option<LogFacts> {
-        let log = &*self.shared.gate.as_ref()?.log;
+        let log = &*self.shared.gate.get()?.log;
         Some(LogFacts {
             stats: log.stats(),
             health: log.health(),

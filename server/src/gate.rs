@@ -14,16 +14,12 @@
 //!                                    \-> held -> log's thread syncs -> Message::Durable -> leave
 //! ```
 
-use crate::config::{Settings, ids};
+use crate::config::ids;
 use crate::mailbox::{Mailbox, Message};
 use crate::shared::Shared;
-use ashlar_engine::disk::RealDisk;
-use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
-use ashlar_engine::log::{Health, Log, LogError, LogOptions};
-use ashlar_engine::storage::{DIRECTORY, Storage};
+use ashlar_engine::log::{Health, Log, LogError};
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
@@ -62,7 +58,6 @@ pub enum Passage {
 pub struct Gate {
     /// The log.
     pub log: Arc<Log>,
-    storage: Storage,
     policy: AtomicU8,
     /// The log's thread.
     thread: OnceLock<Thread>,
@@ -74,53 +69,16 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Opens the data directory where `appendonly` says so, and brings the engine up to date.
-    ///
-    /// # Errors
-    /// What is wrong with the directory, for people.
-    pub fn open(
-        settings: &Settings,
-        engine: &Engine,
-        workers: usize,
-        salt_seed: u64,
-    ) -> io::Result<Option<Gate>> {
-        if !settings.flag(ids::APPENDONLY) {
-            return Ok(None);
-        }
-        let dir = Path::new(&settings.string(ids::DIR)).join(DIRECTORY);
-        let segment_bytes = settings.count(ids::LOG_SEGMENT_SIZE);
-        let options = LogOptions { segment_bytes, salt_seed, floor: 0 };
-        let started = Instant::now();
-        let progress = |index| tracing::info!("loading: record {index} of the log");
-        let disk = Arc::new(RealDisk);
-        let (storage, opened) = Storage::open(disk, &dir, engine, options, progress)
-            .map_err(|error| io::Error::other(error.to_string()))?;
-        let recovered = opened.recovered;
-        if let Some(cut) = recovered.cut {
-            tracing::warn!(
-                "the log's end was torn: cut at record {}, offset {} of segment {:016}.log; \
-                 nothing behind it was acknowledged as durable",
-                cut.place.index,
-                cut.place.offset,
-                cut.place.segment
-            );
-        }
-        tracing::info!(
-            "{} records of the log, {} calls, in {:.3} s; the last is {}",
-            opened.replayed.batches,
-            opened.replayed.calls,
-            started.elapsed().as_secs_f64(),
-            recovered.last
-        );
-        Ok(Some(Gate {
-            log: storage.log().clone(),
-            storage,
+    /// The gate before the log of a data directory.
+    pub fn new(log: &Arc<Log>, workers: usize) -> Gate {
+        Gate {
+            log: log.clone(),
             policy: AtomicU8::new(0),
             thread: OnceLock::new(),
             wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             waiting: (0..workers).map(|_| AtomicBool::new(false)).collect(),
-        }))
+        }
     }
 
     /// Connects the gate with the settings and the workers, and starts the log's thread.
@@ -128,10 +86,10 @@ impl Gate {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(shared: &Arc<Shared>) -> io::Result<Option<std::thread::JoinHandle<()>>> {
-        let Some(gate) = &shared.gate else { return Ok(None) };
+        let Some(gate) = shared.gate.get() else { return Ok(None) };
         let weak = Arc::downgrade(shared);
         let connected = shared.settings.subscribe(&[ids::APPENDFSYNC], move |settings| {
-            if let Some(gate) = weak.upgrade().as_ref().and_then(|shared| shared.gate.as_ref()) {
+            if let Some(gate) = weak.upgrade().as_ref().and_then(|shared| shared.gate.get()) {
                 let policy = u8::try_from(settings.number(ids::APPENDFSYNC)).unwrap_or(0);
                 gate.policy.store(policy, Ordering::Release);
                 gate.wake();
@@ -142,7 +100,7 @@ impl Gate {
         let weak = Arc::downgrade(shared);
         gate.log.on_progress(move || {
             if let Some(shared) = weak.upgrade()
-                && let Some(gate) = &shared.gate
+                && let Some(gate) = shared.gate.get()
             {
                 gate.tell(&shared.mailboxes);
             }
@@ -151,16 +109,11 @@ impl Gate {
         std::thread::Builder::new()
             .name("ashlar-log".into())
             .spawn(move || {
-                if let Some(gate) = &thread.gate {
+                if let Some(gate) = thread.gate.get() {
                     gate.run();
                 }
             })
             .map(Some)
-    }
-
-    /// The data directory.
-    pub fn storage(&self) -> &Storage {
-        &self.storage
     }
 
     /// `appendfsync`

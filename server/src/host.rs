@@ -87,6 +87,7 @@ impl Host<'_, '_> {
             && !self.shared.scripts.is_busy.load(Ordering::Relaxed)
             && !self.shared.monitored.load(Ordering::Relaxed)
             && !self.shared.replication.restricted.load(Ordering::Relaxed)
+            && !self.shared.persistence.attention.load(Ordering::Relaxed)
         {
             let mut reply = Reply::new(out, self.session.protocol);
             return self.call_engine(resolved, args, hint, &mut reply);
@@ -172,7 +173,7 @@ impl Host<'_, '_> {
         hint: Prefetched,
         reply: &mut Reply<'_>,
     ) -> Flow {
-        if let Some(gate) = &self.shared.gate
+        if let Some(gate) = self.shared.gate.get()
             && resolved.command.flags.contains(Flags::WRITE)
             && (!self.session.in_transaction || self.session.in_script)
             && let Some(refusal) = gate.refusal()
@@ -292,7 +293,16 @@ impl Host<'_, '_> {
         if self.session.multi.is_some() && flags.contains(Flags::NO_MULTI) {
             return Err(Error::text("ERR Command not allowed inside a transaction"));
         }
-        if let Some(gate) = &self.shared.gate
+        let persistence = &self.shared.persistence;
+        if persistence.attention.load(Ordering::Acquire) {
+            let writes = flags.contains(Flags::WRITE)
+                || resolved.command.name == "PING"
+                || self.executes(resolved, Flags::WRITE);
+            let loading_ok = flags.contains(Flags::LOADING);
+            let refusal = persistence.refusal(&self.shared.settings, loading_ok, writes);
+            refusal.map_or(Ok(()), Err)?;
+        }
+        if let Some(gate) = self.shared.gate.get()
             && (flags.contains(Flags::WRITE) || self.executes(resolved, Flags::WRITE))
             && let Some(refusal) = gate.refusal()
         {
@@ -459,6 +469,10 @@ pub fn settle(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) {
 fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Option<u64>) {
     /// Rounds of effects that lead to further effects; what is left waits for the next call.
     const ROUNDS_MAX: usize = 16;
+    if exec.effects.dirty > 0 {
+        let changes = std::mem::take(&mut exec.effects.dirty);
+        shared.persistence.changes.fetch_add(changes, Ordering::Relaxed);
+    }
     let mut writer = writer;
     for _ in 0..ROUNDS_MAX {
         if exec.effects.is_quiet() {
@@ -470,7 +484,7 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         shared.blocking.serve(shared, exec, stamp);
         // The primary says when its keys go.
         let decides = !shared.replication.follower.is_following();
-        if decides && shared.gate.as_ref().is_none_or(|gate| gate.log.is_well()) {
+        if decides && shared.gate.get().is_none_or(|gate| gate.log.is_well()) {
             exec.delete_lapsed(stamp);
         } else {
             // They are not seen anyway, and a log that is full takes no records of it.

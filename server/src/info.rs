@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ashlar_engine::engine::DbStats;
 use ashlar_engine::log::{Health, LogStats};
+use ashlar_engine::storage::Saved;
 
 use crate::acl::Reason;
 use crate::config::{Settings, human_bytes, ids, percentiles};
@@ -121,6 +122,49 @@ pub struct LogFacts {
     pub durable: u64,
 }
 
+/// Snapshots and loading.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveFacts {
+    /// Whether data is being loaded.
+    pub loading: bool,
+    /// Since when, seconds since 1970.
+    pub loading_since: i64,
+    /// Bytes of the snapshot that are loaded.
+    pub loading_bytes: u64,
+    /// Bytes of the snapshot.
+    pub loading_total_bytes: u64,
+    /// Keys of the snapshot that was loaded.
+    pub loaded_keys: u64,
+    /// Since when a snapshot is being taken, seconds since 1970; 0 if none is.
+    pub saving_since: i64,
+    /// Whether it is for the log.
+    pub rewrites: bool,
+    /// Whether another one is to follow.
+    pub scheduled: bool,
+    /// Its keys, and those that are written.
+    pub keys_total: u64,
+    /// See `keys_total`.
+    pub keys: u64,
+    /// Bytes that wait in memory, as they were changed meanwhile, and the most that were.
+    pub waiting_bytes: u64,
+    /// See `waiting_bytes`.
+    pub waiting_bytes_peak: u64,
+    /// When the last one was done, seconds since 1970.
+    pub last_unix: i64,
+    /// How long it took; -1 before the first.
+    pub last_seconds: i64,
+    /// Whether the last one failed.
+    pub last_failed: bool,
+    /// Snapshots so far.
+    pub saves: u64,
+    /// The last one that was taken.
+    pub last: Saved,
+    /// Bytes of the newest snapshot, and of the log behind it.
+    pub snapshot_bytes: u64,
+    /// See `snapshot_bytes`.
+    pub log_growth: u64,
+}
+
 /// Where INFO gets its facts from.
 pub trait InfoSource {
     /// What identifies this run.
@@ -152,6 +196,14 @@ pub trait InfoSource {
     }
     /// Writes since the last snapshot.
     fn changes(&self) -> u64;
+    /// Snapshots and loading.
+    fn saves(&self) -> SaveFacts {
+        SaveFacts {
+            last_unix: self.identity().started_unix,
+            last_seconds: -1,
+            ..Default::default()
+        }
+    }
     /// The log, where there is one.
     fn log(&self) -> Option<LogFacts> {
         None
@@ -358,42 +410,71 @@ fn memory(source: &dyn InfoSource, out: &mut String) {
 }
 
 fn persistence(source: &dyn InfoSource, out: &mut String) {
-    let loading = source
-        .replication()
-        .is_some_and(|replication| replication.follower.loading.load(Ordering::Relaxed));
-    field(out, "loading", i32::from(loading));
-    zeros(out, &["async_loading", "current_cow_peak", "current_cow_size"]);
+    let saves = source.saves();
+    let running = |rewrites: bool| saves.saving_since != 0 && saves.rewrites == rewrites;
+    let now = unix_micros() / 1_000_000;
+    let since = |running: bool| if running { now - saves.saving_since } else { -1 };
+    let follower = source.replication().map(|replication| &replication.follower);
+    let follows = follower.is_some_and(|follower| follower.loading.load(Ordering::Relaxed));
+    field(out, "loading", u8::from(saves.loading || follows));
+    field(out, "async_loading", 0);
+    field(out, "current_cow_peak", saves.waiting_bytes_peak);
+    field(out, "current_cow_size", saves.waiting_bytes);
     zeros(out, &["current_cow_size_age"]);
+    let saving = saves.saving_since != 0;
+    let of_running = |value: u64| if saving { value } else { 0 };
     field(out, "current_fork_perc", "0.00");
-    zeros(out, &["current_save_keys_processed", "current_save_keys_total"]);
+    field(out, "current_save_keys_processed", of_running(saves.keys));
+    field(out, "current_save_keys_total", of_running(saves.keys_total));
     field(out, "rdb_changes_since_last_save", source.changes());
-    field(out, "rdb_bgsave_in_progress", 0);
-    field(out, "rdb_last_save_time", source.identity().started_unix);
-    field(out, "rdb_last_bgsave_status", "ok");
-    field(out, "rdb_last_bgsave_time_sec", -1);
-    field(out, "rdb_current_bgsave_time_sec", -1);
-    zeros(out, &["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired"]);
-    field(out, "rdb_last_load_keys_loaded", 0);
+    field(out, "rdb_bgsave_in_progress", u8::from(running(false)));
+    field(out, "rdb_last_save_time", saves.last_unix);
+    let status = if saves.last_failed { "err" } else { "ok" };
+    field(out, "rdb_last_bgsave_status", status);
+    field(out, "rdb_last_bgsave_time_sec", saves.last_seconds);
+    field(out, "rdb_current_bgsave_time_sec", since(running(false)));
+    field(out, "rdb_saves", saves.saves);
+    field(out, "rdb_last_cow_size", saves.last.waiting_bytes_peak);
+    field(out, "rdb_last_load_keys_expired", 0);
+    field(out, "rdb_last_load_keys_loaded", saves.loaded_keys);
     let log = source.log();
     field(out, "aof_enabled", u8::from(log.is_some()));
-    zeros(out, &["aof_rewrite_in_progress"]);
-    field(out, "aof_rewrite_scheduled", 0);
-    field(out, "aof_last_rewrite_time_sec", -1);
-    field(out, "aof_current_rewrite_time_sec", -1);
-    field(out, "aof_last_bgrewrite_status", "ok");
+    field(out, "aof_rewrite_in_progress", u8::from(running(true)));
+    field(out, "aof_rewrite_scheduled", u8::from(saves.scheduled));
+    field(out, "aof_last_rewrite_time_sec", saves.last_seconds);
+    field(out, "aof_current_rewrite_time_sec", since(running(true)));
+    field(out, "aof_last_bgrewrite_status", status);
     zeros(out, &["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     let is_well = log.as_ref().is_none_or(|log| log.health == Health::Well);
     field(out, "aof_last_write_status", if is_well { "ok" } else { "err" });
     zeros(out, &["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    field(out, "snapshot_last_keys", saves.last.keys);
+    field(out, "snapshot_last_bytes", saves.last.bytes);
+    field(out, "snapshot_last_log_index", saves.last.log_index);
     if let Some(log) = log {
-        log_fields(&log, out);
+        log_fields(&log, &saves, out);
+    }
+    if saves.loading {
+        loading_fields(&saves, now, out);
     }
 }
 
-fn log_fields(log: &LogFacts, out: &mut String) {
+fn loading_fields(saves: &SaveFacts, now: i64, out: &mut String) {
+    let (bytes, total) = (saves.loading_bytes, saves.loading_total_bytes);
+    field(out, "loading_start_time", saves.loading_since);
+    field(out, "loading_total_bytes", total);
+    field(out, "loading_rdb_used_mem", 0);
+    field(out, "loading_loaded_bytes", bytes);
+    line(out, format_args!("loading_loaded_perc:{:.2}", ratio(bytes, total) * 100.0));
+    let elapsed = u64::try_from(now - saves.loading_since).unwrap_or(0).max(1);
+    field(out, "loading_eta_seconds", total.saturating_sub(bytes) * elapsed / bytes.max(1));
+}
+
+fn log_fields(log: &LogFacts, saves: &SaveFacts, out: &mut String) {
     let stats = log.stats;
-    field(out, "aof_current_size", stats.bytes);
-    field(out, "aof_base_size", 0);
+    field(out, "aof_current_size", saves.snapshot_bytes + saves.log_growth);
+    field(out, "aof_base_size", saves.snapshot_bytes);
+    field(out, "log_bytes", stats.bytes);
     field(out, "aof_pending_rewrite", 0);
     field(out, "aof_buffer_length", stats.buffered_bytes);
     field(out, "aof_pending_bio_fsync", u8::from(log.durable < log.written));

@@ -24,6 +24,7 @@ pub mod local;
 pub mod mailbox;
 pub mod memory;
 pub mod monitor;
+pub mod persistence;
 pub mod pipeline;
 pub mod proc;
 pub mod pubsub;

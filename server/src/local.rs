@@ -209,7 +209,8 @@ mod tests {
     use crate::config::{Source, load};
 
     fn server(flags: &[&str]) -> Server {
-        let flags = flags.iter().map(|flag| flag.as_bytes().to_vec()).collect();
+        let flags = flags.iter().chain(&["--save", ""]);
+        let flags = flags.map(|flag| flag.as_bytes().to_vec()).collect();
         Server::start(load(&[Source::Flags(flags)]).unwrap()).unwrap()
     }
 

@@ -9,6 +9,7 @@ use crate::gate::Gate;
 use crate::listen::{self, Bound};
 use crate::local::{self, LocalClient};
 use crate::mailbox::Mailbox;
+use crate::persistence::{self, Persistence};
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::replication::Replication;
@@ -20,15 +21,22 @@ use crate::worker::{MAILBOX, Worker};
 use crate::{clock, commands, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
 use ashlar_engine::stamp::Rng;
+use ashlar_engine::storage::{Directory, RecoverOptions};
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Shards for each worker where there are several: enough that two rarely want the same.
 const SHARDS_PER_WORKER: usize = 16;
+
+/// How long a start waits for its data: who starts a server with little of it meets no `LOADING`.
+const LOAD_WAIT: Duration = Duration::from_millis(200);
+/// Threads that load at most.
+const LOAD_THREADS_MAX: usize = 16;
 
 /// A running server. Dropping it stops it.
 ///
@@ -39,7 +47,7 @@ const SHARDS_PER_WORKER: usize = 16;
 ///
 /// // Settings as on the command line of `ashlar`. With port 0 and no `unixsocket` there is no
 /// // listening socket: only this program reaches the server.
-/// let flags = ["--port", "0", "--io-threads", "1"];
+/// let flags = ["--port", "0", "--io-threads", "1", "--save", ""];
 /// let flags = flags.map(|word| word.as_bytes().to_vec()).to_vec();
 /// let settings = load(&[Source::Flags(flags)]).map_err(|errors| errors[0].clone())?;
 /// let server = Server::start(settings)?;
@@ -63,15 +71,18 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     collector: Option<JoinHandle<()>>,
-    log: Option<JoinHandle<()>>,
+    loader: Option<JoinHandle<io::Result<Option<JoinHandle<()>>>>>,
 }
 
 impl Server {
     /// Starts a server with these settings: it accepts connections once this returns. With port 0
     /// and no `unixsocket` it listens nowhere, and [`Server::connect`] is the way in.
+    /// If its data takes longer to load than a moment, it goes on loading and answers `LOADING`
+    /// meanwhile.
     ///
     /// # Errors
-    /// If an address cannot be bound or the system gives no threads or descriptors.
+    /// If an address cannot be bound, the system gives no threads or descriptors, or the data
+    /// directory is in use or damaged. What is found later ends the server, see [`Server::wait`].
     pub fn start(settings: Settings) -> io::Result<Server> {
         let (bound, port) = listen::bind(&settings)?;
         Server::start_on(settings, bound, port)
@@ -85,15 +96,18 @@ impl Server {
         let mailboxes = polls.iter().map(|poll| Mailbox::new(poll.registry(), MAILBOX));
         let mailboxes = mailboxes.collect::<io::Result<Vec<_>>>()?;
         let (trash, garbage) = crossbeam::channel::unbounded();
-        let shared = Arc::new(share(settings, mailboxes, port, trash)?);
+        let mut random = [0; 80];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let directory = persistence::open(&settings, word(&random, 64))?;
+        let shared = share(settings, mailboxes, port, trash, directory.as_ref(), &random)?;
+        let shared = Arc::new(shared);
         drop(shared.this.set(Arc::downgrade(&shared)));
-        shared.engine.set_propagate(shared.replication.feed.clone());
         connect(&shared.settings, &shared.engine);
-        let log = Gate::start(&shared)?;
         let collector = std::thread::Builder::new()
             .name("ashlar-free".into())
             .spawn(move || collect(&garbage))?;
-        let mut server = Server { shared, workers: Vec::new(), collector: Some(collector), log };
+        let collector = Some(collector);
+        let mut server = Server { shared, workers: Vec::new(), collector, loader: None };
         for (number, poll) in polls.into_iter().enumerate() {
             let listeners = bound.iter().map(Bound::listener).collect::<io::Result<Vec<_>>>()?;
             let shared = server.shared.clone();
@@ -106,10 +120,21 @@ impl Server {
                 })?;
             server.workers.push(worker);
         }
-        if let Some(primary) = primary_of(&server.shared.settings) {
-            set_primary(&server.shared, Some(primary));
+        let Some(directory) = directory else {
+            enter_replication(&server.shared);
+            return Ok(server);
+        };
+        let shared = server.shared.clone();
+        let loader = std::thread::Builder::new().name("ashlar-load".into());
+        server.loader = Some(loader.spawn(move || load(&shared, directory))?);
+        match server.shared.persistence.wait_loaded(LOAD_WAIT) {
+            // The loader's own error says more; joining the threads brings it up.
+            Some(Err(_)) => {
+                server.shared.stop();
+                server.join().map(|()| server)
+            }
+            Some(Ok(())) | None => Ok(server),
         }
-        Ok(server)
     }
 
     /// The port it listens on; 0 where there is none.
@@ -162,10 +187,20 @@ impl Server {
         // The last sender is in `shared`, which other threads may still hold: the collector is
         // not waited for, it has nothing that must be kept.
         drop(self.collector.take());
-        if let (Some(gate), Some(log)) = (&self.shared.gate, self.log.take()) {
+        let persistence = &self.shared.persistence;
+        persistence.recovering.snapshot.cancelled.store(true, Ordering::Relaxed);
+        let panicked = |_| io::Error::other("a thread panicked; see the message above");
+        let loaded = self.loader.take().map_or(Ok(Ok(None)), JoinHandle::join);
+        let log = loaded.map_err(panicked).and_then(|loaded| loaded).unwrap_or_else(|error| {
+            result = Err(error);
+            None
+        });
+        let settings = &self.shared.settings;
+        let asked = self.shared.saves_at_end.get().copied();
+        persistence.end(settings, asked.unwrap_or_else(|| !settings.text(ids::SAVE).is_empty()));
+        if let (Some(gate), Some(log)) = (self.shared.gate.get(), log) {
             gate.stop();
-            let ended = log.join().map_err(|_| io::Error::other("the log's thread panicked"));
-            result = result.and(ended);
+            result = result.and(log.join().map_err(panicked));
         }
         result
     }
@@ -203,24 +238,20 @@ fn share(
     mailboxes: Vec<Mailbox>,
     port: u16,
     trash: crossbeam::channel::Sender<Trash>,
+    directory: Option<&Directory>,
+    random: &[u8; 80],
 ) -> io::Result<Shared> {
-    let mut random = [0; 72];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let word = |at: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&random[at..at + 8]);
-        u64::from_le_bytes(word)
-    };
+    let word = |at: usize| word(random, at);
     let workers = mailboxes.len();
     // A second server of the same process keeps the seed of the first: it is random all the same.
     ashlar_engine::value::dense::seed_hashes(word(56));
     let engine = Arc::new(Engine::with_options(EngineOptions {
         config: engine_config(&settings),
         shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
-        hash_seed: word(0),
+        hash_seed: directory.map_or(word(0), Directory::hash_seed),
         journal: None,
     }));
-    let gate = Gate::open(&settings, &engine, workers, word(64))?;
+    let persistence = Persistence::new(&settings, &engine, directory.is_some(), word(72));
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
@@ -231,7 +262,9 @@ fn share(
         acl,
         tls,
         engine,
-        gate,
+        gate: OnceLock::new(),
+        persistence: Arc::new(persistence),
+        saves_at_end: OnceLock::new(),
         settings,
         stats: Stats::new(workers, registry.table()),
         registry,
@@ -299,6 +332,82 @@ fn users(settings: &Settings, registry: &Registry) -> io::Result<Arc<Acl>> {
         own.config_lines(&settings.text(ids::REQUIREPASS))
     });
     Ok(acl)
+}
+
+/// From now on changes go to replicas, and the server follows its primary if it has one: what is
+/// loaded at the start is no change.
+fn enter_replication(shared: &Arc<Shared>) {
+    shared.engine.set_propagate(shared.replication.feed.clone());
+    if let Some(primary) = primary_of(&shared.settings) {
+        set_primary(shared, Some(primary));
+    }
+}
+
+fn word(random: &[u8; 80], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&random[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Loads the data; then the gate is there and clients get in. Returns the log's thread.
+fn load(shared: &Arc<Shared>, directory: Directory) -> io::Result<Option<JoinHandle<()>>> {
+    let result = recover(shared, directory);
+    let persistence = &shared.persistence;
+    match result {
+        Ok((storage, keys, log)) => {
+            enter_replication(shared);
+            persistence.finish_loading(Ok((storage, keys)));
+            Ok(log)
+        }
+        Err(error) => {
+            persistence.finish_loading(Err(error.to_string()));
+            shared.stop();
+            Err(error)
+        }
+    }
+}
+
+type Recovered = (Arc<ashlar_engine::storage::Storage>, u64, Option<JoinHandle<()>>);
+
+fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> {
+    let (settings, persistence) = (&shared.settings, &shared.persistence);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = RecoverOptions {
+        log: settings.flag(ids::APPENDONLY),
+        segment_bytes: settings.count(ids::LOG_SEGMENT_SIZE),
+        threads: cores.min(LOAD_THREADS_MAX),
+        companion: None,
+    };
+    let started = Instant::now();
+    let recovered = directory.recover(&shared.engine, &options, &persistence.recovering);
+    let (storage, opened) = recovered.map_err(|error| io::Error::other(error.to_string()))?;
+    for damaged in &opened.damaged {
+        tracing::warn!("{damaged}; the older snapshot and the log took its place");
+    }
+    if let Some(cut) = &opened.recovered.cut {
+        tracing::warn!(
+            "the log's end was torn: cut at record {}, offset {} of segment {:016}.log; nothing \
+             behind it was acknowledged as durable",
+            cut.place.index,
+            cut.place.offset,
+            cut.place.segment
+        );
+    }
+    let keys = opened.snapshot.as_ref().map_or(0, |snapshot| snapshot.keys);
+    tracing::info!(
+        "loaded {}: {keys} keys of a snapshot, {} calls of the log, in {:.3} s",
+        storage.dir().display(),
+        opened.replayed.calls,
+        started.elapsed().as_secs_f64()
+    );
+    let storage = Arc::new(storage);
+    let mut thread = None;
+    if let Some(log) = storage.log() {
+        let gate = Gate::new(log, shared.mailboxes.len());
+        assert!(shared.gate.set(gate).is_ok(), "data is loaded once");
+        thread = Gate::start(shared)?;
+    }
+    Ok((storage, keys, thread))
 }
 
 fn raise_clients_limit(settings: &Settings) {

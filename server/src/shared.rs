@@ -9,6 +9,7 @@ use crate::gate::Gate;
 use crate::info::Identity;
 use crate::latency::LatencyMonitor;
 use crate::mailbox::{Mailbox, Message};
+use crate::persistence::Persistence;
 use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::replication::Replication;
@@ -51,8 +52,13 @@ pub struct Pause {
 pub struct Shared {
     /// The data.
     pub engine: Arc<Engine>,
-    /// The log and the replies that wait for it, where there is one.
-    pub gate: Option<Gate>,
+    /// The log and the replies that wait for it, where there is one; set once data is loaded.
+    pub gate: OnceLock<Gate>,
+    /// Snapshots and loading.
+    pub persistence: Arc<Persistence>,
+    /// Whether the data is saved once the workers have ended, where SHUTDOWN said so; otherwise that
+    /// follows from `save`.
+    pub saves_at_end: OnceLock<bool>,
     /// The settings.
     pub settings: Settings,
     /// The commands.

@@ -13,7 +13,11 @@ const EXPIRED_KEYS_MAX: usize = 2_000;
 /// Ten times a second, on one worker or another: deletes what has expired.
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
-    let is_well = shared.gate.as_ref().is_none_or(|gate| gate.log.is_well());
+    shared.persistence.tick(&shared.settings, now_ms);
+    if shared.persistence.loading.load(Ordering::Acquire) {
+        return;
+    }
+    let is_well = shared.gate.get().is_none_or(|gate| gate.log.is_well());
     let replication = &shared.replication;
     let limit = shared.settings.output_limits()[1].hard_bytes;
     replication.feed.set_limits(shared.settings.count(ids::REPL_BACKLOG_SIZE), limit);

@@ -132,7 +132,7 @@ impl<'e> Worker<'e> {
             accept_later: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
-            gate: shared.gate.as_ref(),
+            gate: shared.gate.get(),
             gathered: Vec::new(),
             held: VecDeque::new(),
         })
@@ -179,6 +179,7 @@ impl<'e> Worker<'e> {
                 self.tick(now_ms);
             }
             self.expire_deadlines(clock::now_ms());
+            self.gate = self.shared.gate.get();
             if let Some(gate) = self.gate {
                 self.pass_gate(gate);
             }

@@ -80,6 +80,8 @@ impl Authority {
                 &ca,
                 "--io-threads",
                 "1",
+                "--save",
+                "",
             ];
             let flags = own.iter().chain(settings).map(|word| word.as_bytes().to_vec()).collect();
             let settings = load(&[Source::Flags(flags)]).expect("settings");

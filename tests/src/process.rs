@@ -34,9 +34,9 @@ impl Server {
         Server::start(&program, &[&["--save", "", "--daemonize", "no"], settings].concat())
     }
 
-    /// Starts ashlar as this workspace builds it.
+    /// Starts ashlar as this workspace builds it, without snapshots unless `settings` ask for them.
     pub fn ashlar(settings: &[&str]) -> Server {
-        Server::start(&ashlar_binary().into(), &[&["server"], settings].concat())
+        Server::start(&ashlar_binary().into(), &[&["server", "--save", ""], settings].concat())
     }
 
     /// The server under test: ashlar, or with `ASHLAR_SUBJECT=redis` a redis-server, which tells

@@ -53,6 +53,10 @@ const DEBUG: &[Command] =
             .flags(ADMIN)
             .syntax("size")
             .docs("1.0.0", "O(1)", "Does nothing: there is no such limit."),
+        Command::hosted("RELOAD", -2, Group::Server)
+            .flags(ADMIN)
+            .syntax("[NOSAVE] [NOFLUSH] [MERGE]")
+            .docs("1.0.0", "O(N)", "Saves the data and loads all of it again."),
         Command::hosted("SET-ACTIVE-EXPIRE", 3, Group::Server)
             .flags(ADMIN)
             .syntax("flag:integer")
@@ -154,6 +158,8 @@ fn debug_help(_cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
             "    Return a digest of the value of each key.",
             "OBJECT <key>",
             "    Tell how the value of <key> is represented.",
+            "RELOAD [NOSAVE]",
+            "    Save the data and load all of it again.",
             "SET-ACTIVE-EXPIRE <0|1>",
             "    Turn active expiry on or off.",
             "SLEEP <seconds>",

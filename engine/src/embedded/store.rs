@@ -1,11 +1,14 @@
 //! The handle on an engine, and how one is opened.
 
 use super::call::{Call, resolve};
+use super::keeper::{Durability, Keeper, unix_ms};
 use super::transaction::{Tx, Watch};
 use super::value::ReplyValue;
 use crate::clock::{Clock, SystemClock};
+use crate::command::Flags;
 use crate::commands::string;
 use crate::config::EngineConfig;
+use crate::disk::RealDisk;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::Error;
 use crate::executor::{Executor, Prefetched};
@@ -14,8 +17,10 @@ use crate::keyspace::access::{self, AccessScheme};
 use crate::keyspace::{EntryRef, EvictionPolicy, shard_of};
 use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
+use crate::storage::{Directory, RecoverOptions, Recovering, Saved, Storage, StorageError};
 use crate::upkeep::{Evicted, Expired};
 use crate::value::packed::IntBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,9 +62,22 @@ pub(super) struct Inner {
     /// Calls so far; with `seed` it makes the random seed of each.
     calls: AtomicU64,
     seed: u64,
+    /// Where there is a directory.
+    keeper: Option<Keeper>,
 }
 
 impl Inner {
+    /// Waits until a change is as safe as it has to be.
+    #[inline]
+    pub fn settle(&self, log_index: u64) -> Result<(), Error> {
+        self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.settle(log_index))
+    }
+
+    /// Whether changes are taken at present.
+    fn takes_changes(&self) -> bool {
+        self.keeper.as_ref().is_none_or(|keeper| keeper.refusal().is_none())
+    }
+
     /// The stamp of a call that is made now.
     pub fn stamp(&self) -> Stamp {
         self.stamp_at(self.clock.now_ms())
@@ -79,6 +97,12 @@ impl Inner {
         args: &[&[u8]],
     ) -> Result<ReplyValue, Error> {
         let command = resolve(args)?;
+        if let Some(keeper) = &self.keeper
+            && command.flags.contains(Flags::WRITE)
+            && let Some(refusal) = keeper.refusal()
+        {
+            return Err(refusal);
+        }
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, Protocol::Resp3);
         let call =
@@ -108,6 +132,7 @@ pub struct Builder {
     options: EngineOptions,
     clock: Box<dyn Clock>,
     seed: u64,
+    durability: Durability,
 }
 
 impl Builder {
@@ -145,6 +170,48 @@ impl Builder {
         self
     }
 
+    /// How safe a change is once its call has returned, for a store with a directory.
+    pub fn durability(mut self, durability: Durability) -> Builder {
+        self.durability = durability;
+        self
+    }
+
+    /// Opens the store that is kept in the directory `path`, which is created if it is missing. The
+    /// tables' seed is the directory's; a journal cannot be given.
+    ///
+    /// ```
+    /// use ashlar_engine::embedded::Durability;
+    /// use ashlar_engine::prelude::*;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("ashlar-doc-builder-{}", std::process::id()));
+    /// let store = Store::builder().durability(Durability::Always).open_in(&path)?;
+    /// store.set("k", "on the disk when this returns")?;
+    /// # drop(store);
+    /// # std::fs::remove_dir_all(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If another process uses the directory, if it is damaged, or if the disk fails.
+    ///
+    /// # Panics
+    /// As [`Engine::with_options`].
+    pub fn open_in(self, path: impl AsRef<Path>) -> Result<Store, StorageError> {
+        // The engine has no random source: the time and the process tell one opening from another.
+        let random = Rng::new(unix_ms() as u64 ^ self.seed).next_u64();
+        let random = random ^ u64::from(std::process::id()).rotate_left(32);
+        let directory = Directory::open(Arc::new(RealDisk), path.as_ref(), random)?;
+        let options =
+            EngineOptions { hash_seed: directory.hash_seed(), journal: None, ..self.options };
+        let engine = Arc::new(Engine::with_options(options));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let recover = RecoverOptions { threads, ..RecoverOptions::default() };
+        let (storage, _) = directory.recover(&engine, &recover, &Recovering::default())?;
+        let keeper = Keeper::start(storage, self.durability)
+            .map_err(|error| StorageError::Io(format!("can't start a thread: {error}")))?;
+        Ok(Store::with(engine, self.clock, self.seed ^ random, Some(keeper)))
+    }
+
     /// Opens an empty store in memory.
     ///
     /// # Panics
@@ -156,6 +223,31 @@ impl Builder {
 }
 
 impl Store {
+    /// Opens the store that is kept in the directory `path`, with the default settings: a change is
+    /// on the disk a second after its call ([`Durability::Everysec`]). The directory is created if
+    /// it is missing, and has one process at a time.
+    ///
+    /// ```
+    /// use ashlar_engine::prelude::*;
+    ///
+    /// let path = std::env::temp_dir().join(format!("ashlar-doc-open-{}", std::process::id()));
+    /// let store = Store::open(&path)?;
+    /// store.set("k", "v")?;
+    /// drop(store);
+    ///
+    /// let store = Store::open(&path)?;
+    /// assert_eq!(store.get("k")?, Some(b"v".to_vec()));
+    /// # drop(store);
+    /// # std::fs::remove_dir_all(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::open_in`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store, StorageError> {
+        Store::builder().open_in(path)
+    }
+
     /// Opens an empty store in memory, with the default settings.
     pub fn in_memory() -> Store {
         Store::builder().open()
@@ -164,12 +256,40 @@ impl Store {
     /// Opens a store with settings of one's own.
     pub fn builder() -> Builder {
         let options = EngineOptions { shards: SHARDS, ..EngineOptions::default() };
-        Builder { options, clock: Box::new(SystemClock), seed: 0 }
+        let durability = Durability::default();
+        Builder { options, clock: Box::new(SystemClock), seed: 0, durability }
     }
 
     /// A handle on an engine that is there already, for example a server's.
     pub fn over(engine: Arc<Engine>, clock: Box<dyn Clock>, seed: u64) -> Store {
-        Store { inner: Arc::new(Inner { engine, clock, calls: AtomicU64::new(0), seed }), db: 0 }
+        Store::with(engine, clock, seed, None)
+    }
+
+    fn with(
+        engine: Arc<Engine>,
+        clock: Box<dyn Clock>,
+        seed: u64,
+        keeper: Option<Keeper>,
+    ) -> Store {
+        let inner = Inner { engine, clock, calls: AtomicU64::new(0), seed, keeper };
+        Store { inner: Arc::new(inner), db: 0 }
+    }
+
+    /// Takes a snapshot of a store with a directory, and returns when it is durable: the next start
+    /// then has less of the log to run again. It is done now and then without being asked for.
+    /// `None` for a store in memory.
+    ///
+    /// # Errors
+    /// If one is on its way already, or the disk fails.
+    pub fn snapshot(&self) -> Result<Option<Saved>, StorageError> {
+        let Some(keeper) = &self.inner.keeper else { return Ok(None) };
+        let now_ms = self.inner.clock.now_ms();
+        keeper.storage().snapshot(now_ms, || (), || true).map(Some)
+    }
+
+    /// The store's directory, where it has one.
+    pub fn storage(&self) -> Option<&Storage> {
+        self.inner.keeper.as_ref().map(Keeper::storage)
     }
 
     /// A handle on another database of the same engine.
@@ -257,6 +377,9 @@ impl Store {
 
     #[cold]
     fn delete_expired(&self, key: &[u8], now_ms: i64) {
+        if !self.inner.takes_changes() {
+            return;
+        }
         let mut executor = self.inner.engine.executor();
         executor.effects.lapsed.get_mut().push((self.db, key.into()));
         executor.delete_lapsed(&self.inner.stamp_at(now_ms));
@@ -293,7 +416,10 @@ impl Store {
         work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        work(&Tx::begin(self, &keys))
+        let mut tx = Tx::begin(self, &keys);
+        let result = work(&tx);
+        self.inner.settle(tx.end())?;
+        result
     }
 
     /// Watches keys from now on, for a change that depends on what is read meanwhile: it is made
@@ -321,6 +447,9 @@ impl Store {
     /// either, but take memory until they are asked for. Call it about ten times a second, and
     /// again at once while it reports `unfinished`; a call takes a few milliseconds at the most.
     pub fn upkeep(&self) -> Expired {
+        if !self.inner.takes_changes() {
+            return Expired::default();
+        }
         let stamp = self.inner.stamp();
         self.inner.engine.executor().expire_cycle(&stamp, EXPIRE_EFFORT, EXPIRE_KEYS_MAX)
     }
@@ -337,10 +466,11 @@ impl Call for Store {
         let stamp = self.inner.stamp();
         let mut executor = self.inner.engine.executor();
         let reply = self.inner.run(&mut executor, self.db, &stamp, args);
-        if !executor.effects.lapsed.get_mut().is_empty() {
+        if !executor.effects.lapsed.get_mut().is_empty() && self.inner.takes_changes() {
             executor.delete_lapsed(&stamp);
         }
         executor.release();
+        self.inner.settle(executor.effects.log_index)?;
         reply
     }
 }

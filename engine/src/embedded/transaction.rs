@@ -60,13 +60,22 @@ impl Call for Tx<'_> {
     }
 }
 
-impl Drop for Tx<'_> {
-    fn drop(&mut self) {
+impl Tx<'_> {
+    /// The calls are one record of the log, and the locks are let go of. Returns the record's
+    /// index, 0 if nothing was changed.
+    pub(super) fn end(&mut self) -> u64 {
         let stamp = self.store.inner.stamp_at(self.now_ms);
         let executor = self.executor.get_mut();
         executor.commit_batch();
         executor.delete_lapsed(&stamp);
         executor.release();
+        executor.effects.log_index
+    }
+}
+
+impl Drop for Tx<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -114,7 +123,10 @@ impl Watch {
         if self.token.is_dirty() || self.keys.iter().any(|key| lapsed(key)) {
             return Ok(None);
         }
-        work(&tx).map(Some)
+        let mut tx = tx;
+        let result = work(&tx);
+        self.store.inner.settle(tx.end())?;
+        result.map(Some)
     }
 }
 

@@ -87,6 +87,16 @@ impl Shard {
         &self.dbs
     }
 
+    /// Exchanges all keys with those of another shard.
+    pub fn exchange(&mut self, other: &mut Shard) {
+        std::mem::swap(&mut self.dbs, &mut other.dbs);
+    }
+
+    /// Drops all keys.
+    pub fn clear(&mut self) {
+        self.dbs.iter_mut().for_each(|db| drop(db.take()));
+    }
+
     /// Swaps two databases; what a cut has still to save goes with its number at the cut.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
         self.dbs.swap(a as usize, b as usize);

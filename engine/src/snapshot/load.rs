@@ -30,6 +30,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Keys loaded.
     pub keys: AtomicU64,
+    /// Set to give loading up.
+    pub cancelled: AtomicBool,
 }
 
 /// What was loaded.
@@ -143,6 +145,9 @@ impl<R: Read> Loading<'_, R> {
     fn take_units(&self) -> Result<u64, SnapshotError> {
         let (mut unit, mut batch, mut keys) = (Unit::default(), Vec::new(), 0);
         while !self.failed.load(Ordering::Relaxed) {
+            if self.progress.cancelled.load(Ordering::Relaxed) {
+                return Err(SnapshotError::Unfit("loading was given up".into()));
+            }
             let mut reader = self.reader.lock();
             let more = reader.next_unit(&mut unit)?;
             self.progress.bytes.store(reader.bytes(), Ordering::Relaxed);

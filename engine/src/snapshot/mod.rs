@@ -12,6 +12,7 @@ mod error;
 pub(crate) mod format;
 mod load;
 mod read;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -58,7 +58,7 @@ fn write(engine: &Engine, log_index: u64) -> Vec<u8> {
     let (mut cut, ()) = engine.begin_cut(|| ()).unwrap();
     let info = cut.info(log_index, 1_700_000_000_000, 7);
     let mut writer = Writer::new(Vec::new(), 42, &info).unwrap();
-    writer.cut(&mut cut, |_| ()).unwrap();
+    writer.cut(&mut cut, |_, _| true).unwrap();
     writer.cold(b"a part of an index").unwrap();
     writer.finish().unwrap()
 }
@@ -99,6 +99,23 @@ fn what_was_written_comes_back() {
 }
 
 #[test]
+fn a_reload_changes_nothing() {
+    let store = store(5);
+    fill(&store);
+    let before = store.engine().image();
+    let keys = store.engine().reload().unwrap();
+    assert_eq!(
+        (store.engine().image(), store.engine().digest()),
+        (before, store.engine().digest())
+    );
+    assert!(keys > 20);
+    store.call(&[b"DEL", b"timed", b"lapsing"]).unwrap();
+    let (cut, ()) = store.engine().begin_cut(|| ()).unwrap();
+    assert!(store.engine().reload().is_err());
+    drop(cut);
+}
+
+#[test]
 fn an_empty_engine_has_a_snapshot_too() {
     let bytes = write(store(4).engine(), 0);
     assert_eq!(read(&bytes, 1, 2).unwrap().0.image(), b"");
@@ -136,7 +153,7 @@ fn frames_of_another_snapshot_are_not_taken() {
     let (mut cut, ()) = store.engine().begin_cut(|| ()).unwrap();
     let info = cut.info(5, 1_700_000_000_000, 7);
     let mut writer = Writer::new(Vec::new(), 43, &info).unwrap();
-    writer.cut(&mut cut, |_| ()).unwrap();
+    writer.cut(&mut cut, |_, _| true).unwrap();
     writer.cold(b"a part of an index").unwrap();
     let other = writer.finish().unwrap();
     assert_eq!(other.len(), bytes.len());

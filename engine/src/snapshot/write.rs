@@ -86,11 +86,16 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds the rows of a cut, step by step; `pause` is called with the rows so far after each.
+    /// Adds the rows of a cut, step by step; after each, `step` gets the rows so far and the bytes
+    /// that wait in memory. If it returns `false`, the rest is left out.
     ///
     /// # Errors
     /// Those of the writer below.
-    pub fn cut(&mut self, cut: &mut Cut<'_>, mut pause: impl FnMut(u64)) -> io::Result<()> {
+    pub fn cut(
+        &mut self,
+        cut: &mut Cut<'_>,
+        mut step: impl FnMut(u64, usize) -> bool,
+    ) -> io::Result<()> {
         let mut rows = Rows::default();
         loop {
             let more = cut.step(&mut rows);
@@ -98,8 +103,7 @@ impl<W: Write> Writer<W> {
                 self.row(&row)?;
             }
             rows.clear();
-            pause(self.rows);
-            if !more {
+            if !step(self.rows, cut.waiting_bytes()) || !more {
                 return Ok(());
             }
         }

@@ -1,61 +1,94 @@
-//! A data directory: what an engine keeps on disk.
+//! A data directory: what an engine keeps on disk, and how it comes back.
 //!
 //! ```text
 //! ashlar-data/LOCK           held while a process uses the directory
-//! ashlar-data/log/           segments of the log
+//!             seed           seed of the hash tables, see `files`
+//!             snapshot/      NNNNNNNNNNNNNNNN.snap: all keys after record N of the log
+//!             log/           segments of the log
 //! ```
+//! The state is the newest snapshot and the records of the log behind it. A snapshot is written under
+//! a temporary name, synced and renamed, so there is a whole one or none. The one before stays, with
+//! the log from there on: should the newest be damaged, the older one and a longer log take its place.
+//!
+//! Without a log each snapshot gets a number of its own, one more than the one before, so that an
+//! older one does not pass for a newer one: what happened between them is in no log.
+//!
+//! Nothing here starts a thread or reads a clock: the host does, see
+//! [`Keeper`](crate::embedded::Keeper) and the server.
+
+mod error;
+mod files;
+mod recover;
+mod save;
+#[cfg(test)]
+mod tests;
+
+pub use error::StorageError;
+pub use recover::{Directory, Opened, RecoverOptions, Recovering};
+pub use save::{SaveProgress, Saved};
 
 use crate::disk::{Disk, Lock};
 use crate::engine::Engine;
-use crate::log::{Log, LogError, LogOptions, Recovered, Replayed, replay};
+use crate::log::Log;
+use parking_lot::Mutex;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Name of the data directory in a server's working directory.
 pub const DIRECTORY: &str = "ashlar-data";
 
-/// Why a data directory cannot be opened.
-#[derive(Debug)]
-pub enum StorageError {
-    /// Another process uses it.
-    InUse(String),
-    /// The disk failed, or refuses.
-    Io(String),
-    /// The log is damaged or cannot be read.
-    Log(LogError),
-}
+/// What else belongs to a snapshot besides the keys in memory: the cold tier's index.
+pub trait Companion: Send + Sync {
+    /// The moment of the cut: all shards are locked. What [`Companion::write`] writes later is the
+    /// state of this moment.
+    fn begin(&self);
 
-impl fmt::Display for StorageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StorageError::InUse(text) | StorageError::Io(text) => f.write_str(text),
-            StorageError::Log(error) => error.fmt(f),
-        }
-    }
-}
+    /// Writes the state of the cut, in parts of at most 4 MiB.
+    ///
+    /// # Errors
+    /// Those of `put`, or its own: the snapshot is given up then.
+    fn write(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
 
-impl std::error::Error for StorageError {}
+    /// Makes durable what the snapshot relies on. After it the snapshot becomes valid.
+    ///
+    /// # Errors
+    /// If that fails: the snapshot is given up then.
+    fn flush(&self) -> io::Result<()>;
 
-impl From<LogError> for StorageError {
-    fn from(error: LogError) -> StorageError {
-        StorageError::Log(error)
-    }
-}
+    /// The snapshot is durable, or was given up.
+    fn end(&self, durable: bool);
 
-/// What opening a data directory found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// In the log.
-    pub recovered: Recovered,
-    /// What was run again.
-    pub replayed: Replayed,
+    /// Takes a part that was written, in any order and from any thread.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn load(&self, part: &[u8]) -> Result<(), String>;
+
+    /// All parts that were loaded so far are void: another snapshot is tried.
+    fn clear(&self);
 }
 
 /// An open data directory; other processes are refused while it lives.
 pub struct Storage {
-    log: Arc<Log>,
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
+    engine: Arc<Engine>,
+    log: Option<Arc<Log>>,
+    companion: Option<Arc<dyn Companion>>,
+    hash_seed: u64,
+    random: u64,
+    /// The records that the snapshots of the directory include up to, ascending.
+    snapshots: Mutex<Vec<u64>>,
+    /// Without a log: the number of the last snapshot.
+    number: AtomicU64,
+    /// Bytes of the newest snapshot.
+    bytes: AtomicU64,
+    /// Bytes of the log before what the newest snapshot does not have.
+    log_base: AtomicU64,
+    progress: SaveProgress,
     _lock: Box<dyn Lock>,
 }
 
@@ -69,12 +102,10 @@ pub fn log_dir(dir: &Path) -> PathBuf {
 /// # Errors
 /// [`StorageError::InUse`] if another process uses it.
 pub fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, StorageError> {
-    let io = |error: std::io::Error| {
-        StorageError::Io(format!("can't open the data directory {}: {error}", dir.display()))
-    };
+    let io = |error: io::Error| StorageError::io(&format!("open {}", dir.display()), &error);
     disk.create_dir(dir).map_err(io)?;
     disk.lock(&dir.join("LOCK")).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => StorageError::InUse(format!(
+        io::ErrorKind::WouldBlock => StorageError::InUse(format!(
             "the data directory is used by another server: {error}; stop it, or choose another \
              directory with --dir"
         )),
@@ -83,32 +114,14 @@ pub fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, StorageError> 
 }
 
 impl Storage {
-    /// Opens the data directory `dir`, brings `engine`, which is empty, up to date, and becomes its
-    /// journal. `progress` gets the index of a record now and then.
-    ///
-    /// # Errors
-    /// If another process uses the directory, if it is damaged, or if the disk fails.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        engine: &Engine,
-        options: LogOptions,
-        progress: impl FnMut(u64),
-    ) -> Result<(Storage, Opened), StorageError> {
-        let lock = lock(&*disk, dir)?;
-        let (log, recovered) = Log::open(disk, &log_dir(dir), options)?;
-        let replayed = replay(engine, log.read_from(recovered.first), progress)?;
-        let log = Arc::new(log);
-        let is_first = engine.set_journal(log.clone());
-        assert!(is_first, "an engine that is recovered has no journal yet");
-        engine.log_config();
-        let storage = Storage { log, dir: dir.into(), _lock: lock };
-        Ok((storage, Opened { recovered, replayed }))
+    /// The log, where there is one.
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref()
     }
 
-    /// The log.
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// The directory.

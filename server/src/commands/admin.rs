@@ -44,8 +44,11 @@ pub const COMMANDS: &[HostCommand] = &[
 ];
 
 /// Functions of commands that the engine describes but that are the server's to run.
-pub const OVERLAYS: &[(&str, &str, HostRun)] =
-    &[("DEBUG", "SLEEP", sleep), ("DEBUG", "SET-ACTIVE-EXPIRE", set_active_expire)];
+pub const OVERLAYS: &[(&str, &str, HostRun)] = &[
+    ("DEBUG", "SLEEP", sleep),
+    ("DEBUG", "SET-ACTIVE-EXPIRE", set_active_expire),
+    ("DEBUG", "RELOAD", super::persistence::reload),
+];
 
 /// DEBUG: who may call it can stop everybody else, so `enable-debug-command` is asked first.
 ///
@@ -93,15 +96,33 @@ fn monitor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
 }
 
 fn shutdown(host: &mut Host<'_, '_>, args: &[&[u8]], _: &mut Reply<'_>) -> CmdResult {
+    let settings = &host.shared.settings;
+    let mut saves = !settings.text(ids::SAVE).is_empty();
+    let mut force = false;
     for option in &args[1..] {
         match option.to_ascii_uppercase().as_slice() {
-            b"NOSAVE" | b"SAVE" | b"NOW" | b"FORCE" => {}
+            b"NOSAVE" => saves = false,
+            b"SAVE" => saves = true,
+            b"FORCE" => force = true,
+            b"NOW" => {}
             b"ABORT" if args.len() == 2 => {
                 return Err(Error::text("ERR No shutdown in progress.").into());
             }
             _ => return Err(Error::Syntax.into()),
         }
     }
+    let persistence = host.shared.persistence.clone();
+    let dirty = persistence.changes.load(Ordering::Relaxed) > 0 || persistence.is_saving();
+    let loading = persistence.loading.load(Ordering::Acquire);
+    // The workers still serve: what they change meanwhile is saved once they have ended.
+    if saves && dirty && !loading && !persistence.is_saving() {
+        host.exec.release();
+        if persistence.save(&host.shared.settings).is_err() && !force {
+            return Err(Error::text("ERR Errors trying to SHUTDOWN. Check logs.").into());
+        }
+    }
+    // The first SHUTDOWN counts.
+    let _ = host.shared.saves_at_end.set(saves);
     tracing::info!("SHUTDOWN: the server stops");
     host.session.close_after_reply = true;
     host.shared.stop();
@@ -134,7 +155,7 @@ fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
         return Err(Error::text("ERR value is out of range, must be positive").into());
     }
     let timeout = timeout(args[3])?;
-    let gate = host.shared.gate.as_ref();
+    let gate = host.shared.gate.get();
     if local > 0 && gate.is_none() {
         let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
         return Err(Error::text(text).into());

@@ -14,6 +14,7 @@ pub(crate) mod describe;
 pub mod functions;
 pub mod migrate;
 pub mod observe;
+pub mod persistence;
 pub mod pubsub;
 pub mod replication;
 pub mod scripting;
@@ -31,6 +32,7 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     functions::COMMANDS,
     migrate::COMMANDS,
     observe::COMMANDS,
+    persistence::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,
     scripting::COMMANDS,

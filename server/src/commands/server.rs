@@ -1,5 +1,5 @@
 //! The server's place in the world: TIME, LOLWUT, and the answers of a node that has no
-//! cluster, no modules and no disk.
+//! cluster and no modules.
 
 use crate::clock;
 use crate::host::Host;
@@ -28,16 +28,6 @@ pub const COMMANDS: &[HostCommand] = &[
             .syntax("[VERSION version:integer]"),
         lolwut,
     ),
-    HostCommand::new(
-        command("LASTSAVE", 1, ANY_TIME.union(Flags::FAST), "Returns when data was last saved."),
-        |host, _, reply| {
-            reply.int(host.shared.identity.started_unix);
-            Ok(())
-        },
-    ),
-    not_on_disk("SAVE", 1, "Saves the data to disk."),
-    not_on_disk("BGSAVE", -1, "Saves the data to disk in the background."),
-    not_on_disk("BGREWRITEAOF", 1, "Rewrites the log of writes."),
     no_cluster("READONLY", 1, "Allows reads of a replica."),
     no_cluster("READWRITE", 1, "Takes READONLY back."),
     no_cluster("ASKING", 1, "Announces a redirected command."),
@@ -64,14 +54,6 @@ const MODULE: &[HostCommand] = &[
         Ok(())
     }),
 ];
-
-const fn not_on_disk(name: &'static str, arity: i32, summary: &'static str) -> HostCommand {
-    let run: HostRun = |_, _, _| {
-        Err(Error::text("ERR this version keeps data in memory only, there is nothing to save")
-            .into())
-    };
-    HostCommand::new(command(name, arity, ADMIN, summary), run)
-}
 
 const fn no_cluster(name: &'static str, arity: i32, summary: &'static str) -> HostCommand {
     let run: HostRun =

@@ -6,26 +6,26 @@ use super::super::special::read_save;
 use super::{INT_MAX, int, int_from, memory_from};
 
 const LOG_OF_ITS_OWN: &str = "the log has a format and a place of its own";
-const NOTHING_ON_DISK: &str = "nothing is written to disk in this version";
+const ITS_OWN_WAY: &str = "snapshots and the log work in their own way here";
 
 const fn unused(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
-    Setting::new(name, Kind::Bool, default, doc).ignored(NOTHING_ON_DISK)
+    Setting::new(name, Kind::Bool, default, doc).ignored(ITS_OWN_WAY)
 }
 
 pub(super) const PERSISTENCE: &[Setting] = &[
     Setting::new(
         "save",
         Kind::Words { read: read_save, form: "SECONDS CHANGES ..." },
-        "",
-        "Snapshot after SECONDS if there were CHANGES writes; the default is none, as data is \
-         kept in memory only.",
-    )
-    .only_default("this version keeps data in memory only; write: save \"\""),
+        "3600 1 300 100 60 10000",
+        "Take a snapshot after SECONDS if there were CHANGES writes; `save \"\"` takes none, and a \
+         stop of the server none either. Snapshots are in `ashlar-data/snapshot` below `dir`.",
+    ),
     Setting::new(
         "appendonly",
         Kind::Bool,
         "no",
-        "Log every write to disk, in `ashlar-data/log` below `dir`, and load it at start.",
+        "Log every write to disk, in `ashlar-data/log` below `dir`. A log that is there is loaded at \
+         start in any case. With `no` and `save \"\"` nothing is kept.",
     )
     .start(),
     Setting::new(
@@ -51,12 +51,20 @@ pub(super) const PERSISTENCE: &[Setting] = &[
         .ignored(LOG_OF_ITS_OWN),
     Setting::new("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot.")
         .protected()
-        .ignored(NOTHING_ON_DISK),
+        .ignored("snapshots have a format and a place of their own"),
     unused("no-appendfsync-on-rewrite", "no", "Do not force the log while it is rewritten."),
-    Setting::new("auto-aof-rewrite-percentage", int_from(0), "100", "Growth to rewrite at.")
-        .ignored(NOTHING_ON_DISK),
-    Setting::new("auto-aof-rewrite-min-size", memory_from(0), "67108864", "Size to rewrite at.")
-        .ignored(NOTHING_ON_DISK),
+    Setting::new(
+        "auto-aof-rewrite-percentage",
+        int_from(0),
+        "100",
+        "Take a snapshot once the log behind the last one has so many percent of its size; 0 never.",
+    ),
+    Setting::new(
+        "auto-aof-rewrite-min-size",
+        memory_from(0),
+        "67108864",
+        "Bytes of snapshot and log below which their growth starts no snapshot.",
+    ),
     unused("aof-load-truncated", "yes", "Accept a log whose end is torn."),
     unused("aof-use-rdb-preamble", "yes", "Start a rewritten log with a snapshot."),
     unused("aof-timestamp-enabled", "no", "Note the time in the log."),
@@ -66,7 +74,12 @@ pub(super) const PERSISTENCE: &[Setting] = &[
     unused("rdbchecksum", "yes", "End snapshots with a checksum.").start(),
     unused("rdb-del-sync-files", "no", "Remove snapshots that replication made."),
     unused("rdb-save-incremental-fsync", "yes", "Force snapshots to disk in steps."),
-    unused("stop-writes-on-bgsave-error", "yes", "Refuse writes when a snapshot failed."),
+    Setting::new(
+        "stop-writes-on-bgsave-error",
+        Kind::Bool,
+        "yes",
+        "Refuse writes while the last snapshot failed, if `save` asks for any.",
+    ),
     Setting::new(
         "sanitize-dump-payload",
         Kind::Enum(&[("no", 0), ("yes", 1), ("clients", 2)]),
