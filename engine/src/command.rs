@@ -351,14 +351,22 @@ impl Command {
     }
 }
 
+/// A name in the index of a [`CommandTable`].
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    /// [`head`] of the name; with the length it tells short names apart.
+    head: u64,
+    len: u32,
+    /// Number of the command; `u32::MAX` where there is none.
+    id: u32,
+}
+
 /// Commands by name, in any case.
 #[derive(Debug)]
 pub struct CommandTable {
     commands: Vec<&'static Command>,
-    /// Open addressing; `u16::MAX` is empty.
-    index: Vec<u16>,
-    /// Of each command, [`head`] and length: they tell short names apart.
-    heads: Vec<(u64, usize)>,
+    /// Open addressing.
+    index: Vec<Named>,
 }
 
 impl CommandTable {
@@ -367,23 +375,22 @@ impl CommandTable {
     /// # Panics
     /// If two commands have the same name.
     pub fn new(families: &[&'static [Command]]) -> CommandTable {
+        const NOTHING: Named = Named { head: 0, len: 0, id: u32::MAX };
         let commands: Vec<&'static Command> = families.iter().copied().flatten().collect();
         let size = (commands.len() * 4).next_power_of_two();
-        let heads =
-            commands.iter().map(|command| (head(command.name.as_bytes()), command.name.len()));
-        let heads = heads.collect();
-        let mut table = CommandTable { commands, index: vec![u16::MAX; size], heads };
-        for (id, command) in table.commands.iter().enumerate() {
+        let mut index = vec![NOTHING; size];
+        for (id, command) in commands.iter().enumerate() {
             let name = command.name.as_bytes();
-            let mut at = fold(name, head(name)) as usize & (size - 1);
-            while table.index[at] != u16::MAX {
-                let other = table.commands[table.index[at] as usize];
+            let head = head(name);
+            let mut at = fold(name, head) as usize & (size - 1);
+            while index[at].id != u32::MAX {
+                let other = commands[index[at].id as usize];
                 assert!(other.name != command.name, "{} is in the table twice", command.name);
                 at = (at + 1) & (size - 1);
             }
-            table.index[at] = id as u16;
+            index[at] = Named { head, len: name.len() as u32, id: id as u32 };
         }
-        table
+        CommandTable { commands, index }
     }
 
     /// The command of this name and its number in [`CommandTable::all`].
@@ -392,19 +399,23 @@ impl CommandTable {
         let mask = self.index.len() - 1;
         let head = head(name);
         let mut at = fold(name, head) as usize & mask;
-        while self.index[at] != u16::MAX {
-            let id = self.index[at] as usize;
-            // Names of up to eight bytes are letters (and `_`, which is unlike any other byte but
-            // DEL under the mask), so their head says it all.
-            if self.heads[id] == (head, name.len()) {
-                let command = self.commands[id];
+        loop {
+            let named = self.index[at];
+            let id = named.id as usize;
+            if named.head == head && named.len as usize == name.len() {
+                // Names of up to eight bytes are letters (and `_`, which is unlike any other byte
+                // but DEL under the mask), so their head says it all. An empty name is like a free
+                // place.
+                let command = *self.commands.get(id)?;
                 if name.len() <= 8 || command.name.as_bytes().eq_ignore_ascii_case(name) {
                     return Some((id, command));
                 }
             }
+            if named.id == u32::MAX {
+                return None;
+            }
             at = (at + 1) & mask;
         }
-        None
     }
 
     /// All commands.
@@ -417,12 +428,17 @@ impl CommandTable {
 #[inline]
 fn head(name: &[u8]) -> u64 {
     const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
-    let mut word = [0u8; 8];
-    if let Some(first) = name.first_chunk::<8>() {
-        return u64::from_le_bytes(*first) & UPPER;
-    }
-    word[..name.len()].copy_from_slice(name);
-    u64::from_le_bytes(word) & UPPER
+    let word = if let Some(first) = name.first_chunk::<8>() {
+        u64::from_le_bytes(*first)
+    } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        // The two overlap; no call of memcpy for a length that is not known.
+        let last = u64::from(u32::from_le_bytes(*last)) << (8 * (name.len() - 4));
+        u64::from(u32::from_le_bytes(*first)) | last
+    } else {
+        let byte = |at: usize| name.get(at).map_or(0, |byte| u64::from(*byte) << (8 * at));
+        byte(0) | byte(1) | byte(2)
+    };
+    word & UPPER
 }
 
 /// A hash of a name that does not depend on its case.

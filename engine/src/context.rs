@@ -3,8 +3,9 @@
 use crate::config::{EngineConfig, Event};
 use crate::effects::{Effects, Notification};
 use crate::error::Error;
+use crate::executor::Prefetched;
 use crate::keyspace::{
-    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Shard, TrackTable, access,
+    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Place, Shard, TrackTable, access,
     access::AccessScheme, shard_of,
 };
 use crate::libraries::Libraries;
@@ -17,8 +18,55 @@ use smallvec::SmallVec;
 pub const SHARDS_MAX: usize = 1024;
 const SHARD_BITS: u32 = SHARDS_MAX.trailing_zeros();
 
-/// The locked shards of a call, in order of their numbers.
-pub(crate) type LockedShards<'a> = SmallVec<[(usize, &'a mut Shard); 1]>;
+/// The locked shards of a call.
+pub(crate) enum LockedShards<'a> {
+    /// The only shard there is.
+    One(&'a mut Shard),
+    /// Some of several, with their numbers, in ascending order.
+    Some(SmallVec<[(usize, &'a mut Shard); 1]>),
+}
+
+impl<'a> LockedShards<'a> {
+    /// The place of the shard with this number.
+    #[cold]
+    fn place_of(&self, number: usize) -> usize {
+        match self {
+            LockedShards::One(_) => 0,
+            LockedShards::Some(shards) => {
+                let at = shards.binary_search_by_key(&number, |(number, _)| *number);
+                at.expect("a command touches only keys that its table entry declares")
+            }
+        }
+    }
+
+    /// The shard at a place below [`LockedShards::len`].
+    #[inline]
+    fn at(&self, place: usize) -> &Shard {
+        match self {
+            LockedShards::One(shard) => shard,
+            LockedShards::Some(shards) => shards[place].1,
+        }
+    }
+
+    #[inline]
+    fn at_mut(&mut self, place: usize) -> &mut Shard {
+        match self {
+            LockedShards::One(shard) => shard,
+            LockedShards::Some(shards) => shards[place].1,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            LockedShards::One(_) => 1,
+            LockedShards::Some(shards) => shards.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Shard> {
+        (0..self.len()).map(|place| self.at(place))
+    }
+}
 
 /// The context of one call. Every access to keys goes through it.
 pub struct Cx<'a> {
@@ -35,8 +83,8 @@ pub struct Cx<'a> {
     pub(crate) db: u32,
     pub(crate) may_block: bool,
     pub(crate) no_touch: bool,
-    /// A key by its address and length, and its hash, from the prefetch.
-    pub(crate) hint: (*const u8, usize, u64),
+    /// What the prefetch found out about the call's first key.
+    pub(crate) hint: Prefetched,
 }
 
 impl Cx<'_> {
@@ -83,31 +131,38 @@ impl Cx<'_> {
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
-        if key.as_ptr() == self.hint.0 && key.len() == self.hint.1 {
-            return self.hint.2;
-        }
-        self.hasher.hash(key)
+        if self.hint.is_of(key) { self.hint.hash } else { self.hasher.hash(key) }
     }
 
+    /// The hash of a key, and where the prefetch has seen its entry.
+    #[inline]
+    fn near(&self, key: &[u8]) -> (u64, Place) {
+        if self.hint.is_of(key) {
+            (self.hint.hash, self.hint.place)
+        } else {
+            (self.hasher.hash(key), Place::NONE)
+        }
+    }
+
+    /// The place of the shard of `key` among those that are locked.
     #[inline]
     fn shard_at(&self, key: &[u8]) -> usize {
-        if self.shard_count == 1 {
-            return 0;
+        match &self.shards {
+            LockedShards::One(_) => 0,
+            shards if self.hint.is_of(key) => shards.place_of(self.hint.shard),
+            shards => shards.place_of(shard_of(key, self.shard_count)),
         }
-        let number = shard_of(key, self.shard_count);
-        let at = self.shards.binary_search_by_key(&number, |(number, _)| *number);
-        at.expect("a command touches only keys that its table entry declares")
     }
 
     #[inline]
     fn shard(&self, key: &[u8]) -> &Shard {
-        self.shards[self.shard_at(key)].1
+        self.shards.at(self.shard_at(key))
     }
 
     #[inline]
     fn shard_mut(&mut self, key: &[u8]) -> &mut Shard {
-        let at = self.shard_at(key);
-        self.shards[at].1
+        let place = self.shard_at(key);
+        self.shards.at_mut(place)
     }
 
     /// The live entry of `key`; counts as an access and as a hit or a miss.
@@ -137,7 +192,8 @@ impl Cx<'_> {
     #[inline]
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         let db = self.shard(key).db(self.db);
-        let entry = db.find(self.hash(key), key)?;
+        let (hash, place) = self.near(key);
+        let entry = db.find_near(hash, place, key)?;
         if entry.expired(self.expiry_now_ms) {
             self.effects.lapsed.borrow_mut().push((self.db, key.into()));
             return None;
@@ -175,10 +231,10 @@ impl Cx<'_> {
     /// The live entry of `key`, to be edited. A key past its expiry is deleted first.
     #[inline]
     pub fn get_mut(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
-        let (hash, db, now_ms) = (self.hash(key), self.db, self.stamp.now_ms);
-        self.purge(hash, key);
+        let ((hash, place), db, now_ms) = (self.near(key), self.db, self.stamp.now_ms);
+        self.purge((hash, place), key);
         let recency = self.config.access == AccessScheme::Recency;
-        let mut entry = self.shard_mut(key).db_mut(db).entry(hash, key)?;
+        let mut entry = self.shard_mut(key).db_mut(db).entry(hash, place, key)?;
         if recency {
             entry.set_access(access::recency(now_ms));
         }
@@ -187,12 +243,12 @@ impl Cx<'_> {
 
     /// Deletes `key` if it is past its expiry.
     #[inline]
-    fn purge(&mut self, hash: u64, key: &[u8]) {
+    fn purge(&mut self, (hash, place): (u64, Place), key: &[u8]) {
         let db = self.shard(key).db(self.db);
         if db.expiring() == 0 {
             return;
         }
-        if db.find(hash, key).is_some_and(|entry| entry.expired(self.expiry_now_ms)) {
+        if db.find_near(hash, place, key).is_some_and(|entry| entry.expired(self.expiry_now_ms)) {
             self.expire(key);
         }
     }
@@ -219,20 +275,20 @@ impl Cx<'_> {
 
     #[inline]
     fn put(&mut self, key: &[u8], value: NewValue<'_>, keep_expiry: bool) -> EntryMut<'_> {
-        let hash = self.hash(key);
-        self.purge(hash, key);
+        let (hash, place) = self.near(key);
+        self.purge((hash, place), key);
         if self.config.notify.contains(Event::NEW) && self.peek(key).is_none() {
             self.notify(Event::NEW, "new", key);
         }
         let (db, now_ms, scheme) = (self.db, self.stamp.now_ms, self.config.access);
-        let at = self.shard_at(key);
-        let shard = &mut *self.shards[at].1;
+        let locked = self.shard_at(key);
+        let shard = self.shards.at_mut(locked);
         if shard.is_awaited(db, key) {
             self.effects.ready.push((db, key.into()));
         }
         let database = shard.db_mut(db);
         let (mut entry, fresh) =
-            database.put(hash, key, value, keep_expiry, &mut self.effects.garbage);
+            database.put((hash, place), key, value, keep_expiry, &mut self.effects.garbage);
         match scheme {
             AccessScheme::Recency => entry.set_access(access::recency(now_ms)),
             AccessScheme::Frequency if fresh => entry.set_access(access::frequency_new(now_ms)),
@@ -244,8 +300,8 @@ impl Cx<'_> {
     /// Removes `key`; says whether it was there. A key past its expiry counts as absent.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let (hash, db, now_ms) = (self.hash(key), self.db, self.expiry_now_ms);
-        let at = self.shard_at(key);
-        let shard = &mut *self.shards[at].1;
+        let locked = self.shard_at(key);
+        let shard = self.shards.at_mut(locked);
         if shard.is_awaited(db, key) {
             self.effects.ready.push((db, key.into()));
         }
@@ -291,7 +347,7 @@ impl Cx<'_> {
     fn modified_by(&mut self, key: &[u8], by_caller: bool) {
         self.effects.dirty += 1;
         let (db, at) = (self.db, self.shard_at(key));
-        self.shards[at].1.modified(db, key, by_caller, &mut self.effects.invalidated);
+        self.shards.at_mut(at).modified(db, key, by_caller, &mut self.effects.invalidated);
     }
 
     /// Adds a keyspace notification, if its class is asked for.
@@ -365,7 +421,7 @@ impl Cx<'_> {
     /// Removes `key` if it is past its expiry; says whether it was.
     pub fn remove_if_expired(&mut self, key: &[u8]) -> bool {
         let before = self.effects.expired_keys;
-        self.purge(self.hash(key), key);
+        self.purge(self.near(key), key);
         self.effects.expired_keys != before
     }
 
@@ -399,13 +455,13 @@ impl Cx<'_> {
 impl Cx<'_> {
     /// Keys of the selected database, those past their expiry included.
     pub fn db_len(&self) -> usize {
-        self.shards.iter().map(|(_, shard)| shard.db(self.db).len()).sum()
+        self.shards.iter().map(|shard| shard.db(self.db).len()).sum()
     }
 
     /// Visits the live entries of the selected database, in no particular order.
     pub fn for_each<'s>(&'s self, mut each: impl FnMut(EntryRef<'s>)) {
         let now_ms = self.stamp.now_ms;
-        for (_, shard) in &self.shards {
+        for shard in self.shards.iter() {
             let db = shard.db(self.db);
             db.table().for_each(|entry| {
                 if !entry.expired(now_ms) {
@@ -420,7 +476,10 @@ impl Cx<'_> {
     pub fn scan<'s>(&'s self, cursor: u64, mut each: impl FnMut(EntryRef<'s>)) -> u64 {
         let mut number = (cursor & (SHARDS_MAX as u64 - 1)) as usize;
         let position = (cursor >> SHARD_BITS) & ((1 << CURSOR_BITS) - 1);
-        let Some((_, shard)) = self.shards.get(number) else { return 0 };
+        if number >= self.shards.len() {
+            return 0;
+        }
+        let shard = self.shards.at(number);
         let (db, now_ms) = (shard.db(self.db), self.stamp.now_ms);
         let next = db.table().scan(position, |entry| {
             if !entry.expired(now_ms) {
@@ -444,7 +503,7 @@ impl Cx<'_> {
         for _ in 0..TRIES_MAX {
             let mut nth = self.rng.below(self.db_len());
             let random = self.rng.next_u64();
-            for (_, shard) in &self.shards {
+            for shard in self.shards.iter() {
                 let db = shard.db(self.db);
                 if nth >= db.len() {
                     nth -= db.len();
@@ -463,7 +522,8 @@ impl Cx<'_> {
     /// Empties a database; returns the number of keys it had.
     pub fn flush_db(&mut self, db: u32) -> usize {
         let mut removed = 0;
-        for (_, shard) in &mut self.shards {
+        for place in 0..self.shards.len() {
+            let shard = self.shards.at_mut(place);
             let (hasher, now) = (self.hasher, shard.db(db));
             shard.all_modified(db, |key| now.find(hasher.hash(key), key).is_some());
             shard.with_tracked(TrackTable::clear);
@@ -480,7 +540,8 @@ impl Cx<'_> {
 
     /// Swaps two databases.
     pub fn swap_dbs(&mut self, a: u32, b: u32) {
-        for (_, shard) in &mut self.shards {
+        for place in 0..self.shards.len() {
+            let shard = self.shards.at_mut(place);
             for (from, to) in [(a, b), (b, a)] {
                 let there = |db: &Db, key: &[u8]| db.find(self.hasher.hash(key), key).is_some();
                 shard.all_modified(from, |key| {

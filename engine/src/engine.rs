@@ -239,6 +239,10 @@ impl Engine {
     pub(crate) fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].lock()
     }
+
+    pub(crate) fn try_lock_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.shards[number].try_lock()
+    }
 }
 
 /// The table of all commands that the engine runs.

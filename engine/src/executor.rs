@@ -12,7 +12,7 @@ use crate::effects::Effects;
 use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::{OpenBatch, Record};
-use crate::keyspace::{Shard, Tracker, WatchToken, shard_of};
+use crate::keyspace::{Place, Shard, Tracker, WatchToken, shard_of};
 use crate::known_bugs::{self, Bug};
 use crate::propagate::Batch;
 use crate::reply::{Reply, TOO_LONG};
@@ -49,17 +49,28 @@ pub struct Call<'a> {
     pub no_touch: bool,
 }
 
-/// A key whose bucket was asked for ahead of its command.
+/// What was found out about a key ahead of its command.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefetched {
     key: *const u8,
     len: usize,
-    hash: u64,
+    pub(crate) hash: u64,
+    /// Its shard.
+    pub(crate) shard: usize,
+    /// Where an entry was seen that is probably the key's.
+    pub(crate) place: Place,
 }
 
 impl Prefetched {
     /// No key.
-    pub const NONE: Prefetched = Prefetched { key: std::ptr::null(), len: 0, hash: 0 };
+    pub const NONE: Prefetched =
+        Prefetched { key: std::ptr::null(), len: 0, hash: 0, shard: 0, place: Place::NONE };
+
+    /// Whether this is about `key`, told by its address.
+    #[inline]
+    pub(crate) fn is_of(&self, key: &[u8]) -> bool {
+        key.as_ptr() == self.key && key.len() == self.len
+    }
 }
 
 /// Runs calls on one thread.
@@ -201,7 +212,7 @@ impl<'e> Executor<'e> {
     /// Locks the shards of a call and builds what its function works with.
     #[inline]
     fn context(&mut self, call: &Call<'_>, hint: Prefetched) -> Cx<'_> {
-        self.lock_for(call.command, call.args);
+        self.lock_for(call.command, call.args, &hint);
         if self.config_version != self.engine.config_version() {
             (self.config, self.config_version) = self.engine.config_snapshot();
         }
@@ -213,7 +224,7 @@ impl<'e> Executor<'e> {
         }
         let followed = call.stamp.site == Stamp::FOLLOWED;
         Cx {
-            shards: shards(&mut self.held),
+            shards: shards(&mut self.held, self.engine.shard_count()),
             shard_count: self.engine.shard_count(),
             hasher: self.engine.hasher(),
             config: &self.config,
@@ -228,7 +239,7 @@ impl<'e> Executor<'e> {
             db: call.db,
             may_block: call.may_block,
             no_touch: call.no_touch,
-            hint: (hint.key, hint.len, hint.hash),
+            hint,
         }
     }
 
@@ -281,14 +292,16 @@ impl<'e> Executor<'e> {
 
     /// Locks the shards of a call, those and no others unless all that it needs are held already.
     #[inline]
-    fn lock_for(&mut self, command: &Command, args: &[&[u8]]) {
-        let count = self.engine.shard_count();
-        if count == 1 {
-            if self.held.is_empty() {
-                self.held.push((0, self.engine.lock_shard(0)));
-            }
-            return;
+    fn lock_for(&mut self, command: &Command, args: &[&[u8]], hint: &Prefetched) {
+        if self.engine.shard_count() == 1 {
+            self.lock_first();
+        } else {
+            self.lock_some(command, args, hint);
         }
+    }
+
+    fn lock_some(&mut self, command: &Command, args: &[&[u8]], hint: &Prefetched) {
+        let count = self.engine.shard_count();
         if self.held.len() == count {
             return;
         }
@@ -298,7 +311,9 @@ impl<'e> Executor<'e> {
         let mut wanted = SmallVec::<[usize; 8]>::new();
         match command.keys {
             Keys::Range { first, last, .. } if first as isize == last => {
-                wanted.extend(args.get(first).map(|key| shard_of(key, count)));
+                let shard =
+                    |key: &&[u8]| if hint.is_of(key) { hint.shard } else { shard_of(key, count) };
+                wanted.extend(args.get(first).map(shard));
             }
             keys => {
                 let mut positions = KeyList::new();
@@ -323,30 +338,43 @@ impl<'e> Executor<'e> {
         }
     }
 
-    /// Asks for the bucket of a key to be brought near, ahead of its call. Only where one shard
-    /// has all keys: its lock is then taken for the whole pipeline anyway.
+    /// Looks at a key ahead of its call.
     #[inline]
-    pub fn prefetch_bucket(&mut self, db: u32, key: &[u8]) -> Prefetched {
-        if self.engine.shard_count() != 1 {
-            return Prefetched::NONE;
-        }
-        self.lock_first();
+    pub fn hint(&self, key: &[u8]) -> Prefetched {
         let hash = self.engine.hasher().hash(key);
-        self.held[0].1.db(db).table().prefetch_bucket(hash);
-        Prefetched { key: key.as_ptr(), len: key.len(), hash }
+        let shard = shard_of(key, self.engine.shard_count());
+        Prefetched { key: key.as_ptr(), len: key.len(), hash, shard, place: Place::NONE }
     }
 
-    /// Asks for the entry of a key to be brought near; after [`Executor::prefetch_bucket`].
+    /// Asks for the buckets of keys to be brought near, then for their entries.
     #[inline]
-    pub fn prefetch_entry(&mut self, db: u32, key: &Prefetched) {
-        if !key.key.is_null() {
-            self.lock_first();
-            self.held[0].1.db(db).table().prefetch_entry(key.hash);
+    pub fn prefetch(&mut self, db: u32, keys: &mut [Prefetched]) {
+        if self.engine.shard_count() != 1 {
+            return self.prefetch_sharded(db, keys);
+        }
+        self.lock_first();
+        let table = self.held[0].1.db(db).table();
+        keys.iter().for_each(|key| table.prefetch_bucket(key.hash));
+        keys.iter_mut().for_each(|key| key.place = table.prefetch_entry(key.hash));
+    }
+
+    /// The same where there are several shards: a lock for each look. A shard that another thread
+    /// holds is not waited for.
+    fn prefetch_sharded(&mut self, db: u32, keys: &mut [Prefetched]) {
+        for key in &*keys {
+            if let Some(shard) = self.engine.try_lock_shard(key.shard) {
+                shard.db(db).table().prefetch_bucket(key.hash);
+            }
+        }
+        for key in keys {
+            if let Some(shard) = self.engine.try_lock_shard(key.shard) {
+                key.place = shard.db(db).table().prefetch_entry(key.hash);
+            }
         }
     }
 
     /// Asks for the place of a field or member in its key's index to be brought near; after
-    /// [`Executor::prefetch_entry`]. Returns the member's hash.
+    /// [`Executor::prefetch`]. Returns the member's hash; 0 where it was not looked for.
     #[inline]
     pub fn prefetch_member(
         &mut self,
@@ -355,11 +383,11 @@ impl<'e> Executor<'e> {
         name: &[u8],
         member: &[u8],
     ) -> u32 {
-        if key.key.is_null() {
+        if key.key.is_null() || self.engine.shard_count() != 1 {
             return 0;
         }
         self.lock_first();
-        let entry = self.held[0].1.db(db).find(key.hash, name);
+        let entry = self.held[0].1.db(db).find_near(key.hash, key.place, name);
         entry.and_then(|entry| entry.big()).map_or(0, |value| value.prefetch_index(member))
     }
 
@@ -370,7 +398,7 @@ impl<'e> Executor<'e> {
             return;
         }
         self.lock_first();
-        let entry = self.held[0].1.db(db).find(key.hash, name);
+        let entry = self.held[0].1.db(db).find_near(key.hash, key.place, name);
         if let Some(value) = entry.and_then(|entry| entry.big()) {
             value.prefetch_element(hash);
         }
@@ -484,10 +512,13 @@ impl<'e> Executor<'e> {
     }
 }
 
-fn shards<'a>(held: &'a mut SmallVec<[(usize, MutexGuard<'_, Shard>); 1]>) -> LockedShards<'a> {
-    let mut shards = LockedShards::new();
-    for (number, guard) in held {
-        shards.push((*number, &mut **guard));
+#[inline]
+fn shards<'a>(
+    held: &'a mut SmallVec<[(usize, MutexGuard<'_, Shard>); 1]>,
+    count: usize,
+) -> LockedShards<'a> {
+    if count == 1 && held.len() == 1 {
+        return LockedShards::One(&mut held[0].1);
     }
-    shards
+    LockedShards::Some(held.iter_mut().map(|(number, guard)| (*number, &mut **guard)).collect())
 }

@@ -13,7 +13,7 @@
 
 use crate::cut::Row;
 use crate::engine::{Engine, EngineOptions};
-use crate::keyspace::{EntryRef, shard_of};
+use crate::keyspace::{EntryRef, Place, shard_of};
 use crate::value::{form, varint};
 use std::hash::{BuildHasher, Hasher};
 
@@ -96,7 +96,8 @@ impl Engine {
         let mut shard = self.lock_shard(shard_of(key, self.shard_count()));
         let database = shard.db_mut(db);
         let hash = self.hasher().hash(key);
-        let (mut entry, fresh) = database.put(hash, key, value, false, &mut Vec::new());
+        let (mut entry, fresh) =
+            database.put((hash, Place::NONE), key, value, false, &mut Vec::new());
         entry.set_expiry(expiry);
         entry.set_access(u32::try_from(access).ok()?);
         fresh.then_some(at)

@@ -40,6 +40,11 @@ fn read_f64(bytes: &[u8]) -> Option<(f64, bool)> {
     if let Some(int) = packed::canonical_int(bytes) {
         return Some((int as f64, true));
     }
+    // Digits that are no canonical integer only because of leading zeros; all such are exact.
+    if (1..=15).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
+        let int = bytes.iter().fold(0, |int, &digit| int * 10 + u64::from(digit - b'0'));
+        return Some((int as f64, true));
+    }
     let (negative, value, in_range) = match scan(bytes)? {
         Scanned::Infinite { negative } => (negative, f64::INFINITY, true),
         Scanned::Decimal { negative, int, fraction, .. } => {

@@ -115,8 +115,8 @@ fn answer_one(
     args: &[&[u8]],
     out: &mut Vec<u8>,
 ) -> bool {
-    let resolved = shared.registry.resolve(args);
-    if let Ok(resolved) = &resolved {
+    let found = shared.registry.resolve(args).ok();
+    if let Some(resolved) = found {
         let name = shared.registry.full_name(resolved.id);
         let is_refused = !resolved.command.flags.contains(Flags::ALLOW_BUSY);
         if !is_refused && !ALLOWED.contains(&name) {
@@ -136,7 +136,7 @@ fn answer_one(
         detach: None,
         others: None,
     };
-    let flow = host.request(resolved, args, Prefetched::NONE, out);
+    let flow = host.request(found, args, Prefetched::NONE, out);
     conn.closing |= matches!(flow, crate::host::Flow::Close);
     true
 }

@@ -70,17 +70,16 @@ pub struct Host<'w, 'e> {
 }
 
 impl Host<'_, '_> {
-    /// Runs one request and writes its reply.
+    /// Runs one request and writes its reply. `found` is its command, `None` where there is none.
     #[inline]
     pub fn request(
         &mut self,
-        resolved: Result<Resolved, Error>,
+        found: Option<&Resolved>,
         args: &[&[u8]],
         hint: Prefetched,
         out: &mut Vec<u8>,
     ) -> Flow {
-        if let Ok(resolved) = &resolved
-            && resolved.host.is_none()
+        if let Some(resolved) = found
             && self.session.is_plain()
             && self.session.identity.permits(resolved.id)
             && !self.shared.pause.active.load(Ordering::Relaxed)
@@ -90,21 +89,35 @@ impl Host<'_, '_> {
             && !self.shared.persistence.attention.load(Ordering::Relaxed)
         {
             let mut reply = Reply::new(out, self.session.protocol);
-            return self.call_engine(resolved, args, hint, &mut reply);
+            match resolved.host {
+                None => return self.call_engine(resolved, args, hint, &mut reply),
+                Some(run) if resolved.only_replies => {
+                    if let Err(Stop::Error(error)) = run(self, args, &mut reply) {
+                        reply.error(&error);
+                    }
+                    return Flow::Next;
+                }
+                Some(_) => {}
+            }
         }
-        self.request_with_checks(resolved, args, hint, out)
+        self.request_with_checks(found, args, hint, out)
     }
 
     /// The same for what is not a plain command on a plain connection.
     fn request_with_checks(
         &mut self,
-        resolved: Result<Resolved, Error>,
+        found: Option<&Resolved>,
         args: &[&[u8]],
         hint: Prefetched,
         out: &mut Vec<u8>,
     ) -> Flow {
         let start = out.len();
         let mut reply = Reply::new(out, self.session.protocol);
+        let resolved = match found {
+            Some(resolved) => Ok(*resolved),
+            // Why there is none.
+            None => self.shared.registry.resolve(args).copied(),
+        };
         let admitted = resolved.and_then(|resolved| self.admit(&resolved, args).map(|()| resolved));
         let flow = match admitted {
             Err(error) if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"EXEC")) => {

@@ -24,24 +24,28 @@ const MORE_KEYS_MAX: usize = 16;
 const RESUME_BYTES: usize = 16 * 1024;
 
 /// A parsed request.
-struct Item {
-    args: std::ops::Range<usize>,
+struct Item<'e> {
+    /// Where its arguments end; they start where those of the one before end.
+    args_end: usize,
+    /// Where it ends in the input.
     end: usize,
-    resolved: Result<Resolved, Error>,
-    hint: Prefetched,
-    /// Its further keys, among those of the group.
-    more: std::ops::Range<usize>,
+    /// Its command; `None` where it has none, or no arguments at all.
+    found: Option<&'e Resolved>,
+    /// Its first key among those of the group, if it has one.
+    key: Option<u32>,
     /// Hash of the field or member that it looks up; 0 for none.
     member: u32,
 }
 
 /// The buffers of a group, kept from one to the next.
 #[derive(Default)]
-pub struct Pipeline {
+pub struct Pipeline<'e> {
     args: Vec<&'static [u8]>,
-    items: Vec<Item>,
-    /// Keys of the group's commands after their first ones.
-    more: Vec<Prefetched>,
+    items: Vec<Item<'e>>,
+    /// Keys of the group's commands.
+    keys: Vec<Prefetched>,
+    /// Whether any of them looks up a field or member.
+    members: bool,
 }
 
 /// What a step came to.
@@ -60,11 +64,11 @@ fn recycle(mut args: Vec<&[u8]>) -> Vec<&'static [u8]> {
     args.into_iter().map(|_| -> &'static [u8] { &[] }).collect()
 }
 
-impl Pipeline {
+impl<'e> Pipeline<'e> {
     /// Runs the next group of requests in `bytes` from offset `at` on.
     pub fn step(
         &mut self,
-        host: &mut Host<'_, '_>,
+        host: &mut Host<'_, 'e>,
         resume: &mut Option<Box<Resume>>,
         bytes: &[u8],
         at: usize,
@@ -89,7 +93,7 @@ impl Pipeline {
             return Step { at, flow, done: false };
         }
         match end {
-            GroupEnd::Full => Step { at, flow, done: false },
+            GroupEnd::Full => Step { at, flow, done: at == bytes.len() },
             GroupEnd::Incomplete => {
                 // An inline request has no header to go on from, and is short.
                 if bytes.len() - at >= RESUME_BYTES && bytes.get(at) == Some(&b'*') {
@@ -110,45 +114,22 @@ impl Pipeline {
 
     fn parse_group<'a>(
         &mut self,
-        host: &mut Host<'_, '_>,
+        host: &mut Host<'_, 'e>,
         bytes: &'a [u8],
         mut at: usize,
         limits: Limits,
         args: &mut Vec<&'a [u8]>,
     ) -> GroupEnd {
         self.items.clear();
-        self.more.clear();
+        self.keys.clear();
+        self.members = false;
         let mut end = GroupEnd::Full;
         while self.items.len() < GROUP {
             let before = args.len();
             match parse(bytes, at, limits, args) {
                 Ok(Parsed::Request(next)) => {
                     at = next;
-                    let args = &args[before..];
-                    if args.is_empty() {
-                        // An empty line or array: nothing to run, but it is used up.
-                        match self.items.last_mut() {
-                            Some(last) => last.end = next,
-                            None => self.items.push(nothing(before, next)),
-                        }
-                        continue;
-                    }
-                    let resolved = host.shared.registry.resolve(args);
-                    let mut hint = Prefetched::NONE;
-                    let more = self.more.len();
-                    if let Ok(resolved) = &resolved
-                        && resolved.host.is_none()
-                    {
-                        let key = resolved.command.first_key(args);
-                        if key != 0 {
-                            hint = host.exec.prefetch_bucket(host.session.db, args[key]);
-                        }
-                        prefetch_more(host, resolved.command, args, &mut self.more);
-                    }
-                    let range = before..before + args.len();
-                    let more = more..self.more.len();
-                    let item = Item { args: range, end: next, resolved, hint, more, member: 0 };
-                    self.items.push(item);
+                    self.enter(host, &args[before..], args.len(), next);
                 }
                 Ok(Parsed::Inline(start, text_end, next)) => {
                     end = GroupEnd::Inline(start, text_end, next);
@@ -164,60 +145,84 @@ impl Pipeline {
                 }
             }
         }
-        if self.items.len() > 1 || !self.more.is_empty() {
-            self.prefetch(host, args);
+        if self.keys.len() > 1 {
+            host.exec.prefetch(host.session.db, &mut self.keys);
+            if self.members {
+                self.prefetch_members(host, args);
+            }
         }
         end
     }
 
-    /// Asks for the entries of the group's keys, then for the fields and members in large values.
-    fn prefetch(&mut self, host: &mut Host<'_, '_>, args: &[&[u8]]) {
+    /// Adds a request to the group.
+    #[inline]
+    fn enter(&mut self, host: &mut Host<'_, 'e>, args: &[&[u8]], args_end: usize, end: usize) {
+        let mut key = None;
+        // An empty line or array has no command: it is used up when it is its turn.
+        let found = if args.is_empty() { None } else { host.shared.registry.resolve(args).ok() };
+        if let Some(resolved) = found
+            && resolved.host.is_none()
+        {
+            let first = resolved.command.first_key(args);
+            if first != 0 {
+                key = Some(self.keys.len() as u32);
+                self.keys.push(host.exec.hint(args[first]));
+                hint_more(host, resolved.command, args, &mut self.keys);
+            }
+            self.members |= resolved.command.member != 0;
+        }
+        self.items.push(Item { args_end, end, found, key, member: 0 });
+    }
+
+    /// Asks for the fields and members of large values to be brought near.
+    fn prefetch_members(&mut self, host: &mut Host<'_, 'e>, args: &[&[u8]]) {
         let db = host.session.db;
-        let mut members = false;
-        for item in &self.items {
-            host.exec.prefetch_entry(db, &item.hint);
-            self.more[item.more.clone()].iter().for_each(|key| host.exec.prefetch_entry(db, key));
-            members |= item.resolved.as_ref().is_ok_and(|resolved| resolved.command.member != 0);
-        }
-        if !members {
-            return;
-        }
+        let mut start = 0;
         for item in &mut self.items {
-            if let Ok(resolved) = &item.resolved
+            let args = &args[start..item.args_end];
+            start = item.args_end;
+            if let (Some(resolved), Some(key)) = (item.found, item.key)
                 && resolved.command.member != 0
-                && let Some(member) = args[item.args.clone()].get(resolved.command.member)
+                && let Some(member) = args.get(resolved.command.member)
             {
-                let name = args[item.args.start + 1];
-                item.member = host.exec.prefetch_member(db, &item.hint, name, member);
+                let hint = &self.keys[key as usize];
+                item.member = host.exec.prefetch_member(db, hint, args[1], member);
             }
         }
-        for item in self.items.iter().filter(|item| item.member != 0) {
-            host.exec.prefetch_element(db, &item.hint, args[item.args.start + 1], item.member);
+        let mut start = 0;
+        for item in &self.items {
+            if let Some(key) = item.key.filter(|_| item.member != 0) {
+                let hint = &self.keys[key as usize];
+                host.exec.prefetch_element(db, hint, args[start + 1], item.member);
+            }
+            start = item.args_end;
         }
     }
 
     fn run_group(
         &mut self,
-        host: &mut Host<'_, '_>,
+        host: &mut Host<'_, 'e>,
         args: &[&[u8]],
         mut at: usize,
         out: &mut Vec<u8>,
     ) -> (usize, Flow) {
         let mut flow = Flow::Next;
         let mut timer = Timer::start(host);
-        for item in self.items.drain(..) {
-            if item.args.is_empty() {
+        let mut args_start = 0;
+        for item in &self.items {
+            let args = &args[args_start..item.args_end];
+            args_start = item.args_end;
+            if args.is_empty() {
                 at = item.end;
                 continue;
             }
-            let (id, start) = (item.resolved.as_ref().map(|resolved| resolved.id), out.len());
-            let id = id.unwrap_or(usize::MAX);
-            let args = &args[item.args];
-            flow = host.request(item.resolved, args, item.hint, out);
+            let start = out.len();
+            let hint = item.key.map_or(Prefetched::NONE, |key| self.keys[key as usize]);
+            flow = host.request(item.found, args, hint, out);
             if matches!(flow, Flow::Paused) {
                 break;
             }
-            timer.lap(host, id, args, out.get(start..).unwrap_or_default());
+            timer.lap(host, item.found, args, out.get(start..).unwrap_or_default());
             at = item.end;
             // A few large replies are enough for a write: a group of them has no bound.
             if !matches!(flow, Flow::Next) || out.len() >= WRITE_BYTES {
@@ -238,27 +243,22 @@ enum GroupEnd {
     Error(ProtocolError),
 }
 
-fn nothing(at: usize, end: usize) -> Item {
-    let resolved = Err(Error::Syntax);
-    Item { args: at..at, end, resolved, hint: Prefetched::NONE, more: 0..0, member: 0 }
-}
-
-/// Asks for the buckets of a command's keys after the first one, where it has several.
+/// Looks at a command's keys after the first one, where it has several.
 #[inline]
-fn prefetch_more(
+fn hint_more(
     host: &mut Host<'_, '_>,
     command: &Command,
     args: &[&[u8]],
-    more: &mut Vec<Prefetched>,
+    keys: &mut Vec<Prefetched>,
 ) {
     let Keys::Range { first, last, step } = command.keys else { return };
     if last == first as isize {
         return;
     }
     let end = if last < 0 { args.len() as isize + last } else { last };
-    let keys = args.iter().enumerate().take(usize::try_from(end).map_or(0, |end| end + 1));
-    for (_, key) in keys.skip(first + step).step_by(step.max(1)).take(MORE_KEYS_MAX) {
-        more.push(host.exec.prefetch_bucket(host.session.db, key));
+    let all = args.iter().enumerate().take(usize::try_from(end).map_or(0, |end| end + 1));
+    for (_, key) in all.skip(first + step).step_by(step.max(1)).take(MORE_KEYS_MAX) {
+        keys.push(host.exec.hint(key));
     }
 }
 
@@ -279,12 +279,11 @@ fn run_words(host: &mut Host<'_, '_>, words: &[Vec<u8>], out: &mut Vec<u8>) -> F
 
 /// Runs a request that is not part of a group.
 fn run_one(host: &mut Host<'_, '_>, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
-    let resolved = host.shared.registry.resolve(args);
-    let id = resolved.as_ref().map_or(usize::MAX, |resolved| resolved.id);
+    let found = host.shared.registry.resolve(args).ok();
     let mut timer = Timer::start(host);
     let start = out.len();
-    let flow = host.request(resolved, args, Prefetched::NONE, out);
-    timer.lap(host, id, args, out.get(start..).unwrap_or_default());
+    let flow = host.request(found, args, Prefetched::NONE, out);
+    timer.lap(host, found, args, out.get(start..).unwrap_or_default());
     timer.finish(host);
     host.exec.release();
     flow

@@ -20,17 +20,25 @@ pub struct HostCommand {
     pub run: Option<HostRun>,
     /// Subcommands.
     pub subcommands: &'static [HostCommand],
+    /// Whether it does nothing but reply: nothing is to be looked after when it has run.
+    pub only_replies: bool,
 }
 
 impl HostCommand {
     /// A command.
     pub const fn new(command: Command, run: HostRun) -> HostCommand {
-        HostCommand { command, run: Some(run), subcommands: &[] }
+        HostCommand { command, run: Some(run), subcommands: &[], only_replies: false }
+    }
+
+    /// Says that the command does nothing but reply.
+    pub const fn only_replies(mut self) -> HostCommand {
+        self.only_replies = true;
+        self
     }
 
     /// A command that has subcommands only.
     pub const fn container(command: Command, subcommands: &'static [HostCommand]) -> HostCommand {
-        HostCommand { command, run: None, subcommands }
+        HostCommand { command, run: None, subcommands, only_replies: false }
     }
 }
 
@@ -43,6 +51,8 @@ pub struct Resolved {
     pub command: &'static Command,
     /// Its function, where the server runs it.
     pub host: Option<HostRun>,
+    /// Whether that function does nothing but reply.
+    pub only_replies: bool,
 }
 
 #[derive(Debug)]
@@ -82,13 +92,19 @@ impl Registry {
             let host = nth.checked_sub(engine_count).map(|at| hosted[at]);
             let id = entries.len();
             places.push(id);
-            let resolved = Resolved { id, command: parent, host: host.and_then(|host| host.run) };
+            let resolved = Resolved {
+                id,
+                command: parent,
+                host: host.and_then(|host| host.run),
+                only_replies: host.is_some_and(|host| host.only_replies),
+            };
             let subs = (id + 1..=id + parent.subcommands.len()).collect();
             entries.push(Entry { resolved, full_name: parent.name.to_ascii_lowercase(), subs });
             for (nth, command) in parent.subcommands.iter().enumerate() {
                 let run = host.and_then(|host| host.subcommands[nth].run);
                 let run = run.or_else(|| overlay(parent.name, command.name));
-                let resolved = Resolved { id: entries.len(), command, host: run };
+                let id = entries.len();
+                let resolved = Resolved { id, command, host: run, only_replies: false };
                 let full_name = format!("{}|{}", parent.name, command.name).to_ascii_lowercase();
                 entries.push(Entry { resolved, full_name, subs: Vec::new() });
             }
@@ -128,12 +144,12 @@ impl Registry {
 
     /// The top-level command of that name.
     #[inline]
-    pub fn find(&self, name: &[u8]) -> Option<Resolved> {
+    pub fn find(&self, name: &[u8]) -> Option<&Resolved> {
         let (id, command) = self.table.find(name)?;
         if command.flags.contains(Flags::INTERNAL) {
             return None;
         }
-        Some(self.entries[self.places[id]].resolved)
+        Some(&self.entries[self.places[id]].resolved)
     }
 
     /// The number of a command (`get`) or subcommand (`config|get`) by its full name.
@@ -168,7 +184,7 @@ impl Registry {
     /// # Errors
     /// Redis's texts for an unknown command, an unknown subcommand and a wrong number of arguments.
     #[inline]
-    pub fn resolve(&self, args: &[&[u8]]) -> Result<Resolved, Error> {
+    pub fn resolve(&self, args: &[&[u8]]) -> Result<&Resolved, Error> {
         let Some(found) = args.first().and_then(|name| self.find(name)) else {
             return Err(unknown(args));
         };
@@ -181,7 +197,11 @@ impl Registry {
         self.resolve_subcommand(found, args)
     }
 
-    fn resolve_subcommand(&self, found: Resolved, args: &[&[u8]]) -> Result<Resolved, Error> {
+    fn resolve_subcommand<'a>(
+        &'a self,
+        found: &'a Resolved,
+        args: &[&[u8]],
+    ) -> Result<&'a Resolved, Error> {
         let Some(name) = args.get(1) else {
             if found.host.is_some() || found.command.run.is_some() {
                 return Ok(found);
@@ -194,7 +214,7 @@ impl Registry {
             .map(|id| &self.entries[*id])
             .find(|entry| entry.resolved.command.name.as_bytes().eq_ignore_ascii_case(name));
         match sub {
-            Some(sub) if sub.resolved.command.accepts(args.len()) => Ok(sub.resolved),
+            Some(sub) if sub.resolved.command.accepts(args.len()) => Ok(&sub.resolved),
             Some(sub) => Err(Error::arity(&sub.full_name)),
             None => {
                 let shown = &name[..name.len().min(SHOWN_MAX)];

@@ -5,50 +5,73 @@
 
 use crate::config::ids;
 use crate::host::Host;
+use crate::registry::Resolved;
 use crate::stats::Slot;
 use quanta::Clock;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
-fn clock() -> &'static Clock {
-    static CLOCK: OnceLock<Clock> = OnceLock::new();
-    CLOCK.get_or_init(Clock::new)
+/// The clock, and how many of its ticks make a second.
+fn clock() -> &'static (Clock, u64) {
+    static CLOCK: OnceLock<(Clock, u64)> = OnceLock::new();
+    CLOCK.get_or_init(|| {
+        const TICKS: u64 = 1 << 32;
+        let clock = Clock::new();
+        let nanos = clock.delta_as_nanos(0, TICKS).max(1);
+        let a_second = u128::from(TICKS) * 1_000_000_000 / u128::from(nanos);
+        (clock, u64::try_from(a_second).unwrap_or(u64::MAX))
+    })
 }
 
-/// Times the commands of a group.
+/// Times the commands of a group. In ticks of the clock, which become nanoseconds when a run of
+/// commands is entered.
 pub struct Timer {
     clock: &'static Clock,
+    first: u64,
     last: u64,
-    /// Command, number of runs and nanoseconds that are not entered yet.
-    run: (usize, u64, u64),
-    slow_nanos: u64,
+    /// The command of the run that is not entered yet, and how often it ran.
+    id: usize,
+    calls: u64,
+    slow_ticks: u64,
 }
+
+/// The number of commands that are unknown: there is no such place in the statistics.
+const UNKNOWN: usize = usize::MAX;
 
 impl Timer {
     /// Starts with the first command.
     #[inline]
     pub fn start(host: &Host<'_, '_>) -> Timer {
-        let clock = clock();
-        let slow = host.shared.settings.number(ids::SLOWLOG_LOG_SLOWER_THAN);
-        let slow_nanos = u64::try_from(slow).map_or(u64::MAX, |slow| slow.saturating_mul(1000));
-        Timer { clock, last: clock.raw(), run: (usize::MAX, 0, 0), slow_nanos }
+        let (clock, ticks_a_second) = clock();
+        let slow_us = host.shared.settings.number(ids::SLOWLOG_LOG_SLOWER_THAN);
+        let slow_ticks = u64::try_from(slow_us).map_or(u64::MAX, |slow_us| {
+            let ticks = u128::from(slow_us) * u128::from(*ticks_a_second) / 1_000_000;
+            u64::try_from(ticks).unwrap_or(u64::MAX)
+        });
+        let now = clock.raw();
+        Timer { clock, first: now, last: now, id: UNKNOWN, calls: 0, slow_ticks }
     }
 
-    /// A command has run; `reply` is what it answered, `id` its number in the registry, or one
-    /// that there is not where the command is unknown.
+    /// A command has run; `reply` is what it answered, `found` what it is, where it is known.
     #[inline]
-    pub fn lap(&mut self, host: &Host<'_, '_>, id: usize, args: &[&[u8]], reply: &[u8]) {
-        let now = self.clock.raw();
-        let nanos = self.clock.delta_as_nanos(self.last, now);
-        self.last = now;
-        if self.run.0 != id {
+    pub fn lap(
+        &mut self,
+        host: &Host<'_, '_>,
+        found: Option<&Resolved>,
+        args: &[&[u8]],
+        reply: &[u8],
+    ) {
+        let id = found.map_or(UNKNOWN, |found| found.id);
+        if self.id != id {
             self.enter(host);
-            self.run = (id, 0, 0);
+            self.id = id;
         }
-        self.run.1 += 1;
-        self.run.2 += nanos;
-        if nanos >= self.slow_nanos {
-            slow(host, id, args, nanos);
+        let now = self.clock.raw();
+        self.calls += 1;
+        if now.saturating_sub(self.last) >= self.slow_ticks {
+            slow(host, id, args, self.clock.delta_as_nanos(self.last, now));
         }
+        self.last = now;
         if reply.first() == Some(&b'-') {
             failed(host, id, reply);
         }
@@ -58,18 +81,20 @@ impl Timer {
     #[inline]
     pub fn finish(&mut self, host: &Host<'_, '_>) {
         self.enter(host);
-        self.run = (usize::MAX, 0, 0);
+        self.id = UNKNOWN;
     }
 
-    #[inline]
-    fn enter(&self, host: &Host<'_, '_>) {
-        let (id, calls, nanos) = self.run;
-        if calls != 0 && id != usize::MAX {
+    /// Enters the run of one command into the statistics; another begins.
+    fn enter(&mut self, host: &Host<'_, '_>) {
+        if self.calls != 0 && self.id != UNKNOWN {
+            let nanos = self.clock.delta_as_nanos(self.first, self.last);
             let stats = host.shared.stats.worker(host.worker);
             let track = host.shared.settings.flag(ids::LATENCY_TRACKING);
-            stats.commands(Slot::of(id), calls, nanos, track);
-            host.session.client.last_command.store(id, std::sync::atomic::Ordering::Relaxed);
+            stats.commands(Slot::of(self.id), self.calls, nanos, track);
+            host.session.client.last_command.store(self.id, Ordering::Relaxed);
         }
+        self.first = self.last;
+        self.calls = 0;
     }
 }
 
@@ -93,7 +118,7 @@ fn failed(host: &Host<'_, '_>, id: usize, reply: &[u8]) {
     let line = reply.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let stats = host.shared.stats.worker(host.worker);
     stats.error(&String::from_utf8_lossy(&line[1..]));
-    if id != usize::MAX {
+    if id != UNKNOWN {
         stats.failed(Slot::of(id));
     }
 }

@@ -65,7 +65,7 @@ pub struct Worker<'e> {
     listeners: Vec<Listener>,
     conns: Conns,
     exec: Executor<'e>,
-    pipeline: Pipeline,
+    pipeline: Pipeline<'e>,
     read_buf: Box<[u8]>,
     /// Replies of the connection that is being served.
     out: Vec<u8>,
@@ -754,7 +754,7 @@ impl<'e> Worker<'e> {
             detach: None,
             others: None,
         };
-        host.request(Ok(waiter.resolved), &args, Prefetched::NONE, &mut out);
+        host.request(Some(&waiter.resolved), &args, Prefetched::NONE, &mut out);
         conn.session.in_transaction = false;
         self.conns[address.slot] = Some(conn);
         settle(self.shared, &mut self.exec, &self.shared.stamp(now_ms));

@@ -237,8 +237,8 @@ pub fn acl(data: &[u8]) {
         assert_eq!(users.find(b"again").expect("the user").rules(), user.rules(), "{text}");
         if let Ok(resolved) = registry.resolve(&words) {
             let rules = user.rules();
-            let _ = rules.check(&resolved, &words);
-            let _ = rules.forbidden_sort(&resolved, &words);
+            let _ = rules.check(resolved, &words);
+            let _ = rules.forbidden_sort(resolved, &words);
         }
     }
     let path = std::path::Path::new("/nonexistent/users.acl");

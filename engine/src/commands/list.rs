@@ -13,7 +13,7 @@ use crate::value::blob::Blob;
 use crate::value::list::codec::{self, Framed};
 use crate::value::list::packed::{self, Limit};
 use crate::value::list::{List, ListRef, Side};
-use crate::value::packed::IntBuf;
+use crate::value::packed::{Elem, IntBuf};
 use crate::value::{NewValue, Value};
 use smallvec::SmallVec;
 
@@ -425,9 +425,12 @@ fn lrange(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let list = list_of(entry)?;
     let (start, count) = range_of(start, stop, list.len());
     reply.array(count);
-    let mut buf = IntBuf::new();
+    let mut strings = reply.strings();
     for elem in list.iter_at(start, false).take(count) {
-        reply.bulk(elem.as_bytes(&mut buf));
+        match elem {
+            Elem::Bytes(bytes) => strings.push(bytes),
+            Elem::Int(int) => strings.push_int(int),
+        }
     }
     Ok(())
 }

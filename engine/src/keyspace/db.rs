@@ -2,7 +2,7 @@
 
 use super::entry::{COLOUR, EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
 use super::saving::{HandOver, Saving};
-use super::table::{SlotRef, Table};
+use super::table::{Place, SlotRef, Table};
 use crate::cut::{Handed, Rows};
 use crate::prefetch::same_bytes;
 use crate::value::blob::Blob;
@@ -186,24 +186,39 @@ impl Db {
         self.table.find(hash, |entry| same_bytes(entry.key(), key))
     }
 
+    /// The same, where the entry is probably at `place`.
     #[inline]
-    fn find_slot(&mut self, hash: u64, key: &[u8]) -> Option<SlotRef> {
-        self.table.find_slot(hash, |entry| same_bytes(entry.key(), key))
+    pub fn find_near(&self, hash: u64, place: Place, key: &[u8]) -> Option<EntryPtr> {
+        let is = |entry: EntryPtr| same_bytes(entry.key(), key);
+        match self.table.find_at(place, hash, is) {
+            None => self.table.find(hash, is),
+            found => found,
+        }
     }
 
-    /// The entry of `key`, to be edited.
     #[inline]
-    pub fn entry(&mut self, hash: u64, key: &[u8]) -> Option<EntryMut<'_>> {
-        let slot = self.find_slot(hash, key)?;
+    fn find_slot(&mut self, hash: u64, place: Place, key: &[u8]) -> Option<SlotRef> {
+        let is = |entry: EntryPtr| same_bytes(entry.key(), key);
+        match self.table.find_slot_at(place, hash, is) {
+            None => self.table.find_slot(hash, is),
+            found => found,
+        }
+    }
+
+    /// The entry of `key`, which is probably at `place`, to be edited.
+    #[inline]
+    pub fn entry(&mut self, hash: u64, place: Place, key: &[u8]) -> Option<EntryMut<'_>> {
+        let slot = self.find_slot(hash, place, key)?;
         let ptr = self.table.at(slot);
         self.about_to_change(ptr, HandOver::Edit);
         Some(EntryMut { db: self, hash, slot, ptr })
     }
 
     /// Sets `key` to `value`; the expiry goes unless `keep_expiry`. Says whether the key is new.
+    /// With the key's hash and where its entry probably is.
     pub fn put(
         &mut self,
-        hash: u64,
+        (hash, place): (u64, Place),
         key: &[u8],
         value: NewValue<'_>,
         keep_expiry: bool,
@@ -215,7 +230,7 @@ impl Db {
         {
             self.timed.insert(key);
         }
-        let Some(slot) = self.find_slot(hash, key) else {
+        let Some(slot) = self.find_slot(hash, place, key) else {
             let ptr = value.entry(key, None, self.colour);
             let hasher = &self.hasher;
             let slot = self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
@@ -250,7 +265,7 @@ impl Db {
 
     /// Removes `key`; its boxed value goes to `garbage`.
     pub fn remove(&mut self, hash: u64, key: &[u8], garbage: &mut Garbage) -> bool {
-        let Some(slot) = self.find_slot(hash, key) else { return false };
+        let Some(slot) = self.find_slot(hash, Place::NONE, key) else { return false };
         let ptr = self.table.at(slot);
         self.about_to_change(ptr, HandOver::Remove);
         if ptr.expiry().is_some() {

@@ -23,6 +23,6 @@ pub(crate) use eviction::Pool;
 pub use saving::HandOver;
 pub use shard::WatchToken;
 pub(crate) use shard::{Shard, shard_of};
-pub(crate) use table::CURSOR_BITS;
+pub(crate) use table::{CURSOR_BITS, Place};
 pub(crate) use tracking::TrackTable;
 pub use tracking::{Invalidation, Tracker, Trackers};

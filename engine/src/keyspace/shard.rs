@@ -225,6 +225,11 @@ impl Shard {
 
     #[inline]
     pub fn is_awaited(&self, db: u32, key: &[u8]) -> bool {
-        self.awaits != 0 && self.awaited[db as usize].contains_key(key)
+        self.awaits != 0 && self.has_waiters(db, key)
+    }
+
+    #[cold]
+    fn has_waiters(&self, db: u32, key: &[u8]) -> bool {
+        self.awaited[db as usize].contains_key(key)
     }
 }

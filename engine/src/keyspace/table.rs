@@ -42,6 +42,19 @@ impl Bucket {
     const EMPTY: Bucket = Bucket { slots: [null_mut(); SLOTS], overflow: null_mut() };
 }
 
+/// Where a search by hash alone ended: a bucket and a slot in it. It is a hint, checked before use:
+/// the entry may have gone since, or be another key's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    bucket: u32,
+    slot: u32,
+}
+
+impl Place {
+    /// No place.
+    pub const NONE: Place = Place { bucket: u32::MAX, slot: 0 };
+}
+
 /// Where an entry's pointer is kept. Valid until the table is changed.
 #[derive(Clone, Copy)]
 pub(crate) struct SlotRef(*mut Slot);
@@ -62,8 +75,20 @@ unsafe impl Send for Table {}
 // SAFETY: `&self` methods only read.
 unsafe impl Sync for Table {}
 
+#[inline]
 fn tag(hash: u64) -> usize {
     ((hash >> POINTER_BITS) as usize) << POINTER_BITS
+}
+
+/// Which slots have this tag, a bit each; empty ones may be among them. Looks at all of them: where
+/// the entry is cannot be predicted, and a wrong guess costs more than the whole bucket.
+#[inline]
+fn matching(slots: &[Slot; SLOTS], tag: usize) -> u32 {
+    let mut found = 0;
+    for (at, slot) in slots.iter().enumerate() {
+        found |= u32::from((slot.addr() ^ tag) >> POINTER_BITS == 0) << at;
+    }
+    found
 }
 
 fn pack(entry: EntryPtr, hash: u64) -> Slot {
@@ -125,26 +150,65 @@ impl Table {
         }
     }
 
-    /// Asks for the entries that may be the one of `hash` to be brought near.
+    /// Asks for the entry that is probably the one of `hash` to be brought near; where it was seen.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
+    pub fn prefetch_entry(&self, hash: u64) -> Place {
         if self.buckets == 0 {
-            return;
+            return Place::NONE;
         }
         let tag = tag(hash);
+        let index = self.index(hash);
         // The overflow bucket, where there is one, is read here: the loads of several keys overlap.
-        let mut bucket = self.bucket(self.index(hash));
+        let mut bucket = self.bucket(index);
+        let mut place = index as u32;
         while !bucket.is_null() {
             // SAFETY: a bucket of this table or an overflow bucket that it owns.
             let here = unsafe { &*bucket };
-            for &slot in &here.slots {
-                if slot.addr() & !POINTER_MASK == tag {
-                    prefetch(slot.map_addr(|addr| addr & POINTER_MASK));
-                    return;
-                }
+            let found = matching(&here.slots, tag);
+            if found != 0 {
+                let slot = found.trailing_zeros();
+                let entry = here.slots[slot as usize % SLOTS];
+                prefetch(entry.map_addr(|addr| addr & POINTER_MASK));
+                return Place { bucket: place, slot };
             }
             bucket = here.overflow;
+            place = u32::MAX;
         }
+        Place::NONE
+    }
+
+    /// The entry at a place where one with this hash was seen, if `is` accepts it now.
+    #[inline]
+    pub fn find_at(
+        &self,
+        place: Place,
+        hash: u64,
+        is: impl Fn(EntryPtr) -> bool,
+    ) -> Option<EntryPtr> {
+        if place.bucket as usize >= self.buckets {
+            return None;
+        }
+        // SAFETY: a bucket of this table; it is only read.
+        let slot = unsafe { (*self.bucket(place.bucket as usize)).slots[place.slot as usize] };
+        if (slot.addr() ^ tag(hash)) >> POINTER_BITS != 0 || slot.is_null() {
+            return None;
+        }
+        let entry = unpack(slot);
+        is(entry).then_some(entry)
+    }
+
+    /// The slot of the entry at a place, as [`Table::find_at`].
+    #[inline]
+    pub fn find_slot_at(
+        &mut self,
+        place: Place,
+        hash: u64,
+        is: impl Fn(EntryPtr) -> bool,
+    ) -> Option<SlotRef> {
+        self.find_at(place, hash, is)?;
+        let bucket = self.bucket_mut(place.bucket as usize);
+        // SAFETY: the place was just checked; the table is borrowed mutably.
+        Some(SlotRef(unsafe { &raw mut (*bucket).slots[place.slot as usize] }))
     }
 
     /// The entry whose hash is `hash` and that `is` accepts.
@@ -158,13 +222,16 @@ impl Table {
         while !bucket.is_null() {
             // SAFETY: a bucket of this table or an overflow bucket that it owns.
             let here = unsafe { &*bucket };
-            for &slot in &here.slots {
-                if slot.addr() & !POINTER_MASK == tag && !slot.is_null() {
+            let mut found = matching(&here.slots, tag);
+            while found != 0 {
+                let slot = here.slots[found.trailing_zeros() as usize % SLOTS];
+                if !slot.is_null() {
                     let entry = unpack(slot);
                     if is(entry) {
                         return Some(entry);
                     }
                 }
+                found &= found - 1;
             }
             bucket = here.overflow;
         }
@@ -180,14 +247,18 @@ impl Table {
         let tag = tag(hash);
         let mut bucket = self.bucket_mut(self.index(hash));
         while !bucket.is_null() {
-            for at in 0..SLOTS {
-                // SAFETY: as in `find`; the table is borrowed mutably.
-                let slot = unsafe { &raw mut (*bucket).slots[at] };
+            // SAFETY: as in `find`; the table is borrowed mutably.
+            let mut found = matching(unsafe { &(*bucket).slots }, tag);
+            while found != 0 {
+                let at = found.trailing_zeros() as usize % SLOTS;
                 // SAFETY: a slot of a live bucket.
+                let slot = unsafe { &raw mut (*bucket).slots[at] };
+                // SAFETY: as above.
                 let value = unsafe { *slot };
-                if value.addr() & !POINTER_MASK == tag && !value.is_null() && is(unpack(value)) {
+                if !value.is_null() && is(unpack(value)) {
                     return Some(SlotRef(slot));
                 }
+                found &= found - 1;
             }
             // SAFETY: as above.
             bucket = unsafe { (*bucket).overflow };

@@ -138,6 +138,17 @@ impl<'a> Encoded<'a> {
     }
 }
 
+/// Reads the element at offset `at`, as [`read`], where it is a string with its length in the tag:
+/// most are, and this is small enough to be inlined into loops.
+#[inline(always)]
+pub fn read_short(packed: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let tag = usize::from(*packed.get(at)?);
+    if tag > SHORT_MAX {
+        return None;
+    }
+    Some((packed.get(at + 1..at + 1 + tag)?, at + 1 + tag))
+}
+
 /// Reads the element at offset `at` and where the next one starts; `None` at the end and where the
 /// bytes are not a whole element.
 pub fn read(packed: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {

@@ -53,6 +53,7 @@ pub fn reversed(mut size: usize) -> ([u8; REVERSED_MAX], usize) {
 }
 
 /// Bytes that [`reversed`] takes.
+#[inline]
 pub fn reversed_width(size: usize) -> usize {
     match size {
         0..0x80 => 1,
@@ -66,6 +67,10 @@ pub fn reversed_width(size: usize) -> usize {
 /// Reads the size that ends at offset `end`, and where it starts.
 #[inline]
 pub fn read_reversed(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
+    match bytes.get(end.checked_sub(1)?) {
+        Some(&byte) if byte < 0x80 => return Some((usize::from(byte), end - 1)),
+        _ => {}
+    }
     let mut size = 0;
     let mut at = end;
     for group in 0..REVERSED_MAX {

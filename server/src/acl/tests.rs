@@ -19,7 +19,7 @@ fn may(registry: &Registry, acl: &Acl, name: &str, call: &str) -> Result<(), Rea
     let args: Vec<&[u8]> = call.split_ascii_whitespace().map(str::as_bytes).collect();
     let resolved = registry.resolve(&args).expect("a command");
     let rules = acl.find(name.as_bytes()).expect("the user").rules();
-    rules.check(&resolved, &args).map_err(|denied| denied.reason)
+    rules.check(resolved, &args).map_err(|denied| denied.reason)
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn sort_with_patterns_needs_all_keys() {
         let args: Vec<&[u8]> = call.split_ascii_whitespace().map(str::as_bytes).collect();
         let resolved = registry.resolve(&args).expect("a command");
         let rules_now = acl.find(b"u").expect("the user").rules();
-        assert_eq!(rules_now.forbidden_sort(&resolved, &args), forbidden, "{rules}: {call}");
+        assert_eq!(rules_now.forbidden_sort(resolved, &args), forbidden, "{rules}: {call}");
     }
 }
 

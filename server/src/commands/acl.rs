@@ -246,7 +246,7 @@ fn dry_run(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
         return Err(Error::owned(format!("ERR Command '{name}' not found")).into());
     }
     let resolved = registry.resolve(call)?;
-    match user.rules().check(&resolved, call) {
+    match user.rules().check(resolved, call) {
         Ok(()) => reply.ok(),
         Err(denied) => {
             let object = match denied.reason {

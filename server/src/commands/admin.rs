@@ -75,7 +75,7 @@ pub fn debug(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     }
     let resolved = host.shared.registry.resolve(args)?;
     // The engine's part: it has no time of its own, so it cannot block.
-    host.call_engine(&resolved, args, Prefetched::NONE, reply);
+    host.call_engine(resolved, args, Prefetched::NONE, reply);
     Ok(())
 }
 

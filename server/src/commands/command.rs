@@ -31,6 +31,7 @@ pub const COMMANDS: &[HostCommand] = &[HostCommand {
         "Describes the commands.",
     ),
     run: Some(all),
+    only_replies: false,
     subcommands: &[
         HostCommand::new(sub("COUNT", 2, "", "Counts the commands."), |host, _, reply| {
             reply.int(host.shared.registry.commands().count() as i64);

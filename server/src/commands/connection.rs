@@ -30,14 +30,16 @@ pub const COMMANDS: &[HostCommand] = &[
             "Answers PONG, or the message.",
         ),
         ping,
-    ),
+    )
+    .only_replies(),
     HostCommand::new(
         Command::hosted("ECHO", 2, Group::Connection)
             .flags(Flags::LOADING.union(Flags::STALE).union(Flags::FAST))
             .syntax("message")
             .docs("1.0.0", "O(1)", "Answers the message."),
         echo,
-    ),
+    )
+    .only_replies(),
     HostCommand::new(
         Command::hosted("SELECT", 2, Group::Connection)
             .flags(Flags::LOADING.union(Flags::STALE).union(Flags::FAST))

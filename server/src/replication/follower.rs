@@ -403,8 +403,8 @@ impl<'e> Applier<'e> {
             after_park: None,
             others: None,
         };
-        let resolved = self.shared.registry.resolve(args);
-        host.request(resolved, args, Prefetched::NONE, &mut self.out);
+        let found = self.shared.registry.resolve(args).ok();
+        host.request(found, args, Prefetched::NONE, &mut self.out);
     }
 
     fn select(&mut self, db: u64) -> io::Result<()> {

@@ -61,6 +61,11 @@ pub fn parse<'a>(
     limits: Limits,
     args: &mut Vec<&'a [u8]>,
 ) -> Result<Parsed> {
+    let before = args.len();
+    if let Some(end) = parse_small(buf, at, limits, args) {
+        return Ok(Parsed::Request(end));
+    }
+    args.truncate(before);
     match buf.get(at) {
         None => return Ok(Parsed::Incomplete),
         Some(b'*') => {}
@@ -69,7 +74,6 @@ pub fn parse<'a>(
     let Some((count, mut at)) = array_header(buf, at, limits)? else {
         return Ok(Parsed::Incomplete);
     };
-    let before = args.len();
     for _ in 0..count {
         match bulk(buf, at, limits) {
             Ok(Some((start, end))) => {
@@ -87,6 +91,49 @@ pub fn parse<'a>(
         }
     }
     Ok(Parsed::Request(at))
+}
+
+/// Parses a request of fewer than a hundred arguments shorter than a hundred bytes, which most are,
+/// if it is whole and correct. Otherwise `None`, and `args` may have been appended to.
+#[inline]
+fn parse_small<'a>(
+    buf: &'a [u8],
+    at: usize,
+    limits: Limits,
+    args: &mut Vec<&'a [u8]>,
+) -> Option<usize> {
+    if !limits.authenticated || limits.bulk_bytes_max < 99 {
+        return None;
+    }
+    let (count, mut at) = small_header(buf, at, b'*')?;
+    for _ in 0..count {
+        let (len, start) = small_header(buf, at, b'$')?;
+        let end = start + len;
+        if buf.len() < end + 2 {
+            return None;
+        }
+        args.push(&buf[start..end]);
+        at = end + 2;
+    }
+    Some(at)
+}
+
+/// A header with one or two digits: the number, and the offset behind it.
+#[inline(always)]
+fn small_header(buf: &[u8], at: usize, mark: u8) -> Option<(usize, usize)> {
+    let &[first, tens, ones, end] = buf.get(at..)?.first_chunk::<4>()?;
+    if first != mark {
+        return None;
+    }
+    let high = usize::from(tens.wrapping_sub(b'0'));
+    if ones == b'\r' && high < 10 {
+        return Some((high, at + 4));
+    }
+    let low = usize::from(ones.wrapping_sub(b'0'));
+    if end == b'\r' && (1..10).contains(&high) && low < 10 && buf.len() > at + 4 {
+        return Some((high * 10 + low, at + 5));
+    }
+    None
 }
 
 /// The number of arguments of the array that starts at `at`, and the offset behind its header.

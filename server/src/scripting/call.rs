@@ -123,7 +123,7 @@ fn run_command(
     let mut timer = Timer::start(host);
     let mut reply = Reply::new(out, run.protocol.get());
     execute(host, &resolved, args, &mut reply);
-    timer.lap(host, resolved.id, args, out);
+    timer.lap(host, Some(&resolved), args, out);
     timer.finish(host);
     Ok(())
 }
@@ -169,7 +169,7 @@ fn execute(host: &mut Host<'_, '_>, resolved: &Resolved, args: &[&[u8]], reply: 
 /// # Errors
 /// Redis's texts for scripts.
 pub fn resolve(host: &Host<'_, '_>, args: &[&[u8]]) -> Result<Resolved, Error> {
-    host.shared.registry.resolve(args).map_err(|error| {
+    host.shared.registry.resolve(args).copied().map_err(|error| {
         if error.message().starts_with("ERR wrong number") {
             Error::text("ERR Wrong number of args calling Redis command from script")
         } else {

@@ -46,6 +46,9 @@ impl<'a> Framed<'a> {
 /// Reads the element at offset `at` and where the next one starts.
 #[inline]
 pub fn next(bytes: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {
+    if let Some((text, end)) = packed::read_short(bytes, at) {
+        return Some((Elem::Bytes(text), end + varint::reversed_width(end - at)));
+    }
     let (elem, end) = packed::read(bytes, at)?;
     Some((elem, end + varint::reversed_width(end - at)))
 }
@@ -55,6 +58,9 @@ pub fn next(bytes: &[u8], at: usize) -> Option<(Elem<'_>, usize)> {
 pub fn prev(bytes: &[u8], end: usize) -> Option<(Elem<'_>, usize)> {
     let (size, from) = varint::read_reversed(bytes, end)?;
     let start = from.checked_sub(size)?;
+    if let Some((text, _)) = packed::read_short(bytes, start) {
+        return Some((Elem::Bytes(text), start));
+    }
     packed::read(bytes, start).map(|(elem, _)| (elem, start))
 }
 

@@ -376,19 +376,23 @@ pub struct Iter<'a> {
     reverse: bool,
 }
 
+impl<'a> Iter<'a> {
+    /// Goes on with the first element of the next chunk; chunks are never empty.
+    #[cold]
+    fn next_chunk(&mut self) -> Option<Elem<'a>> {
+        let step = if self.reverse { self.chunk.checked_sub(1)? } else { self.chunk + 1 };
+        self.walk = self.chunks?.get(step)?.walk();
+        self.chunk = step;
+        if self.reverse { self.walk.next_back() } else { self.walk.next() }
+    }
+}
+
 impl<'a> Iterator for Iter<'a> {
     type Item = Elem<'a>;
 
     #[inline]
     fn next(&mut self) -> Option<Elem<'a>> {
-        loop {
-            let elem = if self.reverse { self.walk.next_back() } else { self.walk.next() };
-            if elem.is_some() {
-                return elem;
-            }
-            let step = if self.reverse { self.chunk.checked_sub(1)? } else { self.chunk + 1 };
-            self.walk = self.chunks?.get(step)?.walk();
-            self.chunk = step;
-        }
+        let elem = if self.reverse { self.walk.next_back() } else { self.walk.next() };
+        if elem.is_some() { elem } else { self.next_chunk() }
     }
 }
