@@ -148,6 +148,10 @@ impl Maker {
                 self.create(needed.max(self.bytes))
             }
         };
+        if made.is_err() {
+            // Its names are not used again: a power cut may bring back what was begun under them.
+            self.next += 1;
+        }
         made.map_err(|error| LogError::io("make a segment of the log", &error))
     }
 
