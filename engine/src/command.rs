@@ -57,6 +57,8 @@ bitflags! {
         const INTERNAL = 1 << 17;
         /// Dangerous, for the ACL category of that name.
         const DANGEROUS = 1 << 18;
+        /// Works on keys whose values are on disk without reading them.
+        const BLIND = 1 << 19;
     }
 }
 

@@ -124,6 +124,8 @@ pub struct EngineConfig {
     pub frequency: FrequencySettings,
     /// `tracking-table-max-keys`: keys that are remembered with their readers; 0 is no bound.
     pub tracking_keys_max: usize,
+    /// `hot-threshold`: accesses after which a key that was read from disk stays in memory for good.
+    pub hot_threshold: u32,
 }
 
 impl Default for EngineConfig {
@@ -146,6 +148,7 @@ impl Default for EngineConfig {
             access: AccessScheme::default(),
             frequency: FrequencySettings::default(),
             tracking_keys_max: 1_000_000,
+            hot_threshold: 100,
         }
     }
 }

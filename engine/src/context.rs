@@ -2,21 +2,22 @@
 
 use crate::config::{EngineConfig, Event};
 use crate::effects::{Effects, Notification};
-use crate::error::Error;
+use crate::error::{Error, Stop};
 use crate::executor::Prefetched;
 use crate::keyspace::{
-    CURSOR_BITS, Db, EntryMut, EntryRef, KeyHasher, Place, Shard, TrackTable, access,
-    access::AccessScheme, shard_of,
+    Db, EntryMut, EntryRef, KeyHasher, Place, Shard, TrackTable, access, access::AccessScheme,
+    shard_of,
 };
 use crate::libraries::Libraries;
 use crate::rdb;
 use crate::stamp::{Rng, Stamp};
+use crate::tier::Tier;
 use crate::value::NewValue;
 use smallvec::SmallVec;
 
 /// Most shards an engine has: a SCAN cursor has that much room for their number.
 pub const SHARDS_MAX: usize = 1024;
-const SHARD_BITS: u32 = SHARDS_MAX.trailing_zeros();
+pub(crate) const SHARD_BITS: u32 = SHARDS_MAX.trailing_zeros();
 
 /// The locked shards of a call.
 pub(crate) enum LockedShards<'a> {
@@ -41,7 +42,7 @@ impl<'a> LockedShards<'a> {
 
     /// The shard at a place below [`LockedShards::len`].
     #[inline]
-    fn at(&self, place: usize) -> &Shard {
+    pub(crate) fn at(&self, place: usize) -> &Shard {
         match self {
             LockedShards::One(shard) => shard,
             LockedShards::Some(shards) => shards[place].1,
@@ -56,14 +57,14 @@ impl<'a> LockedShards<'a> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             LockedShards::One(_) => 1,
             LockedShards::Some(shards) => shards.len(),
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Shard> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Shard> {
         (0..self.len()).map(|place| self.at(place))
     }
 }
@@ -193,12 +194,81 @@ impl Cx<'_> {
     pub fn peek(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         let db = self.shard(key).db(self.db);
         let (hash, place) = self.near(key);
-        let entry = db.find_near(hash, place, key)?;
+        let Some(entry) = db.find_near(hash, place, key) else {
+            if db.cold().is_some() {
+                self.meet_cold(db, key);
+            }
+            return None;
+        };
         if entry.expired(self.expiry_now_ms) {
             self.effects.lapsed.borrow_mut().push((self.db, key.into()));
             return None;
         }
         Some(EntryRef::new(entry, db))
+    }
+
+    /// Notes that the value of a key is needed if it is on disk: the call is run again with it.
+    #[cold]
+    fn meet_cold(&self, db: &Db, key: &[u8]) {
+        if let Some(cold) = db.find_cold(self.hash(key), key) {
+            if cold.expired(self.expiry_now_ms) {
+                self.effects.lapsed.borrow_mut().push((self.db, key.into()));
+            } else {
+                self.effects.cold.need_value(self.db, key);
+            }
+        }
+    }
+
+    /// Whether any key of the selected database may be on disk, as far as the locked shards tell.
+    pub fn has_cold(&self) -> bool {
+        self.shards.iter().any(|shard| shard.db(self.db).cold().is_some())
+    }
+
+    /// Stops the call, before it has changed anything, if it met keys whose values are on disk. For
+    /// commands that write and find keys which their arguments do not name.
+    ///
+    /// # Errors
+    /// [`Stop::Cold`]
+    pub fn check_cold(&self) -> Result<(), Stop> {
+        if self.effects.cold.is_lacking() { Err(Stop::Cold) } else { Ok(()) }
+    }
+
+    /// When the live key expires, whether its value is in memory or on disk; `None` without the key.
+    pub fn key_expiry(&self, key: &[u8]) -> Option<Option<i64>> {
+        let (db, hash) = (self.shard(key).db(self.db), self.hash(key));
+        let (expiry, expired) = match db.find(hash, key) {
+            Some(entry) => (entry.expiry(), entry.expired(self.expiry_now_ms)),
+            None => {
+                let cold = db.find_cold(hash, key)?;
+                (cold.expiry, cold.expired(self.expiry_now_ms))
+            }
+        };
+        if expired {
+            self.effects.lapsed.borrow_mut().push((self.db, key.into()));
+            return None;
+        }
+        Some(expiry)
+    }
+
+    /// Whether the live key is there, in memory or on disk; not an access.
+    pub fn exists(&self, key: &[u8]) -> bool {
+        self.key_expiry(key).is_some()
+    }
+
+    /// The same, and it counts as a hit or a miss, as [`Cx::look`] does.
+    pub fn look_expiry(&self, key: &[u8]) -> Option<Option<i64>> {
+        let found = self.key_expiry(key);
+        match found {
+            Some(_) => self.effects.hits.set(self.effects.hits.get() + 1),
+            None => self.missed(key),
+        }
+        found
+    }
+
+    /// Where the value of a live key is: `hot`, `cached` or `cold`.
+    pub fn tier_of(&self, key: &[u8]) -> Option<&'static str> {
+        self.key_expiry(key)?;
+        Some(Tier::tier_of(self.shard(key), self.db, self.hasher, key))
     }
 
     #[cold]
@@ -214,6 +284,9 @@ impl Cx<'_> {
         if self.no_touch {
             return;
         }
+        if entry.is_backed() {
+            self.touch_cached(entry.key());
+        }
         let old = entry.access();
         let new = match self.config.access {
             AccessScheme::Recency => access::recency(self.stamp.now_ms),
@@ -225,6 +298,15 @@ impl Cx<'_> {
         };
         if new != old {
             entry.set_access(new);
+        }
+    }
+
+    /// A key that was read from disk was used.
+    #[cold]
+    fn touch_cached(&self, key: &[u8]) {
+        let db = self.shard(key).db(self.db);
+        if db.use_cached(self.hash(key), self.config.hot_threshold) {
+            self.effects.cold.used.borrow_mut().push((self.db, key.into()));
         }
     }
 
@@ -248,7 +330,12 @@ impl Cx<'_> {
         if db.expiring() == 0 {
             return;
         }
-        if db.find_near(hash, place, key).is_some_and(|entry| entry.expired(self.expiry_now_ms)) {
+        let now_ms = self.expiry_now_ms;
+        let expired = match db.find_near(hash, place, key) {
+            Some(entry) => entry.expired(now_ms),
+            None => db.find_cold(hash, key).is_some_and(|cold| cold.expired(now_ms)),
+        };
+        if expired {
             self.expire(key);
         }
     }
@@ -277,7 +364,7 @@ impl Cx<'_> {
     fn put(&mut self, key: &[u8], value: NewValue<'_>, keep_expiry: bool) -> EntryMut<'_> {
         let (hash, place) = self.near(key);
         self.purge((hash, place), key);
-        if self.config.notify.contains(Event::NEW) && self.peek(key).is_none() {
+        if self.config.notify.contains(Event::NEW) && !self.exists(key) {
             self.notify(Event::NEW, "new", key);
         }
         let (db, now_ms, scheme) = (self.db, self.stamp.now_ms, self.config.access);
@@ -306,8 +393,11 @@ impl Cx<'_> {
             self.effects.ready.push((db, key.into()));
         }
         let database = shard.db_mut(db);
-        let Some(entry) = database.find(hash, key) else { return false };
-        let live = !entry.expired(now_ms);
+        let live = match (database.find(hash, key), database.find_cold(hash, key)) {
+            (Some(entry), _) => !entry.expired(now_ms),
+            (None, Some(cold)) => !cold.expired(now_ms),
+            (None, None) => return false,
+        };
         let before = self.effects.garbage.len();
         database.remove(hash, key, &mut self.effects.garbage);
         // Small values are dropped here: handing them to another thread would cost more.
@@ -326,7 +416,15 @@ impl Cx<'_> {
                 entry.set_expiry(expiry);
                 true
             }
-            None => false,
+            None => {
+                let (hash, db) = (self.hash(key), self.db);
+                let database = self.shard_mut(key).db_mut(db);
+                let cold = database.find_cold(hash, key).is_some();
+                if cold {
+                    database.set_cold_expiry(hash, key, expiry);
+                }
+                cold
+            }
         }
     }
 
@@ -458,7 +556,7 @@ impl Cx<'_> {
         self.shards.iter().map(|shard| shard.db(self.db).len()).sum()
     }
 
-    /// Visits the live entries of the selected database, in no particular order.
+    /// Visits the live entries of the selected database that are in memory, in no particular order.
     pub fn for_each<'s>(&'s self, mut each: impl FnMut(EntryRef<'s>)) {
         let now_ms = self.stamp.now_ms;
         for shard in self.shards.iter() {
@@ -471,61 +569,13 @@ impl Cx<'_> {
         }
     }
 
-    /// One step of SCAN: visits a few live entries from `cursor` on and returns the next cursor,
-    /// 0 at the end. Every entry that is there from the first step to the last is visited.
-    pub fn scan<'s>(&'s self, cursor: u64, mut each: impl FnMut(EntryRef<'s>)) -> u64 {
-        let mut number = (cursor & (SHARDS_MAX as u64 - 1)) as usize;
-        let position = (cursor >> SHARD_BITS) & ((1 << CURSOR_BITS) - 1);
-        if number >= self.shards.len() {
-            return 0;
-        }
-        let shard = self.shards.at(number);
-        let (db, now_ms) = (shard.db(self.db), self.stamp.now_ms);
-        let next = db.table().scan(position, |entry| {
-            if !entry.expired(now_ms) {
-                each(EntryRef::new(entry, db));
-            }
-        });
-        if next == 0 {
-            number += 1;
-            if number == self.shards.len() {
-                return 0;
-            }
-        }
-        next << SHARD_BITS | number as u64
-    }
-
-    /// A random live key of the selected database.
-    pub fn random_key(&mut self) -> Option<EntryRef<'_>> {
-        /// Tries to find a key that has not expired.
-        const TRIES_MAX: usize = 100;
-        let now_ms = self.stamp.now_ms;
-        for _ in 0..TRIES_MAX {
-            let mut nth = self.rng.below(self.db_len());
-            let random = self.rng.next_u64();
-            for shard in self.shards.iter() {
-                let db = shard.db(self.db);
-                if nth >= db.len() {
-                    nth -= db.len();
-                    continue;
-                }
-                let entry = db.table().random(random)?;
-                if !entry.expired(now_ms) {
-                    return Some(EntryRef::new(entry, db));
-                }
-                break;
-            }
-        }
-        None
-    }
-
     /// Empties a database; returns the number of keys it had.
     pub fn flush_db(&mut self, db: u32) -> usize {
         let mut removed = 0;
         for place in 0..self.shards.len() {
             let shard = self.shards.at_mut(place);
             let (hasher, now) = (self.hasher, shard.db(db));
-            shard.all_modified(db, |key| now.find(hasher.hash(key), key).is_some());
+            shard.all_modified(db, |key| now.holds(hasher.hash(key), key));
             shard.with_tracked(TrackTable::clear);
             let awaited = shard.awaited_keys(db).map(|key| (db, key.into()));
             self.effects.ready.extend(awaited.collect::<Vec<_>>());
@@ -543,7 +593,7 @@ impl Cx<'_> {
         for place in 0..self.shards.len() {
             let shard = self.shards.at_mut(place);
             for (from, to) in [(a, b), (b, a)] {
-                let there = |db: &Db, key: &[u8]| db.find(self.hasher.hash(key), key).is_some();
+                let there = |db: &Db, key: &[u8]| db.holds(self.hasher.hash(key), key);
                 shard.all_modified(from, |key| {
                     there(shard.db(from), key) || there(shard.db(to), key)
                 });

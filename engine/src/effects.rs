@@ -3,6 +3,7 @@
 use crate::config::Event;
 use crate::keyspace::{FlushedDb, Invalidation};
 use crate::propagate::Told;
+use crate::tier::ColdCall;
 use crate::value::Value;
 use std::cell::{Cell, RefCell};
 
@@ -54,6 +55,8 @@ pub struct Effects {
     pub missed: RefCell<Vec<(u32, Box<[u8]>)>>,
     /// What followers are to be told of the running call.
     pub(crate) told: Told,
+    /// What the call needs from the cold tier, and what was read for it.
+    pub(crate) cold: ColdCall,
 }
 
 impl Effects {

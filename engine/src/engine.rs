@@ -12,9 +12,10 @@ use crate::libraries::Libraries;
 use crate::log::settings;
 use crate::propagate::Propagate;
 use crate::stamp::Stamp;
+use crate::tier::Tier;
 use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A key-value engine.
@@ -31,9 +32,12 @@ pub struct Engine {
     libraries: Libraries,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
+    /// The same of `hot-threshold`.
+    hot_threshold: AtomicU32,
     /// Whether a cut is on its way.
     cut_running: AtomicBool,
     databases: u32,
+    tier: Option<Arc<Tier>>,
 }
 
 /// How an engine is opened.
@@ -48,6 +52,8 @@ pub struct EngineOptions {
     pub hash_seed: u64,
     /// Takes a record of every call that changes the data.
     pub journal: Option<Arc<dyn Journal>>,
+    /// Where values go that leave memory. Its seed is `hash_seed`, and it serves this engine alone.
+    pub tier: Option<Arc<Tier>>,
 }
 
 /// Keys of one database.
@@ -73,6 +79,7 @@ impl Engine {
         let databases = options.config.databases;
         let by_frequency = options.config.access == AccessScheme::Frequency;
         let journal = options.journal.map_or_else(OnceLock::new, OnceLock::from);
+        let hot_threshold = options.config.hot_threshold;
         Engine {
             shards: (0..count).map(|_| Mutex::new(Shard::new(databases, &hasher))).collect(),
             hasher,
@@ -84,8 +91,10 @@ impl Engine {
             propagating: AtomicBool::new(false),
             libraries: Libraries::default(),
             by_frequency: AtomicBool::new(by_frequency),
+            hot_threshold: AtomicU32::new(hot_threshold),
             cut_running: AtomicBool::new(false),
             databases,
+            tier: options.tier,
         }
     }
 
@@ -106,6 +115,7 @@ impl Engine {
         change(&mut fresh);
         fresh.databases = config.databases;
         self.by_frequency.store(fresh.access == AccessScheme::Frequency, Ordering::Relaxed);
+        self.hot_threshold.store(fresh.hot_threshold, Ordering::Relaxed);
         *config = Arc::new(fresh);
         self.config_version.fetch_add(1, Ordering::Release);
         drop(config);
@@ -170,6 +180,17 @@ impl Engine {
             true => AccessScheme::Frequency,
             false => AccessScheme::Recency,
         }
+    }
+
+    /// Accesses after which a key that was read from disk stays in memory.
+    #[inline]
+    pub(crate) fn hot_threshold(&self) -> u32 {
+        self.hot_threshold.load(Ordering::Relaxed)
+    }
+
+    /// Where values go that leave memory, if it has such a place.
+    pub fn tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.as_ref()
     }
 
     pub(crate) fn upkeep(&self) -> &Upkeep {

@@ -16,6 +16,8 @@ pub enum Stop {
     Error(Error),
     /// A blocking command found nothing to take; it may be run again when a key is ready.
     WouldBlock,
+    /// Values or names that it needs are on disk: nothing was changed, it is run again with them.
+    Cold,
 }
 
 impl From<Error> for Stop {

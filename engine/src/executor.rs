@@ -5,7 +5,7 @@
 //! while the locks are still held, and leaves them locked for the next call of a pipeline until
 //! [`Executor::release`].
 
-use crate::command::{Command, Flags, KeyList, Keys};
+use crate::command::{Command, Flags, KeyList, Keys, Run};
 use crate::config::EngineConfig;
 use crate::context::{Cx, LockedShards};
 use crate::effects::Effects;
@@ -30,6 +30,10 @@ pub enum Outcome {
     Failed,
     /// It found nothing to take and may be run again when one of its keys is ready.
     WouldBlock,
+    /// It needs values or names that are on disk; nothing was changed. It is to be run again once
+    /// [`Tier::load`](crate::tier::Tier::load) has brought in what [`Executor::take_needs`] says. Only for
+    /// a host that has asked for it with [`Executor::set_loads_elsewhere`].
+    NeedsCold,
 }
 
 /// A call: a command with its arguments, in a database, at a time.
@@ -83,6 +87,10 @@ pub struct Executor<'e> {
     group: Option<Batch>,
     /// Calls of a transaction, while one is on its way and there is a journal.
     batch: Option<Box<OpenBatch>>,
+    /// Whether the host loads what calls need from disk; otherwise it is done here.
+    pub(crate) loads_elsewhere: bool,
+    /// Whether the host has locked shards for several calls, so that they stay locked.
+    pinned: bool,
     /// What the calls did besides their replies, since the host last took it.
     pub effects: Effects,
 }
@@ -98,6 +106,8 @@ impl<'e> Executor<'e> {
             config_version,
             group: None,
             batch: None,
+            loads_elsewhere: false,
+            pinned: false,
             effects,
         }
     }
@@ -114,6 +124,20 @@ impl<'e> Executor<'e> {
             reply.error(&Error::text("ERR the engine does not run this command"));
             return Outcome::Failed;
         };
+        if self.engine.tier().is_some() {
+            return self.run_tiered(call, run, hint, reply);
+        }
+        self.run_once(call, run, hint, reply)
+    }
+
+    #[inline]
+    pub(crate) fn run_once(
+        &mut self,
+        call: &Call<'_>,
+        run: Run,
+        hint: Prefetched,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
         let dirty = self.effects.dirty;
         let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
@@ -147,6 +171,10 @@ impl<'e> Executor<'e> {
             Err(Stop::WouldBlock) => {
                 reply.discard();
                 Outcome::WouldBlock
+            }
+            Err(Stop::Cold) => {
+                reply.discard();
+                Outcome::NeedsCold
             }
         }
     }
@@ -247,6 +275,7 @@ impl<'e> Executor<'e> {
     #[inline]
     pub fn release(&mut self) {
         self.held.clear();
+        self.pinned = false;
     }
 
     /// Changes the libraries of functions by a call of its own: the arguments of
@@ -271,6 +300,11 @@ impl<'e> Executor<'e> {
 
     /// Locks every shard, for calls that are to run as one (EXEC).
     pub fn lock_all(&mut self) {
+        self.pinned = true;
+        self.lock_all_shards();
+    }
+
+    fn lock_all_shards(&mut self) {
         if self.held.len() == self.engine.shard_count() {
             return;
         }
@@ -288,6 +322,7 @@ impl<'e> Executor<'e> {
         wanted.sort_unstable();
         wanted.dedup();
         self.lock(&wanted);
+        self.pinned = true;
     }
 
     /// Locks the shards of a call, those and no others unless all that it needs are held already.
@@ -306,7 +341,7 @@ impl<'e> Executor<'e> {
             return;
         }
         if command.flags.contains(Flags::WHOLE_KEYSPACE) {
-            return self.lock_all();
+            return self.lock_all_shards();
         }
         let mut wanted = SmallVec::<[usize; 8]>::new();
         match command.keys {
@@ -469,8 +504,11 @@ impl<'e> Executor<'e> {
     /// Whether `key` is there but past its expiry at `now_ms`.
     pub fn is_lapsed(&mut self, db: u32, key: &[u8], now_ms: i64) -> bool {
         let hash = self.engine.hasher().hash(key);
-        let entry = self.shard(key).db(db).find(hash, key);
-        entry.is_some_and(|entry| entry.expired(now_ms))
+        let database = self.shard(key).db(db);
+        match database.find(hash, key) {
+            Some(entry) => entry.expired(now_ms),
+            None => database.find_cold(hash, key).is_some_and(|cold| cold.expired(now_ms)),
+        }
     }
 
     fn shard(&mut self, key: &[u8]) -> &mut Shard {
@@ -482,6 +520,15 @@ impl<'e> Executor<'e> {
 
     pub(crate) fn engine(&self) -> &'e Engine {
         self.engine
+    }
+
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    /// Locks the shards of a call.
+    pub(crate) fn lock_call(&mut self, call: &Call<'_>) {
+        self.lock_for(call.command, call.args, &Prefetched::NONE);
     }
 
     /// Works on one shard, under its lock.

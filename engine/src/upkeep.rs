@@ -157,6 +157,11 @@ impl Executor<'_> {
         lapsed.into_iter().map(delete).sum()
     }
 
+    /// Deletes a key if it is past its expiry, as a call of its own; returns how many went.
+    pub(crate) fn delete_expired(&mut self, db: u32, key: Box<[u8]>, stamp: &Stamp) -> usize {
+        self.delete(internal::EXPIRE, db, &SmallVec::from_iter([key]), stamp)
+    }
+
     /// Runs an internal command on keys, as calls of bounded length; returns how many it deleted.
     fn delete(&mut self, name: &'static str, db: u32, keys: &KeyBatch, stamp: &Stamp) -> usize {
         let mut deleted = 0;

@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// How far a thread's count may be from what it has reported.
@@ -20,6 +21,22 @@ thread_local! {
 /// Bytes that are allocated now.
 pub fn used_bytes() -> usize {
     usize::try_from(USED.load(Ordering::Relaxed)).unwrap_or(0)
+}
+
+/// What gives memory that is free back to the system, see [`set_purge`].
+static PURGE: OnceLock<fn()> = OnceLock::new();
+
+/// Says how free memory is given back to the system: that is the allocator's, which the program chose.
+pub fn set_purge(purge: fn()) {
+    // A program has one allocator: the first one holds.
+    PURGE.get_or_init(|| purge);
+}
+
+/// Gives free memory back to the system, where the program has said how.
+pub fn purge() {
+    if let Some(purge) = PURGE.get() {
+        purge();
+    }
 }
 
 #[inline]

@@ -125,6 +125,7 @@ fn answer_one(
     }
     // It has no locks, and what it runs takes none.
     let mut exec = shared.engine.executor();
+    let mut again = crate::conn::Again::default();
     let mut host = Host {
         shared,
         session: &mut conn.session,
@@ -135,6 +136,7 @@ fn answer_one(
         after_park: None,
         detach: None,
         others: None,
+        again: &mut again,
     };
     let flow = host.request(found, args, Prefetched::NONE, out);
     conn.closing |= matches!(flow, crate::host::Flow::Close);

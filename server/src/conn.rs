@@ -5,6 +5,7 @@ use crate::replication::primary::Detach;
 use crate::resp::decode::Resume;
 use crate::session::Session;
 use crate::tls::TlsStream;
+use ashlar_engine::tier::Names;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{self, Read, Write};
@@ -180,6 +181,10 @@ pub enum Waiting {
     Paused,
     /// Its commands have filled a worker's mailbox.
     Crowded,
+    /// The next request needs something from disk.
+    Cold,
+    /// The next request needs room in memory.
+    Room,
 }
 
 /// A connection.
@@ -207,6 +212,21 @@ pub struct Conn {
     pub detach: Option<Detach>,
     /// Whether the connection is closed once the backlog is sent.
     pub closing: bool,
+    /// What was read from disk for the next request.
+    pub again: Again,
+}
+
+/// A request that is run again.
+#[derive(Debug, Default)]
+pub struct Again {
+    /// Whether it is: the next request was begun before.
+    pub begun: bool,
+    /// Names that were read for it.
+    pub names: Names,
+    /// Why it cannot be run.
+    pub error: Option<String>,
+    /// How often it has been run without having been answered.
+    pub tries: u32,
 }
 
 impl Conn {
@@ -229,6 +249,7 @@ impl Conn {
             readable: false,
             detach: None,
             closing: false,
+            again: Again::default(),
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::info::{
 use crate::proc;
 use crate::shared::Shared;
 use crate::stats::Stats;
-use ashlar_engine::engine::DbStats;
+use crate::tier::ColdTier;
+use ashlar_engine::engine::{DbStats, Engine};
 use std::sync::atomic::Ordering;
 
 /// The server at one moment.
@@ -156,5 +157,9 @@ impl InfoSource for Facts<'_> {
             written: log.written(),
             durable: log.durable(),
         })
+    }
+
+    fn cold(&self) -> Option<(&ColdTier, &Engine)> {
+        self.shared.cold.as_ref().map(|cold| (cold, &*self.shared.engine))
     }
 }

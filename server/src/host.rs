@@ -9,7 +9,8 @@ use crate::acl::log::Entry;
 use crate::acl::{Place, Reason, Refusal};
 use crate::blocking::{Waiter, timeout_ms};
 use crate::config::ids;
-use crate::memory;
+use crate::conn::Again;
+use crate::memory::{self, Room};
 use crate::monitor;
 use crate::pubsub::Kind;
 use crate::registry::Resolved;
@@ -26,8 +27,13 @@ use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
 use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
+use ashlar_engine::tier::Needs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Times a request is set aside for the disk before its values are read by the thread that serves it:
+/// memory is so short then that they leave again before it is run.
+pub const AGAIN_MAX: u32 = 16;
 
 /// What becomes of the connection after a command.
 #[derive(Debug)]
@@ -40,12 +46,23 @@ pub enum Flow {
     Paused,
     /// The connection leaves its worker and becomes a replica's.
     Detach(Detach),
+    /// The command is to be run again once this is in memory.
+    Cold(Needs),
+    /// The command is to be run again once there is room in memory.
+    Room,
     /// The connection is closed once the replies are sent.
     Close,
 }
 
 /// What is to happen once a host command has blocked its client.
 pub type AfterPark = Box<dyn FnOnce(&Arc<Shared>, Arc<Waiter>)>;
+
+impl Flow {
+    /// Whether the request has been dealt with: otherwise it is run again later.
+    pub fn is_done(&self) -> bool {
+        !matches!(self, Flow::Paused | Flow::Cold(_) | Flow::Room)
+    }
+}
 
 /// One request's view of the server.
 pub struct Host<'w, 'e> {
@@ -67,6 +84,8 @@ pub struct Host<'w, 'e> {
     pub detach: Option<Detach>,
     /// The worker's other clients, to be answered while a script is busy.
     pub others: Option<&'w mut dyn Others>,
+    /// The request is run again, see [`Again`].
+    pub again: &'w mut Again,
 }
 
 impl Host<'_, '_> {
@@ -143,7 +162,9 @@ impl Host<'_, '_> {
                 Flow::Next
             }
             Ok(resolved) => {
-                monitor::feed(self, &resolved, args);
+                if !self.again.begun {
+                    monitor::feed(self, &resolved, args);
+                }
                 match resolved.host {
                     None => self.call_engine(&resolved, args, hint, &mut reply),
                     Some(run) => {
@@ -154,6 +175,9 @@ impl Host<'_, '_> {
                 }
             }
         };
+        if !flow.is_done() {
+            return flow;
+        }
         if let Some(tracking) = &mut self.session.tracking
             && self.session.multi.is_none()
             && !args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"CLIENT"))
@@ -197,10 +221,15 @@ impl Host<'_, '_> {
         if resolved.command.flags.contains(Flags::DENYOOM)
             && self.shared.settings.number(ids::MAXMEMORY) != 0
             && !self.session.in_transaction
-            && !memory::make_room(self)
         {
-            reply.error(&Error::OutOfMemory);
-            return Flow::Next;
+            match memory::make_room(self) {
+                Room::Yes => {}
+                Room::No => {
+                    reply.error(&Error::OutOfMemory);
+                    return Flow::Next;
+                }
+                Room::Wait => return Flow::Room,
+            }
         }
         let call = Call {
             command: resolved.command,
@@ -210,7 +239,14 @@ impl Host<'_, '_> {
             may_block: !self.session.in_transaction && !self.session.from_primary,
             no_touch: self.session.no_touch,
         };
+        // In a transaction the locks stay, and so does the thread; a primary's stream cannot wait.
+        let here = self.session.in_transaction || self.session.from_primary;
+        self.exec.set_loads_elsewhere(!here && self.again.tries < AGAIN_MAX);
         let outcome = self.exec.run(&call, hint, reply);
+        self.exec.set_loads_elsewhere(false);
+        if outcome == Outcome::NeedsCold {
+            return self.wait_for_disk(reply);
+        }
         if self.session.tracking.is_some() {
             self.track(resolved, args);
         }
@@ -236,6 +272,20 @@ impl Host<'_, '_> {
         let tracking = self.session.tracking.as_ref().filter(|tracking| tracking.wants_keys())?;
         let reads = resolved.command.flags.contains(Flags::READONLY);
         reads.then(|| tracking.tracker.clone())
+    }
+
+    /// Sets a request aside that needs something from disk.
+    #[cold]
+    fn wait_for_disk(&mut self, reply: &mut Reply<'_>) -> Flow {
+        let needs = self.exec.take_needs();
+        self.exec.release();
+        match self.again.error.take() {
+            None => Flow::Cold(needs),
+            Some(error) => {
+                reply.error(&Error::owned(error));
+                Flow::Next
+            }
+        }
     }
 
     /// Parks a command that found nothing; the locks of its keys are still held.
@@ -276,6 +326,10 @@ impl Host<'_, '_> {
         match result {
             Ok(()) => {}
             Err(Stop::Error(error)) => reply.error(&error),
+            Err(Stop::Cold) => {
+                reply.discard();
+                return self.wait_for_disk(reply);
+            }
             Err(Stop::WouldBlock) => {
                 reply.discard();
                 let args = args.iter().map(|arg| arg.to_vec()).collect();

@@ -5,10 +5,10 @@
 //! computed, since some of them have to visit every shard.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ashlar_engine::engine::DbStats;
+use ashlar_engine::engine::{DbStats, Engine};
 use ashlar_engine::log::{Health, LogStats};
 use ashlar_engine::storage::Saved;
 
@@ -18,6 +18,7 @@ use crate::proc;
 use crate::replication::Replication;
 use crate::replication::follower::{Phase, Status};
 use crate::stats::{Counter, Stats};
+use crate::tier::ColdTier;
 
 /// The version of Redis whose behaviour clients may expect.
 pub const REDIS_VERSION: &str = "7.4.2";
@@ -208,6 +209,10 @@ pub trait InfoSource {
     fn log(&self) -> Option<LogFacts> {
         None
     }
+    /// The cold tier, if there is one, with the data that it serves.
+    fn cold(&self) -> Option<(&ColdTier, &Engine)> {
+        None
+    }
     /// The allocator's name.
     fn allocator(&self) -> &'static str {
         "jemalloc"
@@ -246,6 +251,7 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Commandstats", false, command_stats),
     ("Errorstats", true, error_stats),
     ("Latencystats", false, latency_stats),
+    ("Tiers", true, tiers),
     ("Cluster", true, |_, out| field(out, "cluster_enabled", 0)),
     ("Keyspace", true, keyspace),
 ];
@@ -622,6 +628,49 @@ fn followed(source: &dyn InfoSource, primary: &(String, u16), status: &Status, o
     field(out, "slave_priority", source.settings().number(ids::REPLICA_PRIORITY));
     field(out, "slave_read_only", i32::from(source.settings().flag(ids::REPLICA_READ_ONLY)));
     field(out, "replica_announced", 1);
+}
+
+/// Keys and bytes of each tier, and what moves between them.
+fn tiers(source: &dyn InfoSource, out: &mut String) {
+    let Some((cold, engine)) = source.cold() else {
+        return field(out, "cold_store", "no");
+    };
+    let tier = cold.tier();
+    let (counts, stats) = (tier.key_counts(engine), &tier.stats);
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (disk, rows) = (tier.store().size(), get(&stats.row_bytes));
+    field(out, "cold_store", tier.name());
+    field(out, "tier_hot_keys", counts.hot);
+    field(out, "tier_cached_keys", counts.cached);
+    field(out, "tier_cold_keys", counts.cold);
+    field(out, "tier_hot_bytes", cold.used_bytes());
+    field(out, "tier_cold_bytes", rows);
+    field(out, "tier_disk_bytes", disk);
+    line(out, format_args!("tier_space_amplification:{:.2}", disk as f64 / rows.max(1) as f64));
+    field(out, "tier_index_bytes", counts.index_bytes);
+    let a_key = counts.index_bytes as f64 / counts.named.max(1) as f64;
+    line(out, format_args!("tier_index_bytes_per_key:{a_key:.2}"));
+    field(out, "tier_expires_bytes", counts.expires_bytes);
+    let reads = source.stats().total(Counter::KeyspaceHits);
+    field(out, "tier_hits", reads.saturating_sub(get(&stats.loads)));
+    field(out, "tier_misses", get(&stats.loads));
+    field(out, "tier_miss_bytes", get(&stats.load_bytes));
+    field(out, "tier_waits", get(&stats.waits));
+    field(out, "tier_locked_loads", get(&stats.locked_loads));
+    field(out, "tier_names_read", get(&stats.names));
+    field(out, "tier_promotions", get(&stats.promotions));
+    field(out, "tier_demotions", get(&stats.demotions));
+    field(out, "tier_demoted_bytes", get(&stats.demoted_bytes));
+    field(out, "tier_dropped", get(&stats.dropped));
+    field(out, "tier_stale_loads", get(&stats.stale_loads));
+    field(out, "tier_stale_demotions", get(&stats.stale_demotions));
+    field(out, "tier_expired_keys", get(&stats.expired));
+    field(out, "tier_deleted_rows", get(&stats.deleted_rows));
+    field(out, "tier_reclaimed_bytes", get(&stats.deleted_bytes));
+    field(out, "tier_read_queue", cold.queue_len());
+    field(out, "tier_faults", get(&stats.faults));
+    let fault = tier.fault().map(|fault| fault.to_string()).or(tier.store().alarm());
+    field(out, "tier_last_fault", fault.unwrap_or_default());
 }
 
 fn cpu(_source: &dyn InfoSource, out: &mut String) {

@@ -38,6 +38,7 @@ pub mod session;
 pub mod shared;
 pub mod slowlog;
 pub mod stats;
+pub mod tier;
 pub mod timer;
 pub mod tls;
 pub mod tracking;

@@ -1,5 +1,6 @@
 //! Messages to a worker: the only way to reach a connection from outside its thread.
 
+use ashlar_engine::tier::Names;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -38,6 +39,11 @@ pub enum Message {
     Resume,
     /// Serve the other end of this stream: a connection that no listener accepted.
     Adopt(mio::net::UnixStream),
+    /// What the connection's next request needs from disk is in memory, with names that were read; or the
+    /// error that it gets.
+    Loaded(Address, Result<Names, String>),
+    /// There is room in memory: run the requests that wait for it.
+    Room,
     /// Stop.
     Shutdown,
 }

@@ -10,7 +10,18 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: Counting<tikv_jemallocator::Jemalloc> = Counting(tikv_jemallocator::Jemalloc);
 
+/// Gives the allocator's free pages back to the system.
+fn purge() {
+    // All arenas: MALLCTL_ARENAS_ALL.
+    const NAME: &std::ffi::CStr = c"arena.4096.purge";
+    let null = std::ptr::null_mut();
+    // SAFETY: the control takes no value and gives none, so both pointers may be null; the name is a
+    // C string. An error changes nothing.
+    unsafe { tikv_jemalloc_sys::mallctl(NAME.as_ptr(), null, null.cast(), null, 0) };
+}
+
 fn main() -> ExitCode {
+    ashlar_server::alloc::set_purge(purge);
     match cli::start(std::env::args_os().skip(1)) {
         Start::Done(code) => code,
         Start::Run(settings) => match run(*settings) {

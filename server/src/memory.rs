@@ -2,11 +2,27 @@
 //! clients whose buffers take most.
 
 use crate::alloc;
+use crate::config::POLICY_TIER;
 use crate::config::ids;
 use crate::host::{Host, settle};
 use crate::mailbox::Message;
 use crate::shared::Shared;
 use crate::stats::Counter;
+use crate::tier::ColdTier;
+
+/// Whether a command may take memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It may.
+    Yes,
+    /// It is to be refused.
+    No,
+    /// Values are on their way to disk: it is to be run again once there is room.
+    Wait,
+}
+
+/// Of `maxmemory`, the part that is free when values begin to be taken out: one of so many.
+const PRESS_SHARE: usize = 32;
 
 /// Keys that one command evicts at most before it is let through: a client does not pay for what
 /// many wrote. The next command goes on.
@@ -18,16 +34,40 @@ pub fn has_room(shared: &Shared) -> bool {
     max == 0 || alloc::used_bytes() <= max
 }
 
-/// Evicts keys until memory is below `maxmemory`; `false` where the command is to be refused. No
+/// Makes sure that memory is below `maxmemory`: keys are evicted here and now, or with the policy `tier`
+/// values go to disk and the command waits. No
 /// lock is held afterwards, so it is not called in the middle of a transaction.
-pub fn make_room(host: &mut Host<'_, '_>) -> bool {
+pub fn make_room(host: &mut Host<'_, '_>) -> Room {
     let settings = &host.shared.settings;
     let max = usize::try_from(settings.number(ids::MAXMEMORY)).unwrap_or(usize::MAX);
     let follows = host.session.from_primary && settings.flag(ids::REPLICA_IGNORE_MAXMEMORY);
-    if follows || max == 0 || alloc::used_bytes() <= max {
-        return true;
+    if follows || max == 0 {
+        return Room::Yes;
     }
-    evict(host, max)
+    if let Some(cold) = &host.shared.cold
+        && settings.number(ids::MAXMEMORY_POLICY) == POLICY_TIER
+    {
+        let room = demote(cold, max);
+        // What a primary says cannot wait here.
+        return if host.session.from_primary && room == Room::Wait { Room::Yes } else { room };
+    }
+    match alloc::used_bytes() <= max || evict(host, max) {
+        true => Room::Yes,
+        false => Room::No,
+    }
+}
+
+/// Has values taken out before there is none left, and lets a command wait where there is none.
+fn demote(cold: &ColdTier, max: usize) -> Room {
+    let used = cold.used_bytes();
+    if used > max - max / PRESS_SHARE {
+        cold.press();
+    }
+    match used <= max {
+        true => Room::Yes,
+        false if cold.is_barren() => Room::No,
+        false => Room::Wait,
+    }
 }
 
 #[cold]

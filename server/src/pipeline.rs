@@ -5,6 +5,7 @@
 //! each is, its cache lines have arrived.
 
 use crate::config::ids;
+use crate::conn::Again;
 use crate::host::{Flow, Host};
 use crate::registry::Resolved;
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
@@ -12,8 +13,9 @@ use crate::timer::Timer;
 use crate::worker::WRITE_BYTES;
 use ashlar_engine::command::{Command, Keys};
 use ashlar_engine::error::Error;
-use ashlar_engine::executor::Prefetched;
+use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::reply::Reply;
+use ashlar_engine::tier::Needs;
 
 /// Requests that are parsed ahead.
 pub const GROUP: usize = 32;
@@ -105,7 +107,11 @@ impl<'e> Pipeline<'e> {
                 at = next;
                 match split_inline(&bytes[start..text_end]) {
                     Err(error) => refuse(host, &error, bytes.len(), out),
-                    Ok(words) => Step { at, flow: run_words(host, &words, out), done: false },
+                    Ok(words) => {
+                        let flow = run_words(host, &words, out);
+                        let at = if flow.is_done() { at } else { start };
+                        Step { at, flow, done: false }
+                    }
                 }
             }
             GroupEnd::Error(error) => refuse(host, &error, bytes.len(), out),
@@ -209,20 +215,24 @@ impl<'e> Pipeline<'e> {
         let mut flow = Flow::Next;
         let mut timer = Timer::start(host);
         let mut args_start = 0;
-        for item in &self.items {
-            let args = &args[args_start..item.args_end];
+        for (nth, item) in self.items.iter().enumerate() {
+            let request = &args[args_start..item.args_end];
             args_start = item.args_end;
-            if args.is_empty() {
+            if request.is_empty() {
                 at = item.end;
                 continue;
             }
             let start = out.len();
             let hint = item.key.map_or(Prefetched::NONE, |key| self.keys[key as usize]);
-            flow = host.request(item.found, args, hint, out);
-            if matches!(flow, Flow::Paused) {
+            flow = host.request(item.found, request, hint, out);
+            if let Flow::Cold(needs) = &mut flow {
+                look_ahead(host, &self.items[nth + 1..], args_start, args, needs);
+            }
+            if !flow.is_done() {
                 break;
             }
-            timer.lap(host, item.found, args, out.get(start..).unwrap_or_default());
+            *host.again = Again::default();
+            timer.lap(host, item.found, request, out.get(start..).unwrap_or_default());
             at = item.end;
             // A few large replies are enough for a write: a group of them has no bound.
             if !matches!(flow, Flow::Next) || out.len() >= WRITE_BYTES {
@@ -233,6 +243,34 @@ impl<'e> Pipeline<'e> {
         host.exec.release();
         (at, flow)
     }
+}
+
+/// Adds what the further requests of a group will need from disk, so that the group waits for it once.
+#[cold]
+fn look_ahead(
+    host: &mut Host<'_, '_>,
+    items: &[Item<'_>],
+    mut args_start: usize,
+    args: &[&[u8]],
+    needs: &mut Needs,
+) {
+    for item in items {
+        let request = &args[args_start..item.args_end];
+        args_start = item.args_end;
+        let Some(resolved) = item.found else { continue };
+        if resolved.host.is_none() && !request.is_empty() {
+            let call = Call {
+                command: resolved.command,
+                args: request,
+                db: host.session.db,
+                stamp: &host.stamp,
+                may_block: false,
+                no_touch: true,
+            };
+            needs.extend(host.exec.needs_of(&call));
+        }
+    }
+    host.exec.release();
 }
 
 /// How a group ended.
@@ -283,7 +321,10 @@ fn run_one(host: &mut Host<'_, '_>, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
     let mut timer = Timer::start(host);
     let start = out.len();
     let flow = host.request(found, args, Prefetched::NONE, out);
-    timer.lap(host, found, args, out.get(start..).unwrap_or_default());
+    if flow.is_done() {
+        *host.again = Again::default();
+        timer.lap(host, found, args, out.get(start..).unwrap_or_default());
+    }
     timer.finish(host);
     host.exec.release();
     flow
@@ -309,7 +350,7 @@ fn resumed(
             if !args.is_empty() {
                 flow = run_one(host, &args, out);
             }
-            if matches!(flow, Flow::Paused) {
+            if !flow.is_done() {
                 return Step { at: 0, flow, done: true };
             }
             *resume = None;

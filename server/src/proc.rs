@@ -51,6 +51,16 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0).saturating_mul(PAGE_BYTES)
 }
 
+/// Bytes of this process that are in memory and that the system cannot take back: without the pages of files,
+/// such as the program's code.
+pub fn resident_private_bytes() -> u64 {
+    let statm = read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = statm.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().ok());
+    let mut next = || pages.next().flatten().unwrap_or(0);
+    let (resident, shared) = (next(), next());
+    resident.saturating_sub(shared).saturating_mul(PAGE_BYTES)
+}
+
 /// Bytes of memory of the machine.
 pub fn total_memory_bytes() -> u64 {
     let meminfo = read_to_string("/proc/meminfo").unwrap_or_default();

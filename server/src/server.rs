@@ -16,6 +16,7 @@ use crate::replication::Replication;
 use crate::replication::follower::set_primary;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
+use crate::tier::ColdTier;
 use crate::tls::Tls;
 use crate::worker::{MAILBOX, Worker};
 use crate::{clock, commands, info};
@@ -25,7 +26,7 @@ use ashlar_engine::storage::{Directory, RecoverOptions};
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,6 +73,7 @@ pub struct Server {
     workers: Vec<JoinHandle<io::Result<()>>>,
     collector: Option<JoinHandle<()>>,
     loader: Option<JoinHandle<io::Result<Option<JoinHandle<()>>>>>,
+    tier: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -107,7 +109,8 @@ impl Server {
             .name("ashlar-free".into())
             .spawn(move || collect(&garbage))?;
         let collector = Some(collector);
-        let mut server = Server { shared, workers: Vec::new(), collector, loader: None };
+        let tier = crate::tier::start(&shared)?;
+        let mut server = Server { shared, workers: Vec::new(), collector, loader: None, tier };
         for (number, poll) in polls.into_iter().enumerate() {
             let listeners = bound.iter().map(Bound::listener).collect::<io::Result<Vec<_>>>()?;
             let shared = server.shared.clone();
@@ -187,6 +190,11 @@ impl Server {
         // The last sender is in `shared`, which other threads may still hold: the collector is
         // not waited for, it has nothing that must be kept.
         drop(self.collector.take());
+        for thread in self.tier.drain(..) {
+            if thread.join().is_err() {
+                result = result.and(Err(io::Error::other("a thread of the cold tier panicked")));
+            }
+        }
         let persistence = &self.shared.persistence;
         persistence.recovering.snapshot.cancelled.store(true, Ordering::Relaxed);
         let panicked = |_| io::Error::other("a thread panicked; see the message above");
@@ -245,11 +253,16 @@ fn share(
     let workers = mailboxes.len();
     // A second server of the same process keeps the seed of the first: it is random all the same.
     ashlar_engine::value::dense::seed_hashes(word(56));
+    let cold = match crate::tier::is_wanted(&settings) {
+        true => Some(ColdTier::open(&settings, word(0))?),
+        false => None,
+    };
     let engine = Arc::new(Engine::with_options(EngineOptions {
         config: engine_config(&settings),
         shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
         hash_seed: directory.map_or(word(0), Directory::hash_seed),
         journal: None,
+        tier: cold.as_ref().map(|cold| cold.tier().clone()),
     }));
     let persistence = Persistence::new(&settings, &engine, directory.is_some(), word(72));
     let mut identity = [0; 40];
@@ -290,6 +303,8 @@ fn share(
         adopted: AtomicU64::new(0),
         slow_log: Default::default(),
         latency: Default::default(),
+        cold,
+        waiting_for_room: AtomicUsize::new(0),
     })
 }
 

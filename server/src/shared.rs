@@ -16,6 +16,7 @@ use crate::replication::Replication;
 use crate::scripting::busy::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
+use crate::tier::ColdTier;
 use crate::tls::Tls;
 use crate::tracking::Tracking;
 use ashlar_engine::effects::Effects;
@@ -26,7 +27,7 @@ use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::Value;
 use crossbeam::channel::Sender;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Values whose drop takes long; a thread of its own does it.
@@ -114,6 +115,10 @@ pub struct Shared {
     pub next_upkeep_ms: AtomicI64,
     /// Counts the connections that were made inside the process.
     pub adopted: AtomicU64,
+    /// The cold tier, if there is one.
+    pub cold: Option<ColdTier>,
+    /// Connections that wait for room in memory.
+    pub waiting_for_room: AtomicUsize,
 }
 
 impl Shared {
@@ -173,6 +178,13 @@ impl Shared {
     /// Tells every worker.
     pub fn broadcast(&self, message: impl Fn() -> Message) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(message()));
+    }
+
+    /// Tells every worker that there may be room in memory, if any connection waits for it.
+    pub fn broadcast_waiting_for_room(&self) {
+        if self.waiting_for_room.load(Ordering::Acquire) > 0 {
+            self.broadcast(|| Message::Room);
+        }
     }
 
     /// Starts an orderly stop.

@@ -24,6 +24,7 @@ use crate::tls::HANDSHAKE_MS_MAX;
 use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
 use ashlar_engine::reply::Reply;
+use ashlar_engine::tier::Names;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -81,6 +82,8 @@ pub struct Worker<'e> {
     crowded: Vec<usize>,
     /// Listeners that may have more connections to accept, once there are descriptors again.
     accept_later: Vec<usize>,
+    /// Connections that wait for room in memory.
+    roomless: Vec<usize>,
     /// When blocked clients give up: (time, place, id).
     deadlines: BTreeSet<(i64, usize, u64)>,
     next_tick_ms: i64,
@@ -130,6 +133,7 @@ impl<'e> Worker<'e> {
             paused: Vec::new(),
             crowded: Vec::new(),
             accept_later: Vec::new(),
+            roomless: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
             gate: shared.gate.get(),
@@ -361,7 +365,11 @@ impl<'e> Worker<'e> {
                 after_park: None,
                 detach: None,
                 others: Some(&mut others),
+                again: &mut conn.again,
             };
+            if !host.again.names.is_empty() {
+                host.exec.give_names(std::mem::take(&mut host.again.names));
+            }
             let step = pipeline.step(&mut host, &mut conn.resume, bytes, at, &mut self.out);
             at = step.at;
             match step.flow {
@@ -375,6 +383,21 @@ impl<'e> Worker<'e> {
                 Flow::Paused => {
                     conn.waiting = Some(Waiting::Paused);
                     self.paused.push(conn.session.address.slot);
+                }
+                Flow::Cold(needs) => {
+                    conn.again.begun = true;
+                    conn.again.tries += 1;
+                    conn.waiting = Some(Waiting::Cold);
+                    if let Some(cold) = &self.shared.cold {
+                        cold.load(conn.session.address, needs);
+                    }
+                }
+                Flow::Room => {
+                    conn.again.begun = true;
+                    conn.waiting = Some(Waiting::Room);
+                    self.roomless.push(conn.session.address.slot);
+                    self.shared.waiting_for_room.fetch_add(1, Ordering::AcqRel);
+                    self.press();
                 }
                 Flow::Blocked(waiter, until_ms) => {
                     if let Some(until_ms) = until_ms {
@@ -587,6 +610,8 @@ impl<'e> Worker<'e> {
                 Message::Durable => {}
                 Message::Resume => self.resume_paused(),
                 Message::Adopt(stream) => self.adopt(stream),
+                Message::Loaded(address, loaded) => self.loaded(address, loaded),
+                Message::Room => self.resume_roomless(),
                 Message::Shutdown => {}
             }
         }
@@ -698,6 +723,39 @@ impl<'e> Worker<'e> {
         }
     }
 
+    /// What a connection's next request needs is in memory.
+    fn loaded(&mut self, address: Address, loaded: Result<Names, String>) {
+        let Some(conn) = self.conn(address) else { return };
+        if !matches!(conn.waiting, Some(Waiting::Cold)) {
+            return;
+        }
+        conn.waiting = None;
+        match loaded {
+            Ok(names) => conn.again.names = names,
+            Err(error) => conn.again.error = Some(error),
+        }
+        self.touched.push(address.slot);
+        self.go_on(address.slot);
+    }
+
+    /// Runs the requests that wait for room in memory.
+    fn resume_roomless(&mut self) {
+        for slot in std::mem::take(&mut self.roomless) {
+            self.shared.waiting_for_room.fetch_sub(1, Ordering::AcqRel);
+            let conn = self.conns.get_mut(slot).and_then(Option::as_mut);
+            if let Some(conn) = conn.filter(|conn| matches!(conn.waiting, Some(Waiting::Room))) {
+                conn.waiting = None;
+                self.go_on(slot);
+            }
+        }
+    }
+
+    fn press(&self) {
+        if let Some(cold) = &self.shared.cold {
+            cold.press();
+        }
+    }
+
     /// Answers the blocked clients whose time is up.
     fn expire_deadlines(&mut self, now_ms: i64) {
         while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
@@ -743,6 +801,7 @@ impl<'e> Worker<'e> {
             return out;
         };
         conn.session.in_transaction = true;
+        let mut again = crate::conn::Again::default();
         let mut host = Host {
             shared: self.shared,
             session: &mut conn.session,
@@ -753,6 +812,7 @@ impl<'e> Worker<'e> {
             after_park: None,
             detach: None,
             others: None,
+            again: &mut again,
         };
         host.request(Some(&waiter.resolved), &args, Prefetched::NONE, &mut out);
         conn.session.in_transaction = false;

@@ -30,6 +30,8 @@ pub struct InProcess {
     aborted: bool,
     /// Whether reads leave the access data as it is.
     pub no_touch: bool,
+    /// Whether what calls need from disk is loaded here, as a server does, not by the executor.
+    pub loads_elsewhere: bool,
 }
 
 impl InProcess {
@@ -45,6 +47,7 @@ impl InProcess {
             queue: None,
             aborted: false,
             no_touch: false,
+            loads_elsewhere: false,
         }
     }
 
@@ -113,7 +116,20 @@ impl InProcess {
         let mut out = Vec::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut executor = self.engine.executor();
-            executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, self.protocol))
+            executor.set_loads_elsewhere(self.loads_elsewhere);
+            loop {
+                let mut reply = Reply::new(&mut out, self.protocol);
+                let outcome = executor.run(&call, Prefetched::NONE, &mut reply);
+                if outcome != Outcome::NeedsCold {
+                    return outcome;
+                }
+                assert!(out.is_empty(), "a call that needs more has no reply yet");
+                let needs = executor.take_needs();
+                executor.release();
+                let tier = self.engine.tier().expect("an engine with a tier");
+                let names = tier.load(&self.engine, &needs).expect("the store works");
+                executor.give_names(names);
+            }
         }));
         match outcome {
             Err(panic) => {

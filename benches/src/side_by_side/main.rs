@@ -22,6 +22,7 @@ mod stats;
 mod svg;
 mod table;
 mod throughput;
+mod tiers;
 mod work;
 
 use std::fs;
@@ -89,6 +90,12 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Caches) {
         match caches::measure(&settings) {
             Ok(caches) => results.caches = caches,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Tiers) {
+        match tiers::measure(&settings) {
+            Ok(tiers) => results.tiers = tiers,
             Err(error) => results.fail(error),
         }
     }

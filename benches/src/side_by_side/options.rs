@@ -82,6 +82,8 @@ pub enum Mode {
     Durability,
     /// Bytes a key
     Memory,
+    /// Data ten times as large as memory, in a cold tier; only if it is named
+    Tiers,
 }
 
 /// What the measurements need to know.
@@ -114,7 +116,8 @@ pub struct Settings {
 impl Options {
     /// Whether `mode` is asked for.
     pub fn wants(&self, mode: Mode) -> bool {
-        self.modes.is_empty() || self.modes.contains(&mode)
+        let by_default = self.modes.is_empty() && mode != Mode::Tiers;
+        by_default || self.modes.contains(&mode)
     }
 
     /// Finds the programs, and builds ashlar if need be.

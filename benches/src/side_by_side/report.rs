@@ -2,7 +2,8 @@
 
 use crate::goals::{cpu_ratio, mean, p99_ratio, throughput_ratio};
 use crate::results::{
-    Caches, Durability, Figure, Latency, LatencyRun, Memory, Results, Run, Throughput, middle,
+    Caches, Durability, Figure, Latency, LatencyRun, Memory, Results, Run, Throughput, TierFigure,
+    middle,
 };
 use crate::table::{Table, number, ratio};
 
@@ -26,6 +27,7 @@ pub fn render(results: &Results, markdown: bool) -> String {
     tables.push(caches(&results.caches));
     tables.push(latency(&results.latency));
     tables.push(memory(&results.memory));
+    tables.push(tiers(&results.tiers));
     tables.push(goals(results));
     for table in tables.iter().filter(|table| !table.is_empty()) {
         text.push_str(&table.render(markdown));
@@ -198,6 +200,16 @@ fn memory(results: &[Memory]) -> Table {
         cells.extend([ashlar.used_per_key, redis.used_per_key].map(|bytes| number(Some(bytes))));
         cells.push(ratio(Some(used)));
         table.row(cells);
+    }
+    table
+}
+
+fn tiers(results: &[TierFigure]) -> Table {
+    let title = "Data ten times as large as memory";
+    let mut table = Table::new(title, &["store", "figure", "value"]);
+    for TierFigure { what, figure, value } in results {
+        let value = if *value >= 1_000.0 { number(Some(*value)) } else { format!("{value:.2}") };
+        table.row(vec![what.clone(), figure.clone(), value]);
     }
     table
 }

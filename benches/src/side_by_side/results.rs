@@ -20,6 +20,9 @@ pub struct Results {
     /// SET with each `appendfsync`.
     #[serde(default)]
     pub durability: Vec<Durability>,
+    /// Data larger than memory.
+    #[serde(default)]
+    pub tiers: Vec<TierFigure>,
     /// What was to be reached.
     pub goals: Vec<Goal>,
     /// What could not be measured, and why.
@@ -45,6 +48,17 @@ pub struct About {
     pub unix_time: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+}
+
+/// A figure of the tiers mode.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TierFigure {
+    /// The store, or `memory` for all in memory.
+    pub what: String,
+    /// What it is.
+    pub figure: String,
+    /// How much.
+    pub value: f64,
 }
 
 /// One run of one server.

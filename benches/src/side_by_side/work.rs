@@ -1,6 +1,7 @@
 //! What the own load client sends: a few commands, the same for every server.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use crate::catalogue::KEYSPACE;
 use crate::client::Client;
@@ -24,6 +25,51 @@ pub struct Work {
     pub op: Op,
     value: Vec<u8>,
     random: u64,
+    keys: Keys,
+}
+
+/// Which keys are chosen.
+#[derive(Clone, Debug)]
+pub enum Keys {
+    /// Each of so many equally often.
+    Uniform(u64),
+    /// A few very often.
+    Zipf(Arc<Zipf>),
+}
+
+/// Zipf's distribution, by the method of Gray et al., "Quickly generating billion-record synthetic
+/// databases", SIGMOD 1994, which YCSB uses too. Often read keys lie anywhere among the others.
+#[derive(Debug)]
+pub struct Zipf {
+    keys: u64,
+    skew: f64,
+    zeta: f64,
+    eta: f64,
+}
+
+impl Zipf {
+    /// Over so many keys; 0 < `skew` < 1.
+    pub fn new(keys: u64, skew: f64) -> Zipf {
+        let zeta = |count: u64| (1..=count).map(|rank| (rank as f64).powf(-skew)).sum::<f64>();
+        let all = zeta(keys);
+        let eta = (1.0 - (2.0 / keys as f64).powf(1.0 - skew)) / (1.0 - zeta(2) / all);
+        Zipf { keys, skew, zeta: all, eta }
+    }
+
+    /// The key that 64 random bits choose.
+    pub fn draw(&self, random: u64) -> u64 {
+        let unit = (random >> 11) as f64 / (1u64 << 53) as f64;
+        let at = unit * self.zeta;
+        let rank = if at < 1.0 {
+            0
+        } else if at < 1.0 + 0.5f64.powf(self.skew) {
+            1
+        } else {
+            let base = self.eta * unit - self.eta + 1.0;
+            (self.keys as f64 * base.powf(1.0 / (1.0 - self.skew))) as u64
+        };
+        rank.wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.keys
+    }
 }
 
 impl Op {
@@ -40,7 +86,17 @@ impl Op {
 impl Work {
     /// Commands `op` with values of `size` bytes.
     pub fn new(op: Op, size: usize) -> Self {
-        Work { op, value: vec![b'x'; size], random: 0x9E37_79B9_7F4A_7C15 }
+        Work::over(op, size, Keys::Uniform(KEYSPACE))
+    }
+
+    /// The same over other keys.
+    pub fn over(op: Op, size: usize, keys: Keys) -> Self {
+        Work { op, value: vec![b'x'; size], random: 0x9E37_79B9_7F4A_7C15, keys }
+    }
+
+    /// Appends the command for one key.
+    pub fn write_key(&self, protocol: Protocol, key: u64, out: &mut Vec<u8>) {
+        self.write(protocol, key, 0, out);
     }
 
     /// Puts in every key, where the commands read them.
@@ -81,7 +137,11 @@ impl Work {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        ((self.random >> 32) % KEYSPACE, (self.random & 0xFFFF) % 10_000)
+        let key = match &self.keys {
+            Keys::Uniform(keys) => (self.random >> 32) % keys,
+            Keys::Zipf(zipf) => zipf.draw(self.random),
+        };
+        (key, (self.random & 0xFFFF) % 10_000)
     }
 
     fn write(&self, protocol: Protocol, key: u64, score: u64, out: &mut Vec<u8>) {
@@ -125,6 +185,20 @@ mod tests {
         assert!(out.starts_with(b"get key:") && out.ends_with(b"\r\n"));
         assert_eq!(out.len(), 3 + 3 * 17 + 2);
         assert_eq!(Work::new(Op::Get, 3).batch(Protocol::Resp, 3, &mut out), 3);
+    }
+
+    #[test]
+    fn zipf_is_skewed() {
+        let zipf = Zipf::new(10_000, 0.99);
+        let mut counts = vec![0; 10_000];
+        let mut random = 1u64;
+        for _ in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+            counts[zipf.draw(random) as usize] += 1;
+        }
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let top: u32 = counts[..1_000].iter().sum();
+        assert!((65_000..85_000).contains(&top), "{top}");
     }
 
     #[test]

@@ -93,6 +93,9 @@ fn show(digest: u64) -> String {
 }
 
 fn digest(cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if (0..cx.config().databases).any(|db| cx.in_db(db, |cx| cx.has_cold())) {
+        return Err(Error::text("ERR DEBUG DIGEST does not read values that are on disk").into());
+    }
     let (mut sum, mut buf) = (0u64, Vec::new());
     for db in 0..cx.config().databases {
         cx.in_db(db, |cx| {

@@ -15,47 +15,47 @@ const WRITE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 /// The family's commands.
 pub const COMMANDS: &[Command] = &[
     Command::new("EXPIRE", -3, Group::Generic, expire)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key seconds:integer [NX|XX|GT|LT]")
         .docs("1.0.0", "O(1)", "Lets a key expire after some seconds."),
     Command::new("PEXPIRE", -3, Group::Generic, pexpire)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key milliseconds:integer [NX|XX|GT|LT]")
         .docs("2.6.0", "O(1)", "Lets a key expire after some milliseconds."),
     Command::new("EXPIREAT", -3, Group::Generic, expireat)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key unix-time-seconds:unix-time [NX|XX|GT|LT]")
         .docs("1.2.0", "O(1)", "Lets a key expire at a second of Unix time."),
     Command::new("PEXPIREAT", -3, Group::Generic, pexpireat)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key unix-time-milliseconds:unix-time [NX|XX|GT|LT]")
         .docs("2.6.0", "O(1)", "Lets a key expire at a millisecond of Unix time."),
     Command::new("TTL", 2, Group::Generic, ttl)
-        .flags(READ_FAST)
+        .flags(READ_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the seconds until a key expires."),
     Command::new("PTTL", 2, Group::Generic, pttl)
-        .flags(READ_FAST)
+        .flags(READ_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key")
         .docs("2.6.0", "O(1)", "Returns the milliseconds until a key expires."),
     Command::new("EXPIRETIME", 2, Group::Generic, expiretime)
-        .flags(READ_FAST)
+        .flags(READ_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key")
         .docs("7.0.0", "O(1)", "Returns the second of Unix time at which a key expires."),
     Command::new("PEXPIRETIME", 2, Group::Generic, pexpiretime)
-        .flags(READ_FAST)
+        .flags(READ_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key")
         .docs("7.0.0", "O(1)", "Returns the millisecond of Unix time at which a key expires."),
     Command::new("PERSIST", 2, Group::Generic, persist)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key")
         .docs("2.2.0", "O(1)", "Lets a key stay for ever."),
@@ -94,15 +94,11 @@ fn set(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>, form: Form) -> Cm
         Error::owned(format!("ERR invalid expire time in '{}' command", form.name))
     })?;
     let (key, now_ms) = (args[1], cx.expiry_now_ms());
-    let allowed = match cx.get_mut(key) {
-        Some(mut entry) if condition.allows(entry.expiry(), at_ms) => {
-            if at_ms > now_ms {
-                entry.set_expiry(Some(at_ms));
-            }
-            true
-        }
-        _ => false,
-    };
+    cx.remove_if_expired(key);
+    let allowed = cx.key_expiry(key).is_some_and(|old| condition.allows(old, at_ms));
+    if allowed && at_ms > now_ms {
+        cx.set_expiry(key, Some(at_ms));
+    }
     if allowed && at_ms > now_ms {
         cx.tell(&[b"PEXPIREAT", key, IntBuf::new().format(at_ms).as_bytes()]);
         cx.changed(key, Event::GENERIC, "expire");
@@ -183,8 +179,8 @@ fn tell(
     reply: &mut Reply<'_>,
     show: impl Fn(i64) -> i64,
 ) -> CmdResult {
-    reply.int(match cx.look(args[1]) {
-        Some(entry) => entry.expiry().map_or(-1, show),
+    reply.int(match cx.look_expiry(args[1]) {
+        Some(expiry) => expiry.map_or(-1, show),
         None => -2,
     });
     Ok(())
@@ -192,14 +188,10 @@ fn tell(
 
 fn persist(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let key = args[1];
-    let persisted = match cx.get_mut(key) {
-        Some(mut entry) if entry.expiry().is_some() => {
-            entry.set_expiry(None);
-            true
-        }
-        _ => false,
-    };
+    cx.remove_if_expired(key);
+    let persisted = cx.key_expiry(key).flatten().is_some();
     if persisted {
+        cx.set_expiry(key, None);
         cx.changed(key, Event::GENERIC, "persist");
     }
     reply.int(i64::from(persisted));

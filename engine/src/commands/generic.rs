@@ -18,17 +18,17 @@ pub const COMMANDS: &[Command] = &[
         .syntax("source destination [DB destination-db:integer] [REPLACE]")
         .docs("6.2.0", "O(N) for a collection of N elements", "Copies a key's value to another."),
     Command::new("DEL", -2, Group::Generic, del)
-        .flags(Flags::WRITE)
+        .flags(Flags::WRITE.union(Flags::BLIND))
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("1.0.0", "O(N) for N keys", "Deletes keys and returns how many there were."),
     Command::new("UNLINK", -2, Group::Generic, del)
-        .flags(WRITE_FAST)
+        .flags(WRITE_FAST.union(Flags::BLIND))
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("4.0.0", "O(N) for N keys", "Deletes keys; their memory is freed in the background."),
     Command::new("EXISTS", -2, Group::Generic, exists)
-        .flags(READ_FAST)
+        .flags(READ_FAST.union(Flags::BLIND))
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("1.0.0", "O(N) for N keys", "Counts how many of the keys there are."),
@@ -78,7 +78,7 @@ fn del(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn exists(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let count = args[1..].iter().filter(|key| cx.look(key).is_some()).count();
+    let count = args[1..].iter().filter(|key| cx.look_expiry(key).is_some()).count();
     reply.int(count as i64);
     Ok(())
 }
@@ -164,7 +164,7 @@ fn move_key(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     if to == cx.db() {
         return Err(SAME.into());
     }
-    let movable = cx.get_mut(key).is_some() && cx.in_db(to, |cx| cx.get_mut(key).is_none());
+    let movable = cx.get_mut(key).is_some() && cx.in_db(to, |cx| !cx.exists(key));
     if movable && let Some(entry) = take(cx, key) {
         cx.in_db(to, |cx| put(cx, key, entry));
         cx.changed(key, Event::GENERIC, "move_from");
@@ -197,7 +197,7 @@ fn copy(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     };
     let copied = Entry { value: Detached::copy(&entry), expiry: entry.expiry(), access: None };
     let done = cx.in_db(db, |cx| {
-        if !replace && cx.get_mut(to).is_some() {
+        if !replace && cx.exists(to) {
             return false;
         }
         put(cx, to, copied);

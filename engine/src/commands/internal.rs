@@ -20,12 +20,12 @@ pub const EXPIRE_FIELDS: &str = "ASHLAR.EXPIREFIELDS";
 /// The family's commands.
 pub const COMMANDS: &[Command] = &[
     Command::new(EXPIRE, -2, Group::Generic, expire)
-        .flags(FLAGS)
+        .flags(FLAGS.union(Flags::BLIND))
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("7.4.0", "O(N) for N keys", "Deletes the keys that have expired."),
     Command::new(EVICT, -2, Group::Generic, evict)
-        .flags(FLAGS)
+        .flags(FLAGS.union(Flags::BLIND))
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("7.4.0", "O(N) for N keys", "Deletes keys to make room."),

@@ -44,6 +44,15 @@ const OBJECT: &[Command] = &[
         .keys(Keys::SECOND)
         .syntax("key")
         .docs("2.2.3", "O(1)", "Returns how many references a key's value has."),
+    Command::new("TIER", 3, Group::Generic, tier)
+        .flags(Flags::READONLY)
+        .keys(Keys::SECOND)
+        .syntax("key")
+        .docs(
+            "7.4.0",
+            "O(1)",
+            "Tells where a key's value is: hot (memory), cached (memory, read from disk) or cold (disk).",
+        ),
     Command::new("HELP", 2, Group::Generic, object_help)
         .flags(Flags::LOADING.union(Flags::STALE))
         .docs("6.2.0", "O(1)", "Lists the subcommands."),
@@ -103,10 +112,20 @@ fn object_help(_cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
             "    Return the seconds since <key> was last accessed.",
             "REFCOUNT <key>",
             "    Return how many references the value of <key> has.",
+            "TIER <key>",
+            "    Return where the value of <key> is: hot, cached or cold.",
             "HELP",
             "    Print this help.",
         ],
     );
+    Ok(())
+}
+
+fn tier(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    match cx.tier_of(args[2]) {
+        Some(tier) => reply.bulk(tier.as_bytes()),
+        None => reply.null(),
+    }
     Ok(())
 }
 

@@ -5,9 +5,10 @@ use crate::command::{Command, Flags, Group};
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::glob;
-use crate::keyspace::EntryRef;
 use crate::number;
 use crate::reply::Reply;
+use crate::tier::walk::Met;
+use crate::value::Type;
 
 /// Keys a step visits where `COUNT` does not say.
 const COUNT_DEFAULT: usize = 10;
@@ -40,22 +41,27 @@ pub const COMMANDS: &[Command] = &[
 fn keys(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let pattern = args[1];
     let (found, mut count) = (reply.deferred_array(), 0);
-    cx.for_each(|entry| {
-        if pattern == b"*" || glob::matches(pattern, entry.key()) {
-            reply.bulk(entry.key());
+    cx.for_each_key(|met| {
+        let key = match &met {
+            Met::Entry(entry) => entry.key(),
+            Met::Cold(name) => &name.key,
+            Met::Unknown => return,
+        };
+        if pattern == b"*" || glob::matches(pattern, key) {
+            reply.bulk(key);
             count += 1;
         }
     });
     reply.close(found, count);
-    Ok(())
+    cx.check_cold()
 }
 
 fn randomkey(cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     match cx.random_key() {
-        Some(entry) => reply.bulk(entry.key()),
+        Some(key) => reply.bulk(&key),
         None => reply.null(),
     }
-    Ok(())
+    cx.check_cold()
 }
 
 /// A cursor as the client gives it: decimal, with what C's `strtoul` lets through besides.
@@ -104,9 +110,9 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    fn accepts(&self, entry: &EntryRef<'_>) -> bool {
-        self.pattern.is_none_or(|pattern| glob::matches(pattern, entry.key()))
-            && self.type_name.is_none_or(|name| is(name, entry.type_of().name()))
+    fn accepts(&self, key: &[u8], value_type: Type) -> bool {
+        self.pattern.is_none_or(|pattern| glob::matches(pattern, key))
+            && self.type_name.is_none_or(|name| is(name, value_type.name()))
     }
 }
 
@@ -116,10 +122,15 @@ fn scan(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut found = Vec::new();
     let (mut visited, mut steps) = (0, options.count.saturating_mul(STEPS_PER_KEY));
     loop {
-        cursor = cx.scan(cursor, |entry| {
+        cursor = cx.scan(cursor, |met| {
             visited += 1;
-            if options.accepts(&entry) {
-                found.push(entry.key());
+            let (key, value_type) = match met {
+                Met::Entry(entry) => (entry.key(), entry.type_of()),
+                Met::Cold(name) => (&*name.key, name.value_type),
+                Met::Unknown => return,
+            };
+            if options.accepts(key, value_type) {
+                found.push(key);
             }
         });
         steps -= 1;
@@ -127,6 +138,7 @@ fn scan(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
             break;
         }
     }
+    cx.check_cold()?;
     reply.array(2);
     reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
     reply.array(found.len());

@@ -146,6 +146,11 @@ fn run(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>, may_store: bool) 
     }
     let (start, end) = options.window(elements.len());
     let window = elements.get(start..end).unwrap_or_default();
+    // The values that BY and GET name may be on disk: find out before anything is stored.
+    if cx.has_cold() {
+        each_output(cx, window, &options, |_| ());
+        cx.check_cold()?;
+    }
     match options.store {
         Some(destination) => store(cx, destination, window, &options, reply),
         None => {

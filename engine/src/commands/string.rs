@@ -20,7 +20,7 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the string value of a key."),
     Command::new("SET", -3, Group::String, set)
-        .flags(WRITE)
+        .flags(WRITE.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax(
             "key value [NX|XX] [GET] [EX seconds:integer|PX milliseconds:integer|\
@@ -28,17 +28,17 @@ pub const COMMANDS: &[Command] = &[
         )
         .docs("1.0.0", "O(1)", "Sets the string value of a key, whatever it held."),
     Command::new("SETNX", 3, Group::String, setnx)
-        .flags(WRITE.union(Flags::FAST))
+        .flags(WRITE.union(Flags::FAST).union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key value")
         .docs("1.0.0", "O(1)", "Sets the string value of a key that does not exist."),
     Command::new("SETEX", 4, Group::String, setex)
-        .flags(WRITE)
+        .flags(WRITE.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key seconds:integer value")
         .docs("2.0.0", "O(1)", "Sets the string value of a key and its lifetime in seconds."),
     Command::new("PSETEX", 4, Group::String, psetex)
-        .flags(WRITE)
+        .flags(WRITE.union(Flags::BLIND))
         .keys(Keys::FIRST)
         .syntax("key milliseconds:integer value")
         .docs("2.6.0", "O(1)", "Sets the string value of a key and its lifetime in milliseconds."),
@@ -66,17 +66,17 @@ pub const COMMANDS: &[Command] = &[
         .syntax("key...")
         .docs("1.0.0", "O(N) for N keys", "Returns the string values of several keys."),
     Command::new("MSET", -3, Group::String, mset)
-        .flags(WRITE)
+        .flags(WRITE.union(Flags::BLIND))
         .keys(Keys::Range { first: 1, last: -1, step: 2 })
         .syntax("(key value)...")
         .docs("1.0.1", "O(N) for N keys", "Sets the string values of several keys at once."),
     Command::new("MSETNX", -3, Group::String, msetnx)
-        .flags(WRITE)
+        .flags(WRITE.union(Flags::BLIND))
         .keys(Keys::Range { first: 1, last: -1, step: 2 })
         .syntax("(key value)...")
         .docs("1.0.1", "O(N) for N keys", "Sets several keys at once if none of them exists."),
     Command::new("MSETEX", -4, Group::String, msetex)
-        .flags(WRITE.union(Flags::MOVABLE_KEYS))
+        .flags(WRITE.union(Flags::MOVABLE_KEYS).union(Flags::BLIND))
         .keys(Keys::Custom(msetex_keys))
         .syntax(
             "numkeys:integer (key value)... [NX|XX] [EX seconds:integer|PX milliseconds:integer|\
@@ -110,7 +110,7 @@ fn set(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         }
     }
     if let Some(condition) = options.condition
-        && (cx.get_mut(key).is_some()) != (condition == Condition::Exists)
+        && cx.exists(key) != (condition == Condition::Exists)
     {
         if !options.get {
             reply.null();
@@ -142,7 +142,7 @@ fn store(cx: &mut Cx<'_>, key: &[u8], value: &[u8], expiry: Option<i64>, keep_tt
 }
 
 fn setnx(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let absent = cx.get_mut(args[1]).is_none();
+    let absent = !cx.exists(args[1]);
     if absent {
         store(cx, args[1], args[2], None, false);
     }
@@ -237,7 +237,7 @@ fn msetnx(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         return Err(Error::arity("msetnx").into());
     }
     let pairs = || args[1..].chunks_exact(2);
-    let free = pairs().all(|pair| cx.get_mut(pair[0]).is_none());
+    let free = pairs().all(|pair| !cx.exists(pair[0]));
     if free {
         pairs().for_each(|pair| store(cx, pair[0], pair[1], None, false));
     }
@@ -256,7 +256,7 @@ fn msetex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let expiry = options.expiry_ms(cx.now_ms(), "msetex")?;
     if let Some(condition) = options.condition {
         let wanted = condition == Condition::Exists;
-        if pairs.chunks_exact(2).any(|pair| cx.get_mut(pair[0]).is_some() != wanted) {
+        if pairs.chunks_exact(2).any(|pair| cx.exists(pair[0]) != wanted) {
             reply.int(0);
             return Ok(());
         }

@@ -25,6 +25,8 @@ pub use rows::{Row, Rows};
 
 use crate::engine::{DbStats, Engine};
 use crate::keyspace::HandOver;
+use crate::tier::row::RowId;
+use crate::tier::store::ColdError;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +71,14 @@ pub struct Cut<'e> {
     /// The shard that is being read; the number of shards at the end.
     shard: usize,
     dbs: Vec<DbStats>,
+    fault: Option<ColdError>,
+}
+
+/// A key whose value is on disk, as a cut has it.
+pub(crate) struct ColdRow {
+    pub db: u32,
+    pub row: RowId,
+    pub expiry: Option<i64>,
 }
 
 impl Engine {
@@ -94,12 +104,15 @@ impl Engine {
         let mut executor = self.executor();
         executor.lock_all();
         let dbs = executor.db_stats();
+        if let Some(tier) = self.tier() {
+            tier.begin_cut();
+        }
         for number in 0..self.shard_count() {
             executor.with_shard(number, |shard| shard.begin_saving(&handed));
         }
         let at_cut = at_cut();
         executor.release();
-        Some((Cut { engine: self, handed, shard: 0, dbs }, at_cut))
+        Some((Cut { engine: self, handed, shard: 0, dbs, fault: None }, at_cut))
     }
 }
 
@@ -114,10 +127,32 @@ impl Cut<'_> {
         self.handed.bytes.load(Ordering::Relaxed)
     }
 
+    /// Why the cut is not whole: values that are on disk could not be read. Whoever wants all of it has to
+    /// look at the end.
+    pub fn fault(&self) -> Option<&ColdError> {
+        self.fault.as_ref()
+    }
+
+    /// Reads a row of a cold key.
+    fn read_cold(&mut self, cold: &ColdRow, rows: &mut Rows) {
+        let Some(tier) = self.engine.tier() else { return };
+        match tier.read(cold.row) {
+            Ok(value) => rows.push_value(cold.db, cold.expiry, &value),
+            Err(error) => self.fault = Some(error),
+        }
+    }
+
     /// Appends some more rows, a bounded number but for the ones that were handed over, and returns
     /// whether there are more. One shard is locked for a short time, a large value aside: that is
     /// written out as a whole.
     pub fn step(&mut self, rows: &mut Rows) -> bool {
+        let mut cold = Vec::new();
+        let more = self.advance(rows, &mut cold);
+        cold.iter().for_each(|cold| self.read_cold(cold, rows));
+        more
+    }
+
+    fn advance(&mut self, rows: &mut Rows, cold: &mut Vec<ColdRow>) -> bool {
         self.handed.take(rows);
         if self.shard == self.engine.shard_count() {
             return false;
@@ -125,7 +160,7 @@ impl Cut<'_> {
         let mut spent = Vec::new();
         let bytes_max = rows.bytes() + BYTES_A_STEP;
         let mut shard = self.engine.lock_shard(self.shard);
-        let more = shard.save_some(rows, BUCKETS_A_STEP, bytes_max, &mut spent);
+        let more = shard.save_some(rows, BUCKETS_A_STEP, bytes_max, cold, &mut spent);
         drop(shard);
         if !more {
             self.shard += 1;
@@ -136,9 +171,13 @@ impl Cut<'_> {
 
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
-        let mut rows = Rows::default();
-        while self.step(&mut rows) {
+        let (mut rows, mut cold) = (Rows::default(), Vec::new());
+        while self.advance(&mut rows, &mut cold) {
             rows.clear();
+            cold.clear();
+        }
+        if let Some(tier) = self.engine.tier() {
+            tier.end_cut();
         }
         self.engine.cut_running().store(false, Ordering::Release);
     }

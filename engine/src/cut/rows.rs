@@ -1,6 +1,7 @@
 //! Entries as bytes, many in one buffer.
 
 use crate::keyspace::EntryRef;
+use crate::tier::row::ColdValue;
 use crate::value::form;
 
 /// An entry with its value as bytes.
@@ -43,6 +44,16 @@ impl Rows {
         let value = self.bytes.len();
         form::encode(entry, &mut self.bytes);
         let (expiry, access, end) = (entry.expiry(), entry.access(), self.bytes.len());
+        self.index.push(Place { db, access, expiry, key, value, end });
+    }
+
+    /// Adds a value that was read from disk.
+    pub(crate) fn push_value(&mut self, db: u32, expiry: Option<i64>, from: &ColdValue) {
+        let key = self.bytes.len();
+        self.bytes.extend_from_slice(from.key());
+        let value = self.bytes.len();
+        self.bytes.extend_from_slice(from.value());
+        let (access, end) = (from.access, self.bytes.len());
         self.index.push(Place { db, access, expiry, key, value, end });
     }
 

@@ -18,6 +18,7 @@ use crate::keyspace::{EntryRef, EvictionPolicy, shard_of};
 use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
 use crate::storage::{Directory, RecoverOptions, Recovering, Saved, Storage, StorageError};
+use crate::tier::Tier;
 use crate::upkeep::{Evicted, Expired};
 use crate::value::packed::IntBuf;
 use std::path::Path;
@@ -161,6 +162,12 @@ impl Builder {
     pub fn seed(mut self, seed: u64) -> Builder {
         self.seed = seed;
         self.options.hash_seed = seed;
+        self
+    }
+
+    /// Where values go that leave memory; its seed has to be that of the store.
+    pub fn tier(mut self, tier: Arc<Tier>) -> Builder {
+        self.options.tier = Some(tier);
         self
     }
 
@@ -352,7 +359,16 @@ impl Store {
         let now_ms = self.inner.clock.now_ms();
         let shard = engine.lock_shard(shard_of(key, engine.shard_count()));
         let db = shard.db(self.db);
-        let Some(ptr) = db.find(hash, key) else { return Ok(None) };
+        let Some(ptr) = db.find(hash, key) else {
+            let cold = db.find_cold(hash, key).is_some();
+            drop(shard);
+            return if cold { self.get_cold(key, read) } else { Ok(None) };
+        };
+        if ptr.is_backed() && db.use_cached(hash, engine.hot_threshold()) {
+            drop(shard);
+            self.promote(key);
+            return self.get_with(key, read);
+        }
         if ptr.expired(now_ms) {
             drop(shard);
             self.delete_expired(key, now_ms);
@@ -373,6 +389,24 @@ impl Store {
         }
         let mut buf = IntBuf::new();
         string::string(EntryRef::new(ptr, db), &mut buf).map(|bytes| Some(read(bytes)))
+    }
+
+    /// The string value of a key whose value is on disk.
+    #[cold]
+    fn get_cold<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Error> {
+        let value = self.call(&[b"GET", key])?.into_bytes()?;
+        Ok(value.map(|value| read(&value)))
+    }
+
+    /// A key that was read from disk is used so often that it stays in memory.
+    #[cold]
+    fn promote(&self, key: &[u8]) {
+        let engine = &*self.inner.engine;
+        let mut shard = engine.lock_shard(shard_of(key, engine.shard_count()));
+        let promoted = shard.db_mut(self.db).promote(engine.hasher().hash(key), key);
+        if promoted && let Some(tier) = engine.tier() {
+            tier.stats.promotions.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[cold]
@@ -416,10 +450,20 @@ impl Store {
         work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        self.load(&keys)?;
         let mut tx = Tx::begin(self, &keys);
         let result = work(&tx);
         self.inner.settle(tx.end())?;
         result
+    }
+
+    /// Loads the values of keys that are on disk, so that a transaction finds them in memory.
+    pub(super) fn load(&self, keys: &[&[u8]]) -> Result<(), Error> {
+        if self.inner.engine.tier().is_none() {
+            return Ok(());
+        }
+        let loaded = self.inner.engine.executor().load_keys(self.db, keys);
+        loaded.map_err(|error| Error::owned(format!("ERR {error}")))
     }
 
     /// Watches keys from now on, for a change that depends on what is read meanwhile: it is made

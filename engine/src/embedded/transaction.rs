@@ -118,6 +118,7 @@ impl Watch {
     ) -> Result<Option<T>, Error> {
         let watched = self.keys.iter().map(|key| &**key);
         let all: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).chain(watched).collect();
+        self.store.load(&all)?;
         let tx = Tx::begin(&self.store, &all);
         let lapsed = |key: &[u8]| tx.executor.borrow_mut().is_lapsed(self.store.db, key, tx.now_ms);
         if self.token.is_dirty() || self.keys.iter().any(|key| lapsed(key)) {

@@ -3,8 +3,9 @@
 use super::entry::{COLOUR, EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
 use super::saving::{HandOver, Saving};
 use super::table::{Place, SlotRef, Table};
-use crate::cut::{Handed, Rows};
+use crate::cut::{ColdRow, Handed, Rows};
 use crate::prefetch::same_bytes;
+use crate::tier::db::ColdDb;
 use crate::value::blob::Blob;
 use crate::value::packed::canonical_int;
 use crate::value::set::Set;
@@ -17,6 +18,9 @@ use std::sync::Arc;
 pub const STRING_INLINE_MAX: usize = 16_384;
 /// Longest string inside its entry once it has been edited in place: larger ones get room to grow.
 pub const STRING_EDITED_INLINE_MAX: usize = 1_024;
+
+/// Cold keys that one step of a cut takes on, about.
+const COLD_ROWS_A_STEP: usize = 256;
 
 /// Boxed values that were removed; they are dropped away from the hot path.
 pub(crate) type Garbage = Vec<Box<Value>>;
@@ -54,10 +58,17 @@ pub(crate) struct Db {
     colour: u8,
     /// What a running cut has still to save here; the entries of the other colour.
     saving: Option<Box<Saving>>,
+    /// The keys that are on disk, if there have been any.
+    cold: Option<Box<ColdDb>>,
+    /// The life of the database between two flushes, the same in all shards and no other's: it
+    /// grows by `databases`, so that the lives of two databases never meet.
+    generation: u32,
+    databases: u32,
 }
 
 impl Db {
-    pub fn new(hasher: KeyHasher) -> Db {
+    /// Database `number` of `databases`.
+    pub fn new(hasher: KeyHasher, number: u32, databases: u32) -> Db {
         Db {
             table: Table::new(),
             expires: Table::new(),
@@ -67,15 +78,19 @@ impl Db {
             hasher,
             colour: 0,
             saving: None,
+            cold: None,
+            generation: number,
+            databases,
         }
     }
 
     /// Begins a cut: what is here now is to be saved, as part of database `number`.
     pub fn begin_saving(&mut self, number: u32, handed: &Arc<Handed>) {
         debug_assert!(self.saving.is_none(), "there is one cut at a time");
-        if self.table.len() > 0 {
-            self.colour ^= COLOUR;
-            self.saving = Some(Box::new(Saving::new(number, handed)));
+        self.colour ^= COLOUR;
+        self.saving = Some(Box::new(Saving::new(number, handed)));
+        if let Some(cold) = &mut self.cold {
+            cold.begin_cut();
         }
     }
 
@@ -89,18 +104,40 @@ impl Db {
         self.saving.as_deref_mut()
     }
 
-    /// Saves the entries of the next few buckets, until `rows` has `bytes_max` bytes.
-    pub fn save_some(&mut self, rows: &mut Rows, buckets: usize, bytes_max: usize) {
-        let Some(saving) = &mut self.saving else { return };
+    /// Saves the entries of the next few buckets, until `rows` has `bytes_max` bytes. Rows of cold keys
+    /// are appended to `cold`, to be read once no lock is held.
+    pub fn save_some(
+        &mut self,
+        rows: &mut Rows,
+        buckets: usize,
+        bytes_max: usize,
+        cold: &mut Vec<ColdRow>,
+    ) {
+        let Some(saving) = &self.saving else { return };
         let (number, colour) = (saving.number(), self.colour);
+        if let Some(cold_db) = &mut self.cold {
+            let mut found = Vec::new();
+            let more = cold_db.cut_some(COLD_ROWS_A_STEP, &mut found);
+            cold.extend(found.into_iter().map(|(row, expiry)| ColdRow { db: number, row, expiry }));
+            if more {
+                return;
+            }
+        }
         for _ in 0..buckets {
-            saving.position = self.table.scan(saving.position, |entry| {
-                if entry.colour() != colour {
-                    rows.push(number, &EntryRef { ptr: entry, life: PhantomData });
-                    entry.paint(colour);
-                }
-            });
-            if saving.position == 0 {
+            let (db, mut position) = (&*self, 0);
+            if let Some(saving) = &self.saving {
+                position = db.table.scan(saving.position, |entry| {
+                    if entry.colour() != colour {
+                        if !entry.is_backed() || !db.is_cached(entry) {
+                            rows.push(number, &EntryRef { ptr: entry, life: PhantomData });
+                        }
+                        entry.paint(colour);
+                    }
+                });
+            }
+            let Some(saving) = &mut self.saving else { return };
+            saving.position = position;
+            if position == 0 {
                 saving.finish(rows);
                 self.saving = None;
                 return;
@@ -115,7 +152,10 @@ impl Db {
     #[cold]
     #[inline(never)]
     fn hand_over(&mut self, entry: EntryPtr, reason: HandOver) {
-        if let Some(saving) = &mut self.saving {
+        let cached = entry.is_backed() && self.is_cached(entry);
+        if let Some(saving) = &mut self.saving
+            && !cached
+        {
             saving.keep(&EntryRef { ptr: entry, life: PhantomData }, reason);
         }
         entry.paint(self.colour);
@@ -123,18 +163,23 @@ impl Db {
 
     /// Before any change of an entry.
     #[inline]
-    fn about_to_change(&mut self, entry: EntryPtr, reason: HandOver) {
+    pub(super) fn about_to_change(&mut self, entry: EntryPtr, reason: HandOver) {
         if entry.colour() != self.colour {
             self.hand_over(entry, reason);
         }
+        if entry.is_backed() {
+            self.detach(entry);
+        }
     }
 
+    /// Keys, those on disk included.
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.cold.as_ref().map_or(0, |cold| cold.len())
     }
 
+    /// Keys with an expiry, those on disk included.
     pub fn expiring(&self) -> usize {
-        self.expires.len()
+        self.expires.len() + self.cold.as_ref().map_or(0, |cold| cold.expiring())
     }
 
     /// Bytes of the hash tables, without the entries.
@@ -231,10 +276,17 @@ impl Db {
             self.timed.insert(key);
         }
         let Some(slot) = self.find_slot(hash, place, key) else {
+            let cold = self.forget_cold(hash, key);
             let ptr = value.entry(key, None, self.colour);
             let hasher = &self.hasher;
             let slot = self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
-            return (EntryMut { db: self, hash, slot, ptr }, true);
+            let mut entry = EntryMut { db: self, hash, slot, ptr };
+            if let Some(expiry) = cold.flatten()
+                && keep_expiry
+            {
+                entry.set_expiry(Some(expiry));
+            }
+            return (entry, cold.is_none());
         };
         let old = self.table.at(slot);
         self.about_to_change(old, HandOver::Put);
@@ -265,7 +317,9 @@ impl Db {
 
     /// Removes `key`; its boxed value goes to `garbage`.
     pub fn remove(&mut self, hash: u64, key: &[u8], garbage: &mut Garbage) -> bool {
-        let Some(slot) = self.find_slot(hash, Place::NONE, key) else { return false };
+        let Some(slot) = self.find_slot(hash, Place::NONE, key) else {
+            return self.forget_cold(hash, key).is_some();
+        };
         let ptr = self.table.at(slot);
         self.about_to_change(ptr, HandOver::Remove);
         if ptr.expiry().is_some() {
@@ -307,10 +361,91 @@ impl Db {
         true
     }
 
+    /// Removes an entry whose value is on disk as well.
+    pub(super) fn drop_entry(&mut self, hash: u64, key: &[u8], garbage: &mut Garbage) {
+        let Some(slot) = self.find_slot(hash, Place::NONE, key) else { return };
+        let ptr = self.table.at(slot);
+        if ptr.expiry().is_some() {
+            EntryMut { db: self, hash, slot, ptr }.forget_expiry();
+        }
+        let hasher = &self.hasher;
+        self.table.remove_at(hash, slot, |entry| hasher.hash(entry.key()));
+        garbage.extend(ptr.free());
+    }
+
+    /// Before an entry is dropped whose value was just written to disk.
+    pub(super) fn before_drop(&mut self, entry: EntryPtr) {
+        if entry.colour() != self.colour {
+            self.hand_over(entry, HandOver::Remove);
+        }
+    }
+
+    /// Whether an entry is cached: the cold tier has a row with the same value, and a cut has it from there.
+    #[cold]
+    fn is_cached(&self, entry: EntryPtr) -> bool {
+        self.cold.as_ref().is_some_and(|cold| {
+            let hash = self.hasher.hash(entry.key());
+            cold.index().get(cold.print(hash, entry.key())).is_some()
+        })
+    }
+
+    /// Adds an entry for a key that has none.
+    pub(super) fn insert_new(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: NewValue<'_>,
+        expiry: Option<i64>,
+    ) -> EntryPtr {
+        let value = value.settle();
+        if let Settled::Big(value) = &value
+            && value.next_deadline().is_some()
+        {
+            self.timed.insert(key);
+        }
+        let entry = value.entry(key, expiry, self.colour);
+        let hasher = &self.hasher;
+        self.table.insert(hash, entry, |entry| hasher.hash(entry.key()));
+        if expiry.is_some() {
+            self.expires.insert(hash, entry, |entry| hasher.hash(entry.key()));
+        }
+        entry
+    }
+
+    /// See the field.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Goes on with the life that the database had when a snapshot was taken.
+    pub fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    /// The number that the database had at the running cut.
+    pub fn number_at_cut(&self) -> Option<u32> {
+        self.saving.as_ref().map(|saving| saving.number())
+    }
+
+    pub(super) fn cold_mut(&mut self) -> &mut Option<Box<ColdDb>> {
+        &mut self.cold
+    }
+
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// The keys on disk, if there have been any.
+    #[inline]
+    pub fn cold(&self) -> Option<&ColdDb> {
+        self.cold.as_deref()
+    }
+
     /// Takes everything out, with what a running cut has still to save of it.
     pub fn take(&mut self) -> Db {
-        let mut fresh = Db::new(self.hasher.clone());
+        let mut fresh = Db::new(self.hasher.clone(), self.generation, self.databases);
         fresh.colour = self.colour;
+        fresh.generation = self.generation.wrapping_add(self.databases);
         std::mem::replace(self, fresh)
     }
 }
@@ -459,6 +594,12 @@ impl<'a> EntryRef<'a> {
     /// Overwrites the access data.
     pub fn set_access(&self, access: u32) {
         self.ptr.set_access(access);
+    }
+
+    /// Whether the cold tier knows of the entry.
+    #[inline]
+    pub(crate) fn is_backed(&self) -> bool {
+        self.ptr.is_backed()
     }
 
     /// Bytes of the entry's own allocation.

@@ -1,18 +1,19 @@
 //! One key with its value: a single heap allocation, reached through a thin pointer.
 //!
 //! ```text
-//! byte 0  kind (low 4 bits), flags (high 4 bits: expiry, payload, long key, colour)
+//! byte 0  kind (low 4 bits), flags (high 4 bits: expiry, backed, long key, colour)
 //!      1  key length; with the LONG_KEY flag it is in a word below
 //!      2  inline length u16: bytes of value that follow the key
 //!      4  access data u32, see `access`
 //!      8  [expiry i64: Unix milliseconds]        with HAS_EXPIRY
-//!         [payload u64: an integer or a pointer]  with HAS_PAYLOAD (kinds Int and Big)
+//!         [payload u64: an integer or a pointer]  of kinds Int and Big
 //!         [key length u64]                        with LONG_KEY
 //!         key bytes, inline value bytes
 //! ```
 //! Small strings and packed collections live inline; only large values have an allocation of
 //! their own. The size of the allocation follows from the header alone, so none is stored.
-//! The colour tells what a running cut has still to save, see `saving`.
+//! The colour tells what a running cut has still to save, see `saving`; backed entries are known to
+//! the cold tier.
 //!
 //! This file and `table` are where the engine uses `unsafe`: the thin pointer saves 24 bytes a key
 //! against boxed keys and values and one cache miss an access, which measured as half of the CPU
@@ -75,12 +76,13 @@ impl Kind {
 pub const INLINE_BYTES_MAX: usize = 60_000;
 
 const HAS_EXPIRY: u8 = 0x10;
-const HAS_PAYLOAD: u8 = 0x20;
+/// The cold tier knows of this entry, see `tier::db`.
+const BACKED: u8 = 0x20;
 const LONG_KEY: u8 = 0x40;
 /// The bit that is an entry's colour.
 pub(crate) const COLOUR: u8 = 0x80;
 /// The flags that each stand for a word behind the header.
-const WORDS: u8 = HAS_EXPIRY | HAS_PAYLOAD | LONG_KEY;
+const WORDS: u8 = HAS_EXPIRY | LONG_KEY;
 const KIND_MASK: u8 = 0x0F;
 const HEADER: usize = 8;
 
@@ -119,15 +121,26 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("an entry is far smaller than the address space")
 }
 
+/// Whether an entry with these flags has a payload: kinds Int and Big, 2 and 3.
+const fn has_payload(flags: u8) -> bool {
+    flags & (KIND_MASK - 1) == Kind::Int as u8
+}
+
+const _: () = assert!(has_payload(Kind::Big as u8) && !has_payload(Kind::PackedList as u8));
+
+/// Bytes of the header and of the words that the flags announce.
+const fn fixed(flags: u8) -> usize {
+    HEADER + 8 * ((flags & WORDS).count_ones() as usize + has_payload(flags) as usize)
+}
+
 impl EntryPtr {
     pub fn new(parts: &Parts<'_>) -> EntryPtr {
         assert!(parts.inline.len() <= INLINE_BYTES_MAX, "an inline value fits its length field");
         let long = parts.key.len() > 254;
         let mut flags = parts.kind as u8 | parts.colour & COLOUR;
         flags |= if parts.expiry.is_some() { HAS_EXPIRY } else { 0 };
-        flags |= if parts.kind.has_payload() { HAS_PAYLOAD } else { 0 };
         flags |= if long { LONG_KEY } else { 0 };
-        let fixed = HEADER + 8 * (flags & WORDS).count_ones() as usize;
+        let fixed = fixed(flags);
         let size = class_size(fixed + parts.key.len() + parts.inline.len());
         let layout = layout(size);
         // SAFETY: the size is at least the header's. Every write below stays inside `size`: the
@@ -194,8 +207,21 @@ impl EntryPtr {
         unsafe { self.0.as_ptr().write(self.flags() & !COLOUR | colour & COLOUR) }
     }
 
+    /// Whether the cold tier knows of the entry.
+    #[inline]
+    pub fn is_backed(self) -> bool {
+        self.flags() & BACKED != 0
+    }
+
+    /// Says whether the cold tier knows of the entry; the caller has the only access to it.
+    pub fn set_backed(self, backed: bool) {
+        let flags = self.flags() & !BACKED | if backed { BACKED } else { 0 };
+        // SAFETY: byte 0 of the header, which every entry has.
+        unsafe { self.0.as_ptr().write(flags) }
+    }
+
     fn fixed(self) -> usize {
-        HEADER + 8 * (self.flags() & WORDS).count_ones() as usize
+        fixed(self.flags())
     }
 
     /// Reads the word at byte `at`, one of the words that the flags announce.
@@ -233,12 +259,12 @@ impl EntryPtr {
     }
 
     pub fn payload(self) -> u64 {
-        assert!(self.flags() & HAS_PAYLOAD != 0, "the kind has a payload");
+        assert!(has_payload(self.flags()), "the kind has a payload");
         self.word(self.payload_at())
     }
 
     pub fn set_payload(self, payload: u64) {
-        assert!(self.flags() & HAS_PAYLOAD != 0, "the kind has a payload");
+        assert!(has_payload(self.flags()), "the kind has a payload");
         self.set_word(self.payload_at(), payload);
     }
 

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod access;
+mod cold;
 mod db;
 mod detached;
 mod entry;
@@ -14,9 +15,10 @@ mod shard;
 mod table;
 mod tracking;
 
-pub(crate) use db::{Db, KeyHasher, Loose};
+pub(crate) use db::{Db, Garbage, KeyHasher, Loose};
 pub use db::{EntryMut, EntryRef, FlushedDb, STRING_EDITED_INLINE_MAX, STRING_INLINE_MAX};
 pub use detached::Detached;
+pub(crate) use entry::EntryPtr;
 pub use entry::{INLINE_BYTES_MAX, Kind};
 pub use eviction::EvictionPolicy;
 pub(crate) use eviction::Pool;

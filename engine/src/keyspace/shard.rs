@@ -3,7 +3,7 @@
 use super::db::{Db, FlushedDb, KeyHasher};
 use super::saving::HandOver;
 use super::tracking::{Invalidation, TrackTable};
-use crate::cut::{Handed, Rows};
+use crate::cut::{ColdRow, Handed, Rows};
 use crate::slot;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,7 +58,9 @@ impl Shard {
     pub fn new(databases: u32, hasher: &KeyHasher) -> Shard {
         let databases = databases as usize;
         Shard {
-            dbs: (0..databases).map(|_| Db::new(hasher.clone())).collect(),
+            dbs: (0..databases)
+                .map(|number| Db::new(hasher.clone(), number as u32, databases as u32))
+                .collect(),
             flushed: Vec::new(),
             watched: (0..databases).map(|_| ByKey::default()).collect(),
             watches: 0,
@@ -120,6 +122,11 @@ impl Shard {
         (len, (len > 0).then(|| FlushedDb::new(old)))
     }
 
+    /// The databases, and those that were emptied while a cut had still to save some of them.
+    pub fn dbs_of_cut(&mut self) -> impl Iterator<Item = &mut Db> {
+        self.dbs.iter_mut().chain(&mut self.flushed)
+    }
+
     /// Begins a cut: what is here now is to be saved.
     pub fn begin_saving(&mut self, handed: &Arc<Handed>) {
         for (number, db) in self.dbs.iter_mut().enumerate() {
@@ -134,14 +141,15 @@ impl Shard {
         rows: &mut Rows,
         buckets: usize,
         bytes_max: usize,
+        cold: &mut Vec<ColdRow>,
         spent: &mut Vec<FlushedDb>,
     ) -> bool {
         if let Some(db) = self.dbs.iter_mut().find(|db| db.is_saving()) {
-            db.save_some(rows, buckets, bytes_max);
+            db.save_some(rows, buckets, bytes_max, cold);
             return true;
         }
         let Some(db) = self.flushed.last_mut() else { return false };
-        db.save_some(rows, buckets, bytes_max);
+        db.save_some(rows, buckets, bytes_max, cold);
         if !db.is_saving() {
             spent.extend(self.flushed.pop().map(FlushedDb::new));
         }

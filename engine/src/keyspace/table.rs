@@ -475,6 +475,21 @@ impl Table {
         }
     }
 
+    /// Bits of a position that tell the bucket there apart: it covers all positions that share them.
+    pub fn scan_depth(&self, position: u64) -> u32 {
+        if self.buckets == 0 {
+            return 0;
+        }
+        let reversed = position << (64 - CURSOR_BITS);
+        self.depth_of(self.index(reversed.reverse_bits()))
+    }
+
+    fn depth_of(&self, index: usize) -> u32 {
+        // A bucket is told apart by `round`'s bits, or by one more where it has been split.
+        let split = index + self.round < self.buckets || index >= self.round;
+        self.round.trailing_zeros() + u32::from(split)
+    }
+
     /// Visits the bucket at scan position `position` and returns the next position, 0 at the end.
     /// A scan from 0 to 0 visits every entry that was there all along at least once.
     pub fn scan(&self, position: u64, mut each: impl FnMut(EntryPtr)) -> u64 {
@@ -484,9 +499,7 @@ impl Table {
         let reversed = position << (64 - CURSOR_BITS);
         let index = self.index(reversed.reverse_bits());
         self.for_chain(index, &mut each);
-        // A bucket is told apart by `round`'s bits, or by one more where it has been split.
-        let split = index + self.round < self.buckets || index >= self.round;
-        let depth = self.round.trailing_zeros() + u32::from(split);
+        let depth = self.depth_of(index);
         let covered = if depth == 0 { u64::MAX } else { u64::MAX >> depth };
         match (reversed | covered).checked_add(1) {
             Some(next) => next >> (64 - CURSOR_BITS),

@@ -90,7 +90,7 @@ impl<W: Write> Writer<W> {
     /// that wait in memory. If it returns `false`, the rest is left out.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Those of the writer below, and the fault of a cut that could not read all values.
     pub fn cut(
         &mut self,
         cut: &mut Cut<'_>,
@@ -103,8 +103,12 @@ impl<W: Write> Writer<W> {
                 self.row(&row)?;
             }
             rows.clear();
-            if !step(self.rows, cut.waiting_bytes()) || !more {
+            if !step(self.rows, cut.waiting_bytes()) {
                 return Ok(());
+            }
+            if !more {
+                let fault = cut.fault().map(|fault| io::Error::other(fault.to_string()));
+                return fault.map_or(Ok(()), Err);
             }
         }
     }

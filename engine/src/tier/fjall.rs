@@ -6,6 +6,7 @@ use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Share of the memory set aside for fjall that is its block cache; the rest is for what is being
 /// written, of which there may be a few parts at a time.
@@ -15,6 +16,11 @@ const MEMTABLE_SHARE: u64 = 8;
 const MEMTABLE_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 20;
 /// Bytes of its journal above which tables are written: bounds the time to open.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// Parts of that size that may be in memory at a time.
+const WAITING_MEMTABLES: u64 = 4;
+/// How long a writer waits before it looks again, and how often it does.
+const WAIT: Duration = Duration::from_millis(1);
+const WAITS_MAX: usize = 2_000;
 /// Files it keeps open.
 const FILES_MAX: usize = 256;
 
@@ -23,10 +29,15 @@ pub struct Fjall {
     db: Database,
     rows: Keyspace,
     dir: PathBuf,
+    /// Bytes that wait in memory to be written as tables, above which writers wait.
+    waiting_bytes_max: u64,
 }
 
 fn failed(error: fjall::Error) -> ColdError {
-    ColdError::Failed(error.to_string())
+    match error {
+        fjall::Error::Locked => ColdError::Unusable("another process has it open".to_owned()),
+        error => ColdError::Failed(error.to_string()),
+    }
 }
 
 impl Fjall {
@@ -42,13 +53,27 @@ impl Fjall {
                 .cache_size(memory_bytes / CACHE_SHARE)
                 .max_journaling_size(JOURNAL_BYTES_MAX)
                 .max_cached_files(Some(FILES_MAX))
-                .worker_threads(1)
+                .worker_threads(2)
                 .open()
                 .map_err(failed)?;
             let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
             let rows = db.keyspace("rows", options).map_err(failed)?;
-            Ok(Fjall { db, rows, dir: dir.to_owned() })
+            let waiting_bytes_max = memtable * WAITING_MEMTABLES;
+            Ok(Fjall { db, rows, dir: dir.to_owned(), waiting_bytes_max })
         })
+    }
+}
+
+impl Fjall {
+    /// fjall takes writes faster than it makes tables of them, and keeps in memory what waits: whoever
+    /// writes waits too, so that its memory has a bound.
+    fn wait_for_tables(&self) {
+        for _ in 0..WAITS_MAX {
+            if self.db.write_buffer_size() <= self.waiting_bytes_max {
+                break;
+            }
+            std::thread::sleep(WAIT);
+        }
     }
 }
 
@@ -69,7 +94,9 @@ impl ColdStore for Fjall {
                 }
             }
             writes.commit().map_err(failed)
-        })
+        })?;
+        self.wait_for_tables();
+        Ok(())
     }
 
     fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
@@ -93,7 +120,7 @@ impl ColdStore for Fjall {
     }
 
     fn destroy(self: Box<Self>) -> Result<(), ColdError> {
-        let Fjall { db, rows, dir } = *self;
+        let Fjall { db, rows, dir, .. } = *self;
         guarded(|| {
             drop(rows);
             drop(db);

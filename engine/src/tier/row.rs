@@ -146,17 +146,25 @@ pub fn write(
     }
 }
 
-/// Adds the deletion of a value's rows to a batch; `false` where the first row is gone or damaged, so
-/// that further ones are unknown.
+/// Bytes of the rows of a body, with their keys.
+pub fn disk_bytes(body_len: usize) -> u64 {
+    let rows = chunks(body_len) as usize;
+    (FIRST_HEADER + (rows - 1) * HEADER + rows * RowId::KEY_BYTES + body_len) as u64
+}
+
+/// Adds the deletion of a value's rows to a batch; returns how many there are, and their bytes. Where
+/// the first row is damaged only that one goes: further ones are unknown.
 ///
 /// # Errors
 /// If the store failed.
-pub fn delete(store: &dyn ColdStore, batch: &mut Batch, id: RowId) -> Result<bool, ColdError> {
-    let Some(row) = store.get(&id.key(0))? else { return Ok(false) };
-    let body_len = match Head::read(id, &row) {
-        Ok(head) => head.body_len,
-        Err(_) => return Ok(false),
-    };
+pub fn delete(
+    store: &dyn ColdStore,
+    batch: &mut Batch,
+    id: RowId,
+) -> Result<(u64, u64), ColdError> {
+    let Some(row) = store.get(&id.key(0))? else { return Ok((0, 0)) };
+    let body_len = Head::read(id, &row).map_or(0, |head| head.body_len);
+    // The first row goes last: while it is there, the others can be found.
     for chunk in (0..chunks(body_len)).rev() {
         batch.delete(id.key(chunk));
         if batch.is_full() {
@@ -164,7 +172,7 @@ pub fn delete(store: &dyn ColdStore, batch: &mut Batch, id: RowId) -> Result<boo
             batch.clear();
         }
     }
-    Ok(true)
+    Ok((u64::from(chunks(body_len)), disk_bytes(body_len)))
 }
 
 struct Head {
@@ -273,7 +281,8 @@ mod tests {
                 assert!(value.value().starts_with(&start.value()[..start.value().len().min(2)]));
                 assert_eq!(store.rows(), chunks(len) as usize);
                 let mut batch = Batch::default();
-                assert!(delete(&store, &mut batch, id()).unwrap());
+                let deleted = delete(&store, &mut batch, id()).unwrap();
+                assert_eq!(deleted, (u64::from(chunks(len)), store.size()));
                 store.apply(&batch).unwrap();
                 assert_eq!((store.rows(), read(&store, id(), 9).unwrap()), (0, None));
             }

@@ -13,11 +13,15 @@ use super::hook;
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The part of the memory set aside for sled that its cache is told.
 const CACHE_SHARE: u64 = 5;
 /// Least size of its cache.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
+/// A store that was just closed in this process keeps its lock until sled's threads have ended.
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+const LOCK_TRIES: usize = 40;
 const PROBE_KEY: &[u8] = b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF probe";
 
 /// A cold store on sled.
@@ -30,6 +34,9 @@ fn failed(error: sled::Error) -> ColdError {
     match error {
         sled::Error::Corruption { at, .. } => {
             ColdError::Damaged(format!("sled found damage at {at:?}"))
+        }
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            ColdError::Unusable("another process has it open".to_owned())
         }
         error => ColdError::Failed(error.to_string()),
     }
@@ -50,6 +57,7 @@ impl Sled {
         remove_files(dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))?;
         let db = match try_open(dir, memory_bytes) {
             Ok(db) => db,
+            Err(error @ ColdError::Unusable(_)) => return Err(error),
             Err(_) => {
                 // Snapshots are an index over the rows, and are made again without them.
                 remove_files(dir, |name| name.starts_with("snap."))?;
@@ -91,6 +99,12 @@ fn try_open(dir: &Path, memory_bytes: u64) -> Result<sled::Db, ColdError> {
         .cache_capacity((memory_bytes / CACHE_SHARE).max(CACHE_BYTES_MIN))
         .flush_every_ms(None)
         .use_compression(false);
+    for _ in 0..LOCK_TRIES {
+        match guarded(|| config.open().map_err(failed)) {
+            Err(ColdError::Unusable(_)) => std::thread::sleep(LOCK_WAIT),
+            opened => return opened,
+        }
+    }
     guarded(|| config.open().map_err(failed))
 }
 

@@ -7,7 +7,7 @@
 //!                     Big: type u8, then what the type's own `encode` writes
 //! ```
 
-use super::{NewValue, Value, hash, list, set, stream, zset};
+use super::{NewValue, Type, Value, hash, list, set, stream, zset};
 use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
 
 // A type that gets a structure of its own gets a number here.
@@ -56,6 +56,26 @@ fn encode_big(value: &Value, out: &mut Vec<u8>) {
             stream.encode(out);
         }
     }
+}
+
+/// The type of a value in its byte form, from its first two bytes.
+pub fn type_of(bytes: &[u8]) -> Option<Type> {
+    Some(match Kind::from_number(*bytes.first()?)? {
+        Kind::Str | Kind::StrRaw | Kind::Int => Type::String,
+        Kind::PackedList => Type::List,
+        Kind::PackedHash => Type::Hash,
+        Kind::PackedSet | Kind::IntSet => Type::Set,
+        Kind::PackedZset => Type::Zset,
+        Kind::Big => match *bytes.get(1)? {
+            BIG_STR => Type::String,
+            BIG_LIST => Type::List,
+            BIG_HASH => Type::Hash,
+            BIG_SET => Type::Set,
+            BIG_ZSET => Type::Zset,
+            BIG_STREAM => Type::Stream,
+            _ => return None,
+        },
+    })
 }
 
 /// Reads what [`encode`] wrote; `None` for anything else.

@@ -2,14 +2,15 @@
 
 use super::connection::unwatch;
 use crate::acl::{Place, Reason, Refusal};
-use crate::host::{Flow, Host};
-use crate::memory;
+use crate::host::{AGAIN_MAX, Flow, Host};
+use crate::memory::{self, Room};
 use crate::registry::HostCommand;
-use crate::session::{NAME_BYTES, Queued, WATCHED_KEYS_MAX};
+use crate::session::{Multi, NAME_BYTES, Queued, WATCHED_KEYS_MAX};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
-use ashlar_engine::error::{CmdResult, Error};
-use ashlar_engine::executor::Prefetched;
+use ashlar_engine::error::{CmdResult, Error, Stop};
+use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::reply::{Reply, TOO_LONG};
+use ashlar_engine::tier::Needs;
 
 const ANY: Flags =
     Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::ALLOW_BUSY);
@@ -129,9 +130,15 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         return Err(Error::text(text).into());
     }
     let grows = |queued: &Queued| queued.resolved.command.flags.contains(Flags::DENYOOM);
-    if multi.queue.iter().any(grows) && !memory::make_room(host) {
+    // Commands of a transaction do not wait for room one by one, nor does the transaction itself.
+    if multi.queue.iter().any(grows) && memory::make_room(host) == Room::No {
         unwatch(host.exec, host.session);
         return Err(Error::OutOfMemory.into());
+    }
+    let waits = host.again.tries < AGAIN_MAX && !host.session.from_primary;
+    if waits && host.shared.cold.is_some() && needs_disk(host, &multi) {
+        host.session.multi = Some(multi);
+        return Err(Stop::Cold);
     }
     // From the check of the watched keys to the last command, nobody else gets in between.
     host.exec.lock_all();
@@ -168,6 +175,36 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     Ok(())
 }
 
+/// Whether commands of a transaction need values that are on disk: they are read before the locks are
+/// taken.
+fn needs_disk(host: &mut Host<'_, '_>, multi: &Multi) -> bool {
+    let mut needs = Needs::default();
+    let mut db = host.session.db;
+    for queued in &multi.queue {
+        let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
+        if queued.resolved.command.name == "SELECT" {
+            // A number that is none is refused when the command runs.
+            let selected = args.get(1).and_then(|arg| std::str::from_utf8(arg).ok()?.parse().ok());
+            db = selected.filter(|&db| db < host.exec.config().databases).unwrap_or(db);
+        }
+        let call = Call {
+            command: queued.resolved.command,
+            args: &args,
+            db,
+            stamp: &host.stamp,
+            may_block: false,
+            no_touch: true,
+        };
+        if queued.resolved.host.is_none() {
+            needs.extend(host.exec.needs_of(&call));
+        }
+    }
+    host.exec.release();
+    let needed = !needs.is_empty();
+    host.exec.set_needs(needs);
+    needed
+}
+
 /// Runs one queued command; its reply is an element of EXEC's.
 fn run_queued(host: &mut Host<'_, '_>, queued: &Queued, args: &[&[u8]], reply: &mut Reply<'_>) {
     let resolved = &queued.resolved;
@@ -198,8 +235,8 @@ fn run_queued(host: &mut Host<'_, '_>, queued: &Queued, args: &[&[u8]], reply: &
     };
     if let Err(stop) = result {
         let text = match stop {
-            ashlar_engine::error::Stop::Error(error) => error,
-            ashlar_engine::error::Stop::WouldBlock => {
+            Stop::Error(error) => error,
+            Stop::WouldBlock | Stop::Cold => {
                 Error::text("ERR the command would block, which it cannot in a transaction")
             }
         };

@@ -8,6 +8,7 @@ use ashlar_engine::keyspace::access::{AccessScheme, FrequencySettings};
 
 use super::Settings;
 use super::ids::{self, Id};
+use super::table::POLICY_TIER;
 
 /// The settings that the engine reads.
 const READ_BY_ENGINE: &[Id] = &[
@@ -28,6 +29,7 @@ const READ_BY_ENGINE: &[Id] = &[
     ids::LFU_LOG_FACTOR,
     ids::LFU_DECAY_TIME,
     ids::TRACKING_TABLE_MAX_KEYS,
+    ids::HOT_THRESHOLD,
 ];
 
 /// The engine's settings, from the server's.
@@ -58,11 +60,20 @@ pub fn engine_config(settings: &Settings) -> EngineConfig {
             decay_minutes: small(ids::LFU_DECAY_TIME),
         },
         tracking_keys_max: size(ids::TRACKING_TABLE_MAX_KEYS),
+        hot_threshold: small(ids::HOT_THRESHOLD),
     }
 }
 
 /// Keeps the engine's settings equal to the server's from now on.
 pub fn connect(settings: &Settings, engine: &Arc<Engine>) {
+    let tiered = engine.tier().is_some();
+    let policy = settings.subscribe(&[ids::MAXMEMORY_POLICY], move |settings| {
+        match settings.number(ids::MAXMEMORY_POLICY) == POLICY_TIER && !tiered {
+            true => Err("there is no cold store: set cold-store and start anew".into()),
+            false => Ok(()),
+        }
+    });
+    debug_assert!(policy.is_ok(), "with the policy there is a store from the start");
     let engine = Arc::clone(engine);
     let connected = settings.subscribe(READ_BY_ENGINE, move |settings| {
         engine.update_config(|config| *config = engine_config(settings));

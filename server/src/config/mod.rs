@@ -38,6 +38,7 @@ pub use setting::{Group, Setting, Support};
 pub(crate) use special::os_text;
 pub use special::{ClassLimit, output_limits, percentiles};
 pub use store::{Caller, SetError, Settings};
+pub use table::POLICY_TIER;
 pub use units::{human_bytes, parse_bytes};
 
 /// How deep `include` may nest.

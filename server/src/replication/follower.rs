@@ -13,6 +13,7 @@ use crate::acl::{Rules, User};
 use crate::clients::Client;
 use crate::clock;
 use crate::config::ids;
+use crate::conn::Again;
 use crate::host::Host;
 use crate::mailbox::Address;
 use crate::resp::decode::{Limits, Parsed, parse};
@@ -392,6 +393,7 @@ impl<'e> Applier<'e> {
     fn request(&mut self, args: &[&[u8]]) {
         self.out.clear();
         let stamp = self.shared.stamp(clock::now_ms());
+        let mut again = Again::default();
         let mut host = Host {
             shared: self.shared,
             session: &mut self.session,
@@ -402,6 +404,7 @@ impl<'e> Applier<'e> {
             detach: None,
             after_park: None,
             others: None,
+            again: &mut again,
         };
         let found = self.shared.registry.resolve(args).ok();
         host.request(found, args, Prefetched::NONE, &mut self.out);

@@ -75,5 +75,8 @@ pub fn write<W: Write>(shared: &Shared, mut cut: Cut<'_>, out: W) -> io::Result<
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
     }
+    if let Some(fault) = cut.fault() {
+        return Err(io::Error::other(fault.to_string()));
+    }
     writer.finish()
 }

@@ -158,7 +158,7 @@ fn execute(host: &mut Host<'_, '_>, resolved: &Resolved, args: &[&[u8]], reply: 
     match run(host, args, reply) {
         Ok(()) => {}
         Err(Stop::Error(error)) => reply.error(&error),
-        Err(Stop::WouldBlock) => {
+        Err(Stop::WouldBlock | Stop::Cold) => {
             reply.error(&Error::text("ERR the command would block, which it cannot in a script"));
         }
     }

@@ -278,7 +278,8 @@ fn prepare(
     if host.shared.settings.number(ids::MAXMEMORY) != 0 {
         let room = match host.session.in_transaction {
             true => memory::has_room(host.shared),
-            false => memory::make_room(host),
+            // A script does not wait: what it needs is taken out meanwhile.
+            false => memory::make_room(host) != memory::Room::No,
         };
         let may_fill = what.flags.intersects(ScriptFlags::ALLOW_OOM) || run.read_only.get();
         if !room && declared && !may_fill {

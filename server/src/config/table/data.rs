@@ -13,7 +13,11 @@ const POLICIES: Kind = Kind::Enum(&[
     ("allkeys-lfu", 5),
     ("allkeys-random", 6),
     ("noeviction", 7),
+    ("tier", POLICY_TIER),
 ]);
+
+/// The policy that has values leave memory for the disk.
+pub const POLICY_TIER: i64 = 8;
 
 const ALWAYS_LAZY: &str = "large values are always freed in the background";
 
@@ -28,8 +32,41 @@ pub(super) const MEMORY: &[Setting] = &[
         "maxmemory-policy",
         POLICIES,
         "noeviction",
-        "What gives way when `maxmemory` is reached: a kind of key, or nothing (writes fail).",
+        "What gives way when `maxmemory` is reached: a kind of key, nothing (writes fail), or with \
+         `tier` memory itself: values go to disk. `tier` has to be set at the start, or a \
+         `cold-store`.",
     ),
+    Setting::new(
+        "cold-store",
+        Kind::Enum(&[("no", 0), ("sled", 1), ("fjall", 2)]),
+        "no",
+        "The store on disk for values that leave memory, below `dir`; with `maxmemory-policy tier` \
+         `no` stands for sled.",
+    )
+    .start(),
+    Setting::new(
+        "cold-threshold",
+        int_from(0),
+        "86400",
+        "Seconds without access after which a value leaves memory for the cold store; 0 is never.",
+    ),
+    Setting::new(
+        "hot-threshold",
+        int(1, 255),
+        "100",
+        "Accesses after which a key that was read from disk stays in memory as if it had never left; \
+         before that it is the first to leave again, if it was not used a second time, and \
+         needs no write to do so.",
+    ),
+    Setting::new(
+        "cold-memory",
+        memory_from(8 << 20),
+        "33554432",
+        "Memory for the caches and buffers of the cold store; it counts against `maxmemory`.",
+    )
+    .start(),
+    Setting::new("cold-readers", int(1, 64), "2", "Threads that read values from the cold store.")
+        .start(),
     Setting::new(
         "maxmemory-samples",
         int(1, 64),

@@ -3,6 +3,7 @@
 //! Defaults are those of Redis 7.4 except where an entry's text says otherwise.
 
 mod data;
+pub use data::POLICY_TIER;
 mod network;
 mod observability;
 mod persistence;

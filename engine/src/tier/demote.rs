@@ -1,0 +1,339 @@
+//! Takes values out of memory: those unused for long, or the least used where memory is short.
+//!
+//! ```text
+//! under the lock     choose entries, mark them, copy their values        cached ones are dropped at once
+//! without a lock     write the rows
+//! under the lock     what is still marked goes; its name goes into the index
+//! ```
+//! One thread at a time does this, with [`Tier::tidy`]. It deletes garbage first, so that a row
+//! never gets a new value while its old chunks are still there.
+//!
+//! Which entries go is chosen from samples, so that a scan cannot flush what is used: a key that was
+//! read in and not used again goes before all others (the idea of 2Q, Johnson and Shasha, 1994), then
+//! what was not used for the longest time.
+
+use super::row::{COLD_BYTES_MAX, ColdValue, RowId};
+use super::store::{Batch, ColdError};
+use super::{Tier, row};
+use crate::engine::Engine;
+use crate::keyspace::access::{self, AccessScheme};
+use crate::keyspace::{Db, EntryPtr, EntryRef, Garbage, Shard};
+use crate::stamp::Rng;
+use crate::value::{Value, form, view};
+use std::sync::atomic::Ordering;
+
+/// Bytes of values that are copied before they are written.
+const ROUND_BYTES: usize = 512 << 10;
+/// Buckets that one sample visits: some 80 entries.
+const SAMPLE_BUCKETS: usize = 16;
+/// Of a sample, the part that may go: one of so many.
+const SAMPLE_SHARE: usize = 6;
+/// Buckets that one step of the search for idle keys visits.
+const AGE_BUCKETS: usize = 64;
+/// Milliseconds for which a key that was read in is left alone, so that the call which asked for it
+/// finds it.
+const GRACE_MS: u64 = 2_000;
+
+/// Where the search for idle keys goes on.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    shard: usize,
+    db: u32,
+    place: u64,
+    /// Shard with which the next search for room begins.
+    pub room: usize,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demoted {
+    /// Values that were written to disk and left memory.
+    pub written: usize,
+    /// Values that left memory without being written.
+    pub dropped: usize,
+    /// Bytes of memory that this freed, about.
+    pub bytes: usize,
+    /// Entries that were looked at.
+    pub examined: usize,
+}
+
+/// How memory is doing, as the host sees it.
+pub trait Memory {
+    /// Bytes that are to be freed still.
+    fn excess(&self) -> usize;
+}
+
+impl<F: Fn() -> usize> Memory for F {
+    fn excess(&self) -> usize {
+        self()
+    }
+}
+
+/// A marked entry with its value.
+struct Leaving {
+    shard: usize,
+    row: RowId,
+    value: ColdValue,
+    memory: usize,
+}
+
+/// A candidate of a sample: the higher the score, the sooner it goes.
+struct Candidate {
+    score: u64,
+    db: u32,
+    entry: EntryPtr,
+}
+
+/// Ends the demotion of an entry, wherever its database is now: it may have been swapped.
+fn end(shard: &mut Shard, one: &Leaving, whole: bool, garbage: &mut Garbage) -> bool {
+    let generation = one.row.generation;
+    let is = |db: &Db| db.cold().is_some_and(|cold| cold.generation() == generation);
+    // Without one it was flushed: its rows go as a whole.
+    let Some(number) = shard.dbs().iter().position(is) else { return false };
+    shard.db_mut(number as u32).end_demotion(one.row, one.value.key(), whole, garbage)
+}
+
+/// Bytes of memory that an entry takes.
+fn memory_of(db: &Db, entry: EntryPtr) -> usize {
+    view::memory(&EntryRef::new(entry, db))
+}
+
+/// Whether an entry can leave memory at all. A hash with fields that expire cannot: nothing would
+/// delete them while it is on disk.
+fn can_leave(db: &Db, entry: EntryPtr) -> bool {
+    entry.big().and_then(Value::next_deadline).is_none() && memory_of(db, entry) <= COLD_BYTES_MAX
+}
+
+impl Tier {
+    /// Takes values out of memory until `memory` says that it is enough, or `writes_max` bytes have
+    /// been written, or nothing is left that may go.
+    ///
+    /// # Errors
+    /// If the store failed; what was to be written is still in memory then.
+    pub fn make_room(
+        &self,
+        engine: &Engine,
+        now_ms: i64,
+        seed: u64,
+        writes_max: usize,
+        memory: &dyn Memory,
+    ) -> Result<Demoted, ColdError> {
+        let mut position = self.worker.lock();
+        let (mut done, mut rng) = (Demoted::default(), Rng::new(seed));
+        let (mut written, mut idle_rounds) = (0, 0);
+        let shards = engine.shard_count();
+        while memory.excess() > 0 && written < writes_max && idle_rounds < shards.max(4) {
+            self.collect(engine)?;
+            let before = (done.written, done.dropped);
+            let (mut leaving, mut bytes) = (Vec::new(), 0);
+            for _ in 0..shards {
+                position.room = (position.room + 1) % shards;
+                let excess = memory.excess();
+                let mut garbage = Vec::new();
+                let mut shard = engine.lock_shard(position.room);
+                let sample = self.sample(engine, &shard, now_ms, rng.next_u64());
+                done.examined += sample.len();
+                let count = sample.len().div_ceil(SAMPLE_SHARE);
+                for candidate in sample.into_iter().take(count) {
+                    if bytes >= excess.max(1) {
+                        break;
+                    }
+                    let number = position.room;
+                    let memory = memory_of(shard.db(candidate.db), candidate.entry);
+                    let database = shard.db_mut(candidate.db);
+                    if database.drop_cached(candidate.entry, &mut garbage) {
+                        done.dropped += 1;
+                        done.bytes += memory;
+                    } else if let Some(one) = self.mark(engine, number, database, &candidate) {
+                        bytes += one.memory;
+                        leaving.push(one);
+                    }
+                }
+                drop(shard);
+                drop(garbage);
+                if bytes >= ROUND_BYTES || memory.excess() <= bytes {
+                    break;
+                }
+            }
+            written += self.write_out(engine, leaving, &mut done)?;
+            idle_rounds = if before == (done.written, done.dropped) { idle_rounds + 1 } else { 0 };
+        }
+        Ok(done)
+    }
+
+    /// Takes values out of memory that were not used for `idle_ms`, going on where the last call
+    /// stopped, until about `examined_max` entries were looked at.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub fn age(
+        &self,
+        engine: &Engine,
+        now_ms: i64,
+        idle_ms: u64,
+        examined_max: usize,
+    ) -> Result<Demoted, ColdError> {
+        let mut done = Demoted::default();
+        if engine.access_scheme() != AccessScheme::Recency {
+            // Frequency counts do not tell when a key was used last.
+            return Ok(done);
+        }
+        let mut position = self.worker.lock();
+        self.collect(engine)?;
+        let mut rounds = 0;
+        while done.examined < examined_max && rounds <= engine.shard_count() {
+            let (mut leaving, mut bytes, mut garbage) = (Vec::new(), 0, Vec::new());
+            let mut shard = engine.lock_shard(position.shard);
+            for _ in 0..AGE_BUCKETS {
+                let mut idle = Vec::new();
+                let db = shard.db(position.db);
+                position.place = db.table().scan(position.place, |entry| {
+                    done.examined += 1;
+                    let idle_long = access::idle_ms(entry.access(), now_ms) >= idle_ms;
+                    if idle_long && !entry.expired(now_ms) && can_leave(db, entry) {
+                        idle.push(entry);
+                    }
+                });
+                let (number, db) = (position.shard, position.db);
+                for entry in idle {
+                    let memory = memory_of(shard.db(db), entry);
+                    let database = shard.db_mut(db);
+                    if database.drop_cached(entry, &mut garbage) {
+                        done.dropped += 1;
+                        done.bytes += memory;
+                    } else {
+                        let candidate = Candidate { score: 0, db, entry };
+                        if let Some(one) = self.mark(engine, number, database, &candidate) {
+                            bytes += one.memory;
+                            leaving.push(one);
+                        }
+                    }
+                }
+                if position.place == 0 {
+                    position.db += 1;
+                    if position.db as usize == shard.dbs().len() {
+                        position.db = 0;
+                        position.shard = (position.shard + 1) % engine.shard_count();
+                        rounds += 1;
+                        break;
+                    }
+                }
+                if bytes >= ROUND_BYTES {
+                    break;
+                }
+            }
+            drop(shard);
+            drop(garbage);
+            self.write_out(engine, leaving, &mut done)?;
+        }
+        Ok(done)
+    }
+
+    /// A sample of entries that may leave, best first.
+    fn sample(&self, engine: &Engine, shard: &Shard, now_ms: i64, random: u64) -> Vec<Candidate> {
+        let mut sample = Vec::new();
+        let frequency =
+            (engine.access_scheme() == AccessScheme::Frequency).then(|| engine.config().frequency);
+        for (number, db) in shard.dbs().iter().enumerate() {
+            db.table().sample(random, SAMPLE_BUCKETS, |entry| {
+                if entry.expired(now_ms) || !can_leave(db, entry) {
+                    return;
+                }
+                let score = match frequency {
+                    Some(settings) => {
+                        u64::from(u8::MAX - access::frequency(entry.access(), now_ms, settings))
+                    }
+                    None => access::idle_ms(entry.access(), now_ms).min(1 << 48),
+                };
+                let mut rank = score << 9;
+                if entry.is_backed()
+                    && let Some(cold) = db.cold()
+                {
+                    let uses = cold.sketch.borrow().count(db.hasher().hash(entry.key()));
+                    let fresh = frequency.is_none() && score < GRACE_MS;
+                    if uses <= 1 && !fresh {
+                        rank |= 1 << 60;
+                    }
+                    // Of equally idle ones those go first that are used least.
+                    rank |= u64::from(u8::MAX - uses);
+                } else {
+                    rank |= 128;
+                }
+                sample.push(Candidate { score: rank, db: number as u32, entry });
+            });
+        }
+        sample.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.score));
+        sample
+    }
+
+    /// Marks an entry and copies its value.
+    fn mark(
+        &self,
+        engine: &Engine,
+        shard: usize,
+        db: &mut Db,
+        candidate: &Candidate,
+    ) -> Option<Leaving> {
+        let entry = candidate.entry;
+        let tier = engine.tier()?;
+        let row = db.begin_demotion(tier, entry, self.epoch.load(Ordering::Acquire))?;
+        let memory = memory_of(db, entry);
+        let mut body = entry.key().to_vec();
+        form::encode(&EntryRef::new(entry, db), &mut body);
+        if body.len() > COLD_BYTES_MAX {
+            let key = entry.key().to_vec();
+            db.end_demotion(row, &key, false, &mut Vec::new());
+            return None;
+        }
+        let (expiry, access) = (entry.expiry(), entry.access());
+        let value = ColdValue { expiry, access, body, key_len: entry.key().len() };
+        Some(Leaving { shard, row, value, memory })
+    }
+
+    /// Writes marked entries to disk and lets go of those that are still marked. Returns the bytes
+    /// that were written.
+    fn write_out(
+        &self,
+        engine: &Engine,
+        leaving: Vec<Leaving>,
+        done: &mut Demoted,
+    ) -> Result<usize, ColdError> {
+        if leaving.is_empty() {
+            return Ok(0);
+        }
+        let mut batch = Batch::default();
+        let mut result = Ok(());
+        for one in &leaving {
+            let number = self.next_number() as u32;
+            result = result
+                .and_then(|()| row::write(&*self.store, &mut batch, one.row, number, &one.value));
+        }
+        if let Err(error) = result.and_then(|()| self.store.apply(&batch)) {
+            for one in &leaving {
+                let mut shard = engine.lock_shard(one.shard);
+                end(&mut shard, one, false, &mut Vec::new());
+            }
+            return Err(self.failed(error));
+        }
+        let mut bytes = 0;
+        for one in leaving {
+            let body = one.value.body.len();
+            bytes += body;
+            self.stats.row_bytes.fetch_add(row::disk_bytes(body), Ordering::Relaxed);
+            let mut garbage = Vec::new();
+            let mut shard = engine.lock_shard(one.shard);
+            let gone = end(&mut shard, &one, true, &mut garbage);
+            drop(shard);
+            drop(garbage);
+            if gone {
+                done.written += 1;
+                done.bytes += one.memory;
+                self.stats.demotions.fetch_add(1, Ordering::Relaxed);
+                self.stats.demoted_bytes.fetch_add(body as u64, Ordering::Relaxed);
+            } else {
+                self.stats.stale_demotions.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(bytes)
+    }
+}

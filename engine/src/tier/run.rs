@@ -1,0 +1,200 @@
+//! Runs calls on an engine that has a cold tier: what they need is found out first.
+//!
+//! A call that only reads runs as if there were no disk; if it met a cold key, its reply is discarded and
+//! it is run again with the value. A call that writes must not begin without what it needs, so its
+//! declared keys are looked up first, unless it works on keys without their values (`Flags::BLIND`).
+//! Commands that find keys by themselves (SORT) stop before they change anything.
+
+use super::needs::Needs;
+use super::store::ColdError;
+use super::{Names, Tier};
+use crate::command::{Command, Flags, KeyList, Run};
+use crate::error::Error;
+use crate::executor::{Call, Executor, Outcome, Prefetched};
+use crate::keyspace::shard_of;
+use crate::reply::Reply;
+use crate::stamp::Stamp;
+use std::sync::atomic::Ordering;
+
+/// Times that a call is run again because what was loaded has left again, or more is needed, before
+/// it is an error.
+const TRIES_MAX: usize = 1_000;
+
+/// Whether the call needs the values of its declared keys.
+fn needs_values(command: &Command, args: &[&[u8]]) -> bool {
+    if command.flags.contains(Flags::BLIND) {
+        // SET with GET returns the old value.
+        return command.name == "SET"
+            && args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"GET"));
+    }
+    true
+}
+
+impl Executor<'_> {
+    /// With `true`, calls that need something from disk end with [`Outcome::NeedsCold`]; otherwise it is
+    /// loaded right here, and the locks are released for it where the host has not locked shards
+    /// for several calls.
+    pub fn set_loads_elsewhere(&mut self, elsewhere: bool) {
+        self.loads_elsewhere = elsewhere;
+    }
+
+    /// What the last call needs, after [`Outcome::NeedsCold`].
+    pub fn take_needs(&mut self) -> Needs {
+        std::mem::take(self.effects.cold.needs.get_mut())
+    }
+
+    /// Says what a call needs that the host found out about.
+    pub fn set_needs(&mut self, needs: Needs) {
+        *self.effects.cold.needs.get_mut() = needs;
+    }
+
+    /// Names that were loaded for the next call.
+    pub fn give_names(&mut self, names: Names) {
+        self.effects.cold.names.extend(names);
+    }
+
+    /// What a call would need that is not run yet, as far as its declared keys tell.
+    pub fn needs_of(&mut self, call: &Call<'_>) -> Needs {
+        let mut needs = Needs::default();
+        if self.engine().tier().is_some() && needs_values(call.command, call.args) {
+            self.add_needs(call, &mut needs);
+        }
+        needs
+    }
+
+    fn add_needs(&mut self, call: &Call<'_>, needs: &mut Needs) {
+        let mut positions = KeyList::new();
+        call.command.keys.positions(call.args, &mut positions);
+        let (count, hasher) = (self.engine().shard_count(), self.engine().hasher());
+        for at in positions {
+            let key = call.args[at];
+            let followed = call.stamp.site == Stamp::FOLLOWED;
+            let now_ms = if followed { i64::MIN } else { call.stamp.now_ms };
+            self.with_shard(shard_of(key, count), |shard| {
+                let db = shard.db(call.db);
+                if db.cold().is_none() {
+                    return;
+                }
+                let cold = db.find_cold(hasher.hash(key), key);
+                if cold.is_some_and(|cold| !cold.expired(now_ms)) {
+                    needs.values.push((call.db, key.into()));
+                }
+            });
+        }
+    }
+
+    /// Runs a call where the engine has a cold tier.
+    pub(crate) fn run_tiered(
+        &mut self,
+        call: &Call<'_>,
+        run: Run,
+        hint: Prefetched,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        for _ in 0..TRIES_MAX {
+            let outcome = self.try_tiered(call, run, hint, reply);
+            if outcome != Outcome::NeedsCold || self.loads_elsewhere {
+                if outcome != Outcome::NeedsCold {
+                    self.promote_used();
+                    self.effects.cold.names.clear();
+                }
+                return outcome;
+            }
+            if let Err(error) = self.load_here() {
+                reply.error(&Error::owned(format!("ERR {error}")));
+                return Outcome::Failed;
+            }
+        }
+        reply.error(&Error::text("ERR the values of the call do not stay in memory"));
+        Outcome::Failed
+    }
+
+    fn try_tiered(
+        &mut self,
+        call: &Call<'_>,
+        run: Run,
+        hint: Prefetched,
+        reply: &mut Reply<'_>,
+    ) -> Outcome {
+        let reads = call.command.flags.contains(Flags::READONLY);
+        if !reads && needs_values(call.command, call.args) {
+            self.lock_call(call);
+            let mut needs = Needs::default();
+            self.add_needs(call, &mut needs);
+            if !needs.is_empty() {
+                *self.effects.cold.needs.get_mut() = needs;
+                return Outcome::NeedsCold;
+            }
+        }
+        let (hits, misses) = (self.effects.hits.get(), self.effects.misses.get());
+        let missed = self.effects.missed.get_mut().len();
+        let outcome = self.run_once(call, run, hint, reply);
+        if outcome != Outcome::NeedsCold && !(reads && self.effects.cold.is_lacking()) {
+            drop(self.take_needs());
+            return outcome;
+        }
+        reply.discard();
+        self.effects.hits.set(hits);
+        self.effects.misses.set(misses);
+        self.effects.missed.get_mut().truncate(missed);
+        Outcome::NeedsCold
+    }
+
+    /// Loads what the last call needs, on this thread.
+    fn load_here(&mut self) -> Result<(), ColdError> {
+        let needs = self.take_needs();
+        let engine = self.engine();
+        let Some(tier) = engine.tier() else { return Ok(()) };
+        if !self.is_pinned() {
+            self.release();
+            let names = tier.load(engine, &needs)?;
+            self.effects.cold.names.extend(names);
+            return Ok(());
+        }
+        for (db, key) in &needs.values {
+            let number = shard_of(key, engine.shard_count());
+            self.with_shard(number, |shard| tier.load_locked(engine, shard, *db, key))?;
+        }
+        let names = Needs { names: needs.names, ..Needs::default() };
+        let names = tier.load(engine, &names)?;
+        self.effects.cold.names.extend(names);
+        Ok(())
+    }
+
+    /// Loads the values of keys, with no lock held afterwards: before a transaction on them.
+    ///
+    /// # Errors
+    /// If the store failed or a value is damaged.
+    pub fn load_keys(&mut self, db: u32, keys: &[&[u8]]) -> Result<(), ColdError> {
+        self.release();
+        let engine = self.engine();
+        let Some(tier) = engine.tier() else { return Ok(()) };
+        let values = keys.iter().map(|&key| (db, key.into())).collect();
+        tier.load(engine, &Needs { values, names: Vec::new() }).map(drop)
+    }
+
+    /// Keys that were used often enough stay in memory for good; their shards are still locked.
+    fn promote_used(&mut self) {
+        let used = self.effects.cold.used.get_mut();
+        if used.is_empty() {
+            return;
+        }
+        let used = std::mem::take(used);
+        let engine = self.engine();
+        for (db, key) in used {
+            let hash = engine.hasher().hash(&key);
+            let number = shard_of(&key, engine.shard_count());
+            let promoted = self.with_shard(number, |shard| shard.db_mut(db).promote(hash, &key));
+            if promoted && let Some(tier) = engine.tier() {
+                tier.stats.promotions.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Tier {
+    /// Counts a call that waits for the disk.
+    pub fn count_wait(&self) {
+        self.stats.waits.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,271 @@
+//! The threads of the cold tier: readers that bring values in for connections, and one that takes
+//! values out, gives space back and watches the memory of the process.
+//!
+//! ```text
+//! worker --Job--> reader --Message::Loaded--> worker: the request is run again
+//! worker --"memory is short"--> upkeep --Message::Room--> workers: those that wait for room go on
+//! ```
+//! A connection has at most one job, so the queue is never longer than there are connections.
+
+use crate::alloc;
+use crate::clock;
+use crate::config::{Settings, ids};
+use crate::host::settle;
+use crate::mailbox::{Address, Message};
+use crate::proc;
+use crate::shared::Shared;
+use ashlar_engine::tier::store::{ColdError, StoreKind, open};
+use ashlar_engine::tier::{Needs, Tier};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Bytes that are written to disk before memory is looked at again and waiting connections are woken.
+const SLICE_BYTES: usize = 1 << 20;
+/// Of `maxmemory`, the part that is kept free so that writers seldom wait: one of so many.
+const FREE_SHARE: usize = 16;
+/// Milliseconds between looks at idle keys.
+const TICK: Duration = Duration::from_millis(100);
+/// Entries that one look for idle keys passes.
+const AGE_ENTRIES: usize = 20_000;
+/// Ticks between two passes that give space back.
+const TIDY_TICKS: usize = 10;
+/// How long memory may be short, whatever is taken out, before writers are refused.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a connection waits for.
+struct Job {
+    address: Address,
+    needs: Needs,
+}
+
+/// The cold tier of a server.
+pub struct ColdTier {
+    tier: Arc<Tier>,
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+    pressed: Sender<()>,
+    pressure: Receiver<()>,
+    /// Resident memory beyond what the allocator has given out: fragmentation, stacks.
+    overhead: AtomicUsize,
+    /// Whether memory stays short, whatever is taken out.
+    barren: AtomicBool,
+}
+
+/// Whether a cold tier is asked for.
+pub fn is_wanted(settings: &Settings) -> bool {
+    settings.string(ids::COLD_STORE) != "no" || settings.string(ids::MAXMEMORY_POLICY) == "tier"
+}
+
+impl ColdTier {
+    /// Opens the store that the settings name, empty.
+    ///
+    /// # Errors
+    /// If it cannot be opened or emptied.
+    pub fn open(settings: &Settings, hash_seed: u64) -> io::Result<ColdTier> {
+        if settings.flag(ids::APPENDONLY) || !settings.show(ids::SAVE).is_empty() {
+            return Err(io::Error::other(
+                "a cold store does not go together with appendonly yes or save: neither would find \
+                 its values again",
+            ));
+        }
+        let name = settings.string(ids::COLD_STORE);
+        let kind = StoreKind::from_name(&name).unwrap_or_default();
+        let dir = settings.string(ids::DIR);
+        let folder = Path::new(&dir).join("ashlar-data").join("cold");
+        std::fs::create_dir_all(&folder)?;
+        let folder = folder.join(kind.name());
+        let memory = u64::try_from(settings.number(ids::COLD_MEMORY)).unwrap_or(0);
+        let failed = |error: ColdError| io::Error::other(error.to_string());
+        // What another run left is not named by anything.
+        open(kind, &folder, memory).map_err(failed)?.store.destroy().map_err(failed)?;
+        let store = open(kind, &folder, memory).map_err(failed)?.store;
+        let (jobs, queue) = unbounded();
+        let (pressed, pressure) = bounded(1);
+        Ok(ColdTier {
+            tier: Tier::new(store, kind.name(), hash_seed),
+            jobs,
+            queue,
+            pressed,
+            pressure,
+            overhead: AtomicUsize::new(0),
+            barren: AtomicBool::new(false),
+        })
+    }
+
+    /// The engine's part.
+    pub fn tier(&self) -> &Arc<Tier> {
+        &self.tier
+    }
+
+    /// Has what a connection needs read in; it gets a message.
+    pub fn load(&self, address: Address, needs: Needs) {
+        self.tier.count_wait();
+        // The receiver lives as long as this.
+        drop(self.jobs.send(Job { address, needs }));
+    }
+
+    /// Connections that wait for the disk.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Asks for values to be taken out.
+    pub fn press(&self) {
+        // Full: it has been asked already.
+        let _ = self.pressed.try_send(());
+    }
+
+    /// Whether memory stays short, whatever is taken out: writers are to be refused.
+    pub fn is_barren(&self) -> bool {
+        self.barren.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that count against `maxmemory`: resident memory, as of the last look, and what has been
+    /// allocated since.
+    pub fn used_bytes(&self) -> usize {
+        alloc::used_bytes() + self.overhead.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the memory of the process; where it is `short`, free pages are given back first.
+    fn measure(&self, short: bool) {
+        if short {
+            alloc::purge();
+        }
+        let resident = usize::try_from(proc::resident_private_bytes()).unwrap_or(usize::MAX);
+        self.overhead.store(resident.saturating_sub(alloc::used_bytes()), Ordering::Relaxed);
+    }
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// If the system gives none.
+pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
+    let Some(_) = &shared.cold else { return Ok(Vec::new()) };
+    let readers = shared.settings.count(ids::COLD_READERS);
+    let mut threads = Vec::new();
+    let spawn = |name: String, run: fn(&Shared)| {
+        let shared = shared.clone();
+        std::thread::Builder::new().name(name).spawn(move || run(&shared))
+    };
+    for number in 0..readers {
+        threads.push(spawn(format!("ashlar-read-{number}"), read)?);
+    }
+    threads.push(spawn("ashlar-tier".into(), upkeep)?);
+    Ok(threads)
+}
+
+/// Lets the threads that serve connections go first where cores are short: what is in memory is not
+/// to wait for what is not.
+fn step_back() {
+    /// As `nice -n 5`.
+    const NICE: i32 = 5;
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!("a thread of the cold tier keeps its priority: {error}");
+    }
+}
+
+/// A reader: brings values in.
+fn read(shared: &Shared) {
+    let Some(cold) = &shared.cold else { return };
+    step_back();
+    while !shared.stopping.load(Ordering::Acquire) {
+        let Ok(job) = cold.queue.recv_timeout(TICK) else { continue };
+        let loaded = cold.tier.load(&shared.engine, &job.needs);
+        if let Err(error) = &loaded {
+            tracing::error!("{error}");
+        }
+        let loaded = loaded.map_err(|error| format!("ERR {error}"));
+        shared.mailboxes[job.address.worker].post(Message::Loaded(job.address, loaded));
+    }
+}
+
+/// The thread that takes values out.
+fn upkeep(shared: &Shared) {
+    let Some(cold) = &shared.cold else { return };
+    let (mut exec, mut ticks) = (shared.engine.executor(), 0usize);
+    let mut short_since = None;
+    let mut next_tick = Instant::now();
+    let mut faults = 0;
+    while !shared.stopping.load(Ordering::Acquire) {
+        let wait = next_tick.saturating_duration_since(Instant::now());
+        // A tick, or a call for room: the loop does the same for both.
+        let _ = cold.pressure.recv_timeout(wait);
+        let ticked = Instant::now() >= next_tick;
+        if ticked {
+            next_tick = Instant::now() + TICK;
+            ticks += 1;
+            let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+            cold.measure(max > 0 && cold.used_bytes() > max - max / FREE_SHARE);
+        }
+        let now_ms = clock::now_ms();
+        let mut result = make_room(shared, cold, now_ms, &mut short_since);
+        let idle_ms = shared.settings.count(ids::COLD_THRESHOLD).saturating_mul(1000);
+        if ticked && idle_ms > 0 {
+            let aged = cold.tier.age(&shared.engine, now_ms, idle_ms, AGE_ENTRIES);
+            result = result.and(aged.map(drop));
+        }
+        if ticked && ticks.is_multiple_of(TIDY_TICKS) {
+            let stamp = shared.stamp(now_ms);
+            let tidied = cold.tier.tidy(&mut exec, &stamp);
+            exec.release();
+            settle(shared, &mut exec, &stamp);
+            result = result.and(tidied.map(drop));
+        }
+        if let Err(error) = result {
+            // Values stay in memory; the log is not to be filled with the same line.
+            if faults == 0 {
+                tracing::error!("{error}");
+            }
+            faults = (faults + 1) % 600;
+            std::thread::sleep(TICK);
+        } else {
+            faults = 0;
+        }
+    }
+}
+
+/// Takes values out until there is room, a slice at a time.
+fn make_room(
+    shared: &Shared,
+    cold: &ColdTier,
+    now_ms: i64,
+    short_since: &mut Option<Instant>,
+) -> Result<(), ColdError> {
+    let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+    let tiers = shared.settings.string(ids::MAXMEMORY_POLICY) == "tier";
+    if max == 0 || !tiers {
+        cold.barren.store(false, Ordering::Relaxed);
+        shared.broadcast_waiting_for_room();
+        return Ok(());
+    }
+    let low = max - max / FREE_SHARE;
+    loop {
+        let excess = || cold.used_bytes().saturating_sub(low);
+        if excess() == 0 || shared.stopping.load(Ordering::Acquire) {
+            break;
+        }
+        let seed = shared.stamp(now_ms).seed;
+        let done = cold.tier.make_room(&shared.engine, now_ms, seed, SLICE_BYTES, &excess)?;
+        if cold.used_bytes() <= max {
+            *short_since = None;
+            shared.broadcast_waiting_for_room();
+        }
+        if done.written + done.dropped == 0 {
+            break;
+        }
+    }
+    if cold.used_bytes() <= max {
+        *short_since = None;
+        cold.barren.store(false, Ordering::Relaxed);
+        shared.broadcast_waiting_for_room();
+    } else if short_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        cold.barren.store(true, Ordering::Relaxed);
+        shared.broadcast_waiting_for_room();
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The server with data larger than `maxmemory`: nothing is lost, memory stays within its bound, and
+//! connections wait for the disk without disturbing others.
+//!
+//! `ASHLAR_TIER_MINUTES=30 cargo test --release -p ashlar-tests --test tiers_server memory` runs the mixed
+//! load for that long.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+
+use ashlar_tests::process::Server;
+use ashlar_tests::random::{Random, seeds};
+use ashlar_tests::resp::{Argv, Client, Value, words};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const MAXMEMORY: u64 = 96 << 20;
+const KEYS: usize = 80_000;
+const VALUE: usize = 2_000;
+/// Resident memory may be above `maxmemory` by this: what arrives between two looks at it.
+const BOUND: u64 = 24 << 20;
+
+fn server(store: &str, threads: &str) -> Server {
+    let max = MAXMEMORY.to_string();
+    let settings = ["--maxmemory", &max, "--maxmemory-policy", "tier", "--cold-store", store];
+    let memory = ["--cold-memory", "8388608", "--io-threads", threads];
+    Server::ashlar(&[&settings[..], &memory].concat())
+}
+
+fn ask(client: &mut Client, line: &str) -> Value {
+    client.line(line).unwrap()
+}
+
+fn info(client: &mut Client, field: &str) -> u64 {
+    let text = ask(client, "INFO tiers").text();
+    let prefix = format!("{field}:");
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{field} in {text}"))
+}
+
+fn resident(server: &Server) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{}/statm", server.pid())).unwrap();
+    let pages: Vec<u64> =
+        statm.split_ascii_whitespace().map(|pages| pages.parse().unwrap()).collect();
+    // Without the program file's pages: they are many in a debug build.
+    (pages[1] - pages[2]) * 4096
+}
+
+fn value(key: usize, version: usize) -> String {
+    let text = format!("{key}.{version}.");
+    text.repeat(VALUE / text.len() + 1)
+}
+
+fn get(client: &mut Client, key: usize) -> Option<Vec<u8>> {
+    ask(client, &format!("GET key:{key}")).bytes().map(<[u8]>::to_vec)
+}
+
+#[test]
+fn data_larger_than_memory_is_all_there() {
+    for (store, threads) in [("sled", "1"), ("fjall", "2")] {
+        let server = server(store, threads);
+        let mut client = server.client();
+        client.set_timeout(Duration::from_secs(60)).unwrap();
+        let mut peak = 0;
+        for keys in (0..KEYS).collect::<Vec<_>>().chunks(200) {
+            let sets: Vec<Argv> = keys
+                .iter()
+                .map(|key| words(&format!("SET key:{key} {}", value(*key, 0))))
+                .collect();
+            let replies = client.pipeline(&sets).unwrap();
+            assert!(replies.iter().all(|reply| reply.text() == "OK"), "{:?}", replies[0]);
+            peak = peak.max(resident(&server));
+        }
+        assert!(peak < MAXMEMORY + BOUND, "{store}: {peak} bytes of {MAXMEMORY}");
+        assert_eq!(ask(&mut client, "DBSIZE"), Value::Int(KEYS as i64));
+        assert!(info(&mut client, "tier_cold_keys") > KEYS as u64 / 2);
+        assert!(info(&mut client, "tier_index_bytes") <= 16 * info(&mut client, "tier_cold_keys"));
+        // Everything can be read, from two connections at once, whose replies keep their order.
+        let mut other = server.client();
+        other.set_timeout(Duration::from_secs(60)).unwrap();
+        for keys in (0..KEYS).step_by(17).collect::<Vec<_>>().chunks(64) {
+            let gets = |shift: usize| -> Vec<Argv> {
+                let key = |key: &usize| words(&format!("GET key:{}", (key + shift) % KEYS));
+                keys.iter().map(key).chain([words("PING")]).collect()
+            };
+            for (client, shift) in [(&mut client, 0), (&mut other, 3)] {
+                let replies = client.pipeline(&gets(shift)).unwrap();
+                for (key, reply) in keys.iter().zip(&replies) {
+                    let key = (key + shift) % KEYS;
+                    assert_eq!(reply.bytes(), Some(value(key, 0).as_bytes()), "key {key}");
+                }
+                assert_eq!(replies.last().unwrap().text(), "PONG");
+            }
+            peak = peak.max(resident(&server));
+        }
+        assert!(peak < MAXMEMORY + BOUND, "{store}: {peak} bytes of {MAXMEMORY}");
+        every_kind_of_request(&mut client, &server);
+    }
+}
+
+/// Keys that are cold now.
+fn cold_keys(client: &mut Client, count: usize) -> Vec<usize> {
+    let cold = |key: &usize| ask(client, &format!("OBJECT TIER key:{key}")).text() == "cold";
+    let keys: Vec<usize> = (0..KEYS).filter(cold).take(count).collect();
+    assert_eq!(keys.len(), count);
+    keys
+}
+
+fn every_kind_of_request(client: &mut Client, server: &Server) {
+    let keys = cold_keys(client, 40);
+    let key = |nth: usize| keys[nth];
+    // A transaction, with a watched key that is read in meanwhile.
+    ask(client, &format!("WATCH key:{}", key(0)));
+    ask(client, "MULTI");
+    ask(client, &format!("STRLEN key:{}", key(0)));
+    ask(client, &format!("APPEND key:{} x", key(1)));
+    ask(client, &format!("DEL key:{}", key(2)));
+    let len = |nth: usize| value(key(nth), 0).len() as i64;
+    let reply = ask(client, "EXEC");
+    let expected = [len(0), len(1) + 1, 1].map(Value::Int).to_vec();
+    assert_eq!(reply, Value::Array(expected));
+    // An inline request, a command with several keys, one that asks for names.
+    let inline = format!("STRLEN key:{}\r\n", key(3));
+    client.send_raw(inline.as_bytes()).unwrap();
+    assert_eq!(client.reply().unwrap(), Value::Int(len(3)));
+    let reply = ask(client, &format!("MGET key:{} nothing key:{}", key(4), key(5)));
+    let items = reply.items().unwrap();
+    assert_eq!(items[0].bytes(), Some(value(key(4), 0).as_bytes()));
+    assert_eq!(items[2].bytes(), Some(value(key(5), 0).as_bytes()));
+    assert!(!ask(client, "SCAN 0 COUNT 50").is_error());
+    assert!(ask(client, "RANDOMKEY").text().starts_with("key:"));
+    // Deleting and overwriting.
+    assert_eq!(ask(client, &format!("SET key:{} new", key(6))).text(), "OK");
+    assert_eq!(ask(client, &format!("GET key:{}", key(6))).text(), "new");
+    assert_eq!(ask(client, &format!("EXISTS key:{} key:{}", key(7), key(2))), Value::Int(1));
+    // An error of a command on a cold key, and a blocked client that waits for another key.
+    let reply = ask(client, &format!("LPUSH key:{} x", key(8)));
+    assert!(reply.text().starts_with("WRONGTYPE"), "{reply:?}");
+    let mut blocked = server.client();
+    blocked.send(&words("BLPOP list 0")).unwrap();
+    while ask(client, "INFO clients").text().contains("blocked_clients:0") {}
+    ask(client, "RPUSH list element");
+    assert_eq!(blocked.reply().unwrap().items().unwrap()[1].text(), "element");
+    assert_eq!(ask(client, "FLUSHALL").text(), "OK");
+    assert_eq!(info(client, "tier_cold_keys"), 0);
+}
+
+/// A mixed load over data three times as large as memory: every value is the last one that was written,
+/// and resident memory never leaves its bound.
+#[test]
+fn memory_keeps_its_bound_under_a_mixed_load() {
+    let minutes = std::env::var("ASHLAR_TIER_MINUTES").ok().and_then(|text| text.parse().ok());
+    let time =
+        minutes.map_or(Duration::from_secs(6), |minutes: u64| Duration::from_secs(minutes * 60));
+    let seed = seeds(&[1])[0];
+    println!("ASHLAR_SEED={seed}");
+    let server = server("fjall", "1");
+    let mut client = server.client();
+    client.set_timeout(Duration::from_secs(60)).unwrap();
+    let (mut random, mut versions) = (Random::new(seed), vec![0; KEYS]);
+    let (start, mut peak, mut steps) = (Instant::now(), 0, 0u64);
+    while start.elapsed() < time || steps < 20 {
+        let mut model = Vec::new();
+        let mut calls = Vec::new();
+        for _ in 0..200 {
+            // A few keys are used much more than the others.
+            let below = if random.chance(70) { KEYS / 20 } else { KEYS };
+            let key = random.below(below);
+            match random.below(10) {
+                0..5 => {
+                    versions[key] += 1;
+                    calls.push(words(&format!("SET key:{key} {}", value(key, versions[key]))));
+                    model.push(None);
+                }
+                5 => {
+                    versions[key] = 0;
+                    calls.push(words(&format!("DEL key:{key}")));
+                    model.push(None);
+                }
+                _ => {
+                    calls.push(words(&format!("GET key:{key}")));
+                    let version = versions[key];
+                    model.push(Some((version > 0).then(|| value(key, version))));
+                }
+            }
+        }
+        for (reply, expected) in client.pipeline(&calls).unwrap().iter().zip(model) {
+            assert!(!reply.is_error(), "{reply:?}");
+            if let Some(expected) = expected {
+                let expected = expected.as_deref().map(str::as_bytes);
+                assert_eq!(reply.bytes(), expected, "step {steps}");
+            }
+        }
+        steps += 1;
+        peak = peak.max(resident(&server));
+        assert!(peak < MAXMEMORY + BOUND, "{peak} bytes of {MAXMEMORY}");
+    }
+    println!("{steps} steps of 200 calls, peak {} MiB of {} MiB", peak >> 20, MAXMEMORY >> 20);
+    let live = versions.iter().filter(|&&version| version > 0).count();
+    assert_eq!(ask(&mut client, "DBSIZE"), Value::Int(live as i64));
+    assert_eq!(info(&mut client, "tier_faults"), 0);
+    let key = versions.iter().position(|&version| version > 0).unwrap();
+    assert_eq!(get(&mut client, key), Some(value(key, versions[key]).into_bytes()));
+}
