@@ -450,7 +450,7 @@ mod tests {
         let options = parse("a.rdb --host db -p 7000 --user u -a pw --replace --quiet").unwrap();
         assert_eq!((options.host.as_str(), options.port), ("db", 7000));
         assert_eq!((options.user.as_str(), options.password.as_str()), ("u", "pw"));
-        assert!(options.replace && options.quiet && options.file == PathBuf::from("a.rdb"));
+        assert!(options.replace && options.quiet && options.file == std::path::Path::new("a.rdb"));
         assert_eq!(parse("-").unwrap().file, PathBuf::from("-"));
         for wrong in ["", "a b", "a --port x", "a --port", "a --other"] {
             assert!(parse(wrong).is_err(), "{wrong}");
