@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ashlar_engine::stamp::Rng;
-use ashlar_engine::tier::store::{Batch, ColdStore, StoreKind, open};
+use ashlar_engine::tier::store::{Batch, StoreKind, open};
 
 use crate::client::Client;
 use crate::load::{Pace, drive};
