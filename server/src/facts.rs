@@ -140,7 +140,7 @@ impl InfoSource for Facts<'_> {
             let progress = storage.save_progress();
             facts.keys = progress.keys.load(Ordering::Relaxed);
             facts.keys_total = progress.keys_total.load(Ordering::Relaxed);
-            facts.waiting_bytes = progress.waiting_bytes.load(Ordering::Relaxed) as u64;
+            facts.waiting_bytes = progress.waiting_bytes.load(Ordering::Relaxed);
             facts.waiting_bytes_peak = progress.waiting_bytes_peak.load(Ordering::Relaxed);
             facts.snapshot_bytes = storage.snapshot_bytes();
             facts.log_growth = storage.log_growth();
