@@ -1,0 +1,77 @@
+//! Bugs that are known, to be put back one at a time: a simulation that does not find them would
+//! not find their like either. Compiled only with the feature `known-bugs`, which tests ask for.
+
+use std::cell::Cell;
+
+/// A bug that replicated systems have had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The leader answers once it has appended, before a majority has.
+    AcknowledgeBeforeCommit,
+    /// A follower acknowledges entries that it has not persisted.
+    AcknowledgeBeforePersist,
+    /// A node forgets its vote when it restarts.
+    ForgetVote,
+    /// A leader reads from its own state without asking whether it still leads.
+    ReadWithoutQuorum,
+    /// The lease outlives the election timeout.
+    LeaseTooLong,
+    /// The lease is kept while leadership is handed over.
+    LeaseKeptOnTransfer,
+    /// A random choice is made anew on each replica.
+    RandomPerReplica,
+    /// The time of a call is read anew on each replica.
+    ClockPerReplica,
+    /// A request that was retried is applied again.
+    RetryAppliedTwice,
+    /// Sessions are missing from snapshots.
+    SessionsLostInSnapshot,
+    /// The log is cut one entry behind the snapshot.
+    LogCutBeyondSnapshot,
+    /// Entries that conflict with the leader's are kept.
+    ConflictKept,
+    /// A snapshot is installed without dropping what the state held before.
+    SnapshotMerged,
+    /// After a restart, entries are applied that the snapshot already holds.
+    AppliedTwiceAfterRestart,
+    /// A request that may have been proposed is reported as surely refused.
+    AmbiguousCalledRefused,
+    /// A torn record at the end of the log is read as if it were whole.
+    TornRecordAccepted,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 16] = [
+        Bug::AcknowledgeBeforeCommit,
+        Bug::AcknowledgeBeforePersist,
+        Bug::ForgetVote,
+        Bug::ReadWithoutQuorum,
+        Bug::LeaseTooLong,
+        Bug::LeaseKeptOnTransfer,
+        Bug::RandomPerReplica,
+        Bug::ClockPerReplica,
+        Bug::RetryAppliedTwice,
+        Bug::SessionsLostInSnapshot,
+        Bug::LogCutBeyondSnapshot,
+        Bug::ConflictKept,
+        Bug::SnapshotMerged,
+        Bug::AppliedTwiceAfterRestart,
+        Bug::AmbiguousCalledRefused,
+        Bug::TornRecordAccepted,
+    ];
+}
+
+thread_local! {
+    static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Switches one bug on in this thread, and any other off.
+pub fn switch_on(bug: Option<Bug>) {
+    ON.set(bug);
+}
+
+/// Whether a bug is on in this thread.
+pub fn is_on(bug: Bug) -> bool {
+    ON.get() == Some(bug)
+}

@@ -1,0 +1,700 @@
+//! One replica of one group: raft, the state it agrees on, and who waits for answers.
+//!
+//! ```text
+//! propose -> raft -> entries -> (persisted here and by a majority) -> committed -> apply -> answer
+//! read    -> a round of heartbeats proves leadership -> applied as far as then -> answer
+//!         -> or the lease of the last round still holds -> answer
+//! ```
+//! Time is a monotonic clock in microseconds that the node brings; the lease compares only times of
+//! this one clock. A round that a majority answered proves that until an election timeout after its
+//! start nobody else is elected (voters ignore candidates while they hear from a leader), less the
+//! share by which two clocks may run apart, which is a setting.
+
+use super::codec;
+use super::machine::Machine;
+use super::request::Request;
+use super::sessions::{Known, Sessions};
+use super::storage::{GroupId, GroupLog, LogRecord};
+use crate::bug;
+use crate::bytes::{Malformed, Reader, push_u64};
+use crate::node::{NodeId, Outbox};
+use ashlar_engine::stamp::Rng;
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType, Message, MessageType, SnapshotMetadata,
+};
+use raft::{Config, RawNode, SnapshotStatus, StateRole, Storage};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Names a proposal or read to the one who made it.
+pub type Ticket = u64;
+
+/// Upper end of raft's own choice of election timeouts, which is always replaced by one from the
+/// node's seed: it has to be recognised, so it is drawn from where the node never draws.
+const TIMEOUT_TICKS_MAX: usize = 1 << 40;
+/// Rounds of raft's work in one call.
+const READIES_MAX: usize = 64;
+/// Proposals that wait in one group.
+pub const PROPOSALS_MAX: usize = 65_536;
+/// Reads that wait in one group.
+pub const READS_MAX: usize = 65_536;
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was applied, or read; the replies.
+    Reply(Vec<u8>),
+    /// It was not proposed, and will not be applied: another node leads, as far as is known.
+    NotLeader(Option<NodeId>),
+    /// It was not proposed: too much waits already.
+    Busy,
+    /// It may have been applied, or may be yet. Repeat it under the same id to find out.
+    Unknown,
+    /// It was applied before, and its reply is not kept any more.
+    AppliedBefore,
+    /// The id is so old that it cannot be told whether the request was applied.
+    Forgotten,
+    /// The change of membership was refused.
+    Refused,
+}
+
+/// Settings of a group, the same on all nodes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Microseconds between two calls of [`Group::tick`].
+    pub tick_us: u64,
+    /// Ticks without a leader after which an election starts; up to twice as many.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Whether reads trust the lease, and by how many percent two clocks may run apart then.
+    pub lease_drift_percent: Option<u32>,
+    /// Bytes of entries after which a snapshot takes their place.
+    pub snapshot_bytes: usize,
+    /// Bytes of entries that a leader accepts before they are committed.
+    pub uncommitted_bytes_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            tick_us: 100_000,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            lease_drift_percent: None,
+            snapshot_bytes: 16 << 20,
+            uncommitted_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl Settings {
+    fn election_us(&self) -> u64 {
+        self.tick_us * self.election_ticks as u64
+    }
+}
+
+struct Read {
+    ticket: Ticket,
+    request: Request,
+}
+
+/// A round of heartbeats that proves leadership for the reads that wait for it.
+struct Round {
+    context: u64,
+    started_us: u64,
+    reads: Vec<Read>,
+}
+
+/// A replica of a group.
+pub struct Group<M> {
+    id: GroupId,
+    settings: Settings,
+    raft: RawNode<GroupLog>,
+    machine: M,
+    sessions: Sessions,
+    /// Votes and counts, but keeps no data and never leads.
+    witness: bool,
+    applied: u64,
+    /// Where election timeouts come from.
+    rng: Rng,
+    election_ticks: usize,
+    /// Proposals by index: their term and ticket.
+    proposals: BTreeMap<u64, (u64, Ticket)>,
+    /// Reads that no round was started for yet.
+    reads: Vec<Read>,
+    rounds: VecDeque<Round>,
+    next_context: u64,
+    /// Reads that wait until as much is applied.
+    confirmed: Vec<(u64, Read)>,
+    lease_until_us: u64,
+    /// When the leadership was last given up: rounds from before prove nothing.
+    lease_from_us: u64,
+    /// What is sent once the batch of this ready is durable: (ready, messages).
+    held: VecDeque<(u64, Vec<Message>)>,
+    /// A snapshot that came in and that raft has not taken yet.
+    incoming: Option<(SnapshotMetadata, Vec<u8>)>,
+    /// A snapshot of our own on its way to the disk.
+    outgoing: Option<SnapshotMetadata>,
+    /// Whether the state is damaged; nothing is served then.
+    pub failed: bool,
+}
+
+impl<M: Machine> Group<M> {
+    /// A replica with what it remembers, and the data of its newest snapshot.
+    ///
+    /// # Errors
+    /// If the snapshot cannot be read or is older than the log.
+    pub fn new(
+        (node, id): (NodeId, GroupId),
+        settings: &Settings,
+        log: GroupLog,
+        mut machine: M,
+        snapshot: &[u8],
+        seed: u64,
+    ) -> Result<Group<M>, Malformed> {
+        let mut applied = log.snapshot_metadata().index;
+        let mut sessions = Sessions::default();
+        if !snapshot.is_empty() {
+            let (index, decoded, state) = open_snapshot(snapshot)?;
+            if index < applied || index > log.last() {
+                return Err(Malformed);
+            }
+            applied = if bug!(AppliedTwiceAfterRestart) { applied } else { index };
+            sessions = decoded;
+            machine.restore(state)?;
+        } else if applied > 1 {
+            return Err(Malformed);
+        }
+        let config = Config {
+            id: node,
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            min_election_tick: settings.election_ticks,
+            max_election_tick: TIMEOUT_TICKS_MAX,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_uncommitted_size: settings.uncommitted_bytes_max,
+            max_committed_size_per_ready: 8 << 20,
+            applied: log.snapshot_metadata().index,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&config, log, &logger).map_err(|_| Malformed)?;
+        let mut group = Group {
+            id,
+            settings: settings.clone(),
+            raft,
+            machine,
+            sessions,
+            witness: false,
+            applied,
+            rng: Rng::new(seed),
+            election_ticks: 0,
+            proposals: BTreeMap::new(),
+            reads: Vec::new(),
+            rounds: VecDeque::new(),
+            next_context: 0,
+            confirmed: Vec::new(),
+            lease_until_us: 0,
+            lease_from_us: 0,
+            held: VecDeque::new(),
+            incoming: None,
+            outgoing: None,
+            failed: false,
+        };
+        group.next_context = group.rng.next_u64();
+        group.choose_timeout();
+        Ok(group)
+    }
+
+    /// Makes this replica a witness.
+    pub fn set_witness(&mut self) {
+        self.witness = true;
+        self.choose_timeout();
+    }
+
+    /// The group's number.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Whether this node leads the group.
+    pub fn is_leader(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Who leads, as far as is known.
+    pub fn leader(&self) -> Option<NodeId> {
+        Some(self.raft.raft.leader_id).filter(|id| *id != 0)
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.raft.term
+    }
+
+    /// Index of the last entry that was applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The state, to be looked at.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// What the group remembers.
+    pub fn log(&self) -> &GroupLog {
+        self.raft.store()
+    }
+
+    /// A digest of state and sessions.
+    pub fn digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.sessions.encode(&mut bytes);
+        self.machine.digest().wrapping_mul(31).wrapping_add(u64::from(crc32c::crc32c(&bytes)))
+    }
+
+    /// One tick of the clock.
+    pub fn tick(&mut self) {
+        self.raft.tick();
+        self.choose_timeout();
+    }
+
+    /// A message from another node.
+    pub fn receive(&mut self, message: Message) {
+        // Errors are of messages that come too late or from nodes that have left: they are no
+        // concern of a receiver.
+        drop(self.raft.step(message));
+        self.choose_timeout();
+    }
+
+    /// A snapshot from the leader, with the message that announced it.
+    pub fn receive_snapshot(&mut self, message: Message, data: Vec<u8>) {
+        self.incoming = Some((message.get_snapshot().get_metadata().clone(), data));
+        self.receive(message);
+    }
+
+    /// What became of a snapshot that was sent to a node.
+    pub fn snapshot_sent(&mut self, to: NodeId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raft.report_snapshot(to, status);
+    }
+
+    /// A node cannot be reached.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.raft.report_unreachable(node);
+    }
+
+    /// Proposes a request; the answer comes through the outbox, sooner or later.
+    pub fn propose(&mut self, ticket: Ticket, request: &Request, out: &mut Outbox) {
+        let refusal = match self.is_leader() {
+            false => Some(Answer::NotLeader(self.leader())),
+            true if self.raft.raft.lead_transferee.is_some() => Some(Answer::Busy),
+            true if self.proposals.len() >= PROPOSALS_MAX => Some(Answer::Busy),
+            true => self.raft.propose(Vec::new(), request.encode()).err().map(|_| Answer::Busy),
+        };
+        match refusal {
+            Some(answer) => out.answer(ticket, answer),
+            None if bug!(AcknowledgeBeforeCommit) => {
+                out.answer(ticket, Answer::Reply(b"+OK\r\n".to_vec()));
+            }
+            None => self.expect(ticket),
+        }
+    }
+
+    /// The entry that was just appended is of this ticket.
+    fn expect(&mut self, ticket: Ticket) {
+        let raft = &self.raft.raft;
+        self.proposals.insert(raft.raft_log.last_index(), (raft.term, ticket));
+    }
+
+    /// Proposes a change of membership: several nodes at once go through a joint configuration, which
+    /// is left by itself.
+    pub fn propose_change(
+        &mut self,
+        ticket: Ticket,
+        changes: &[(ConfChangeType, NodeId)],
+        out: &mut Outbox,
+    ) {
+        let mut change = ConfChangeV2::default();
+        change.set_transition(ConfChangeTransition::Auto);
+        for (kind, node) in changes.iter().take(codec::CHANGES_MAX) {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(*kind);
+            single.node_id = *node;
+            change.changes.push(single);
+        }
+        if !self.is_leader() {
+            return out.answer(ticket, Answer::NotLeader(self.leader()));
+        }
+        match self.raft.propose_conf_change(Vec::new(), change) {
+            Ok(()) => self.expect(ticket),
+            Err(_) => out.answer(ticket, Answer::Busy),
+        }
+    }
+
+    /// Hands leadership over, if this node has it.
+    pub fn transfer(&mut self, to: NodeId, now_us: u64) {
+        if !self.is_leader() {
+            return;
+        }
+        if !bug!(LeaseKeptOnTransfer) {
+            // The one who takes over does not wait for an election timeout.
+            self.lease_until_us = 0;
+            self.lease_from_us = now_us + 1;
+        }
+        self.raft.transfer_leader(to);
+    }
+
+    /// Reads; the answer is as new as any that was given before the call.
+    pub fn read(&mut self, ticket: Ticket, request: Request, now_us: u64, out: &mut Outbox) {
+        if !self.is_leader() {
+            return out.answer(ticket, Answer::NotLeader(self.leader()));
+        }
+        if self.reads.len() + self.confirmed.len() >= READS_MAX {
+            return out.answer(ticket, Answer::Busy);
+        }
+        let read = Read { ticket, request };
+        if self.holds_lease(now_us) || bug!(ReadWithoutQuorum) {
+            return self.answer_read(read, out);
+        }
+        self.reads.push(read);
+    }
+
+    /// Whether nobody else can lead yet.
+    fn holds_lease(&self, now_us: u64) -> bool {
+        self.settings.lease_drift_percent.is_some()
+            && self.is_leader()
+            && now_us < self.lease_until_us
+            && (self.raft.raft.lead_transferee.is_none() || bug!(LeaseKeptOnTransfer))
+    }
+
+    fn answer_read(&mut self, read: Read, out: &mut Outbox) {
+        let mut reply = Vec::new();
+        self.machine.read(&read.request, &mut reply);
+        out.answer(read.ticket, Answer::Reply(reply));
+    }
+
+    /// Does what there is to do, and says in `out` what is to be sent, persisted and answered.
+    pub fn work(&mut self, now_us: u64, out: &mut Outbox) {
+        self.start_round(now_us);
+        for _ in 0..READIES_MAX {
+            if !self.raft.has_ready() {
+                break;
+            }
+            self.ready(out);
+            self.choose_timeout();
+        }
+        if !self.is_leader() {
+            self.fail_reads(out);
+        }
+        self.serve_confirmed(out);
+        self.consider_snapshot(out);
+    }
+
+    /// All reads that wait share one round. One that got lost (a leader drops rounds until it has
+    /// committed in its term) is started again after an election timeout.
+    fn start_round(&mut self, now_us: u64) {
+        let overdue = |round: &Round| now_us - round.started_us > self.settings.election_us();
+        if self.rounds.front().is_some_and(overdue) {
+            let lost = self.rounds.drain(..).flat_map(|round| round.reads);
+            self.reads.extend(lost);
+        }
+        let wants_lease = self.settings.lease_drift_percent.is_some()
+            && self.is_leader()
+            && self.rounds.is_empty()
+            && now_us + self.settings.election_us() / 2 > self.lease_until_us;
+        let idle = self.reads.is_empty() && !wants_lease;
+        if idle || !self.is_leader() || !self.raft.raft.commit_to_current_term() {
+            return;
+        }
+        /// Rounds under way at once.
+        const ROUNDS_MAX: usize = 16;
+        if self.rounds.len() >= ROUNDS_MAX {
+            return;
+        }
+        self.next_context = self.next_context.wrapping_add(1);
+        let reads = std::mem::take(&mut self.reads);
+        self.rounds.push_back(Round { context: self.next_context, started_us: now_us, reads });
+        self.raft.read_index(self.next_context.to_le_bytes().to_vec());
+    }
+
+    fn ready(&mut self, out: &mut Outbox) {
+        let mut ready = self.raft.ready();
+        self.send(ready.take_messages(), out);
+        for state in ready.take_read_states() {
+            self.round_confirmed(&state.request_ctx, state.index);
+        }
+        if !ready.snapshot().is_empty() {
+            self.install(ready.snapshot().get_metadata().clone(), out);
+        }
+        self.apply(ready.take_committed_entries(), out);
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            let entries = if self.witness { entries.iter().map(stripped).collect() } else { entries };
+            out.record(LogRecord::entries(self.id, &entries));
+            self.raft.mut_store().append(entries);
+        }
+        if let Some(hard) = ready.hs() {
+            out.record(LogRecord::hard_state(self.id, hard));
+            let hard = hard.clone();
+            self.raft.mut_store().set_hard_state(hard);
+        }
+        let number = ready.number();
+        let held = ready.take_persisted_messages();
+        if bug!(AcknowledgeBeforePersist) {
+            self.send(held, out);
+        } else {
+            self.held.push_back((number, held));
+        }
+        self.raft.advance_append_async(ready);
+        if self.applied >= self.raft.raft.raft_log.applied {
+            let applied = self.applied.min(self.raft.raft.raft_log.committed);
+            self.raft.advance_apply_to(applied);
+        }
+        out.persist(self.id, number);
+    }
+
+    /// All that was handed out up to this ready is durable.
+    pub fn persisted(&mut self, ready: u64, out: &mut Outbox) {
+        while self.held.front().is_some_and(|(number, _)| *number <= ready) {
+            let (_, messages) = self.held.pop_front().expect("the front was just looked at");
+            self.send(messages, out);
+        }
+        self.raft.on_persist_ready(ready);
+    }
+
+    fn send(&mut self, messages: Vec<Message>, out: &mut Outbox) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                out.send_snapshot(self.id, message);
+            } else {
+                out.send(self.id, &message);
+            }
+        }
+    }
+
+    /// A majority has answered a round, and so all rounds before it.
+    fn round_confirmed(&mut self, context: &[u8], index: u64) {
+        let Ok(context) = context.try_into().map(u64::from_le_bytes) else { return };
+        let Some(at) = self.rounds.iter().position(|round| round.context == context) else {
+            return;
+        };
+        for round in self.rounds.drain(..=at) {
+            if round.started_us >= self.lease_from_us || bug!(LeaseKeptOnTransfer) {
+                let drift = u64::from(self.settings.lease_drift_percent.unwrap_or(100).min(100));
+                let mut lease_us = self.settings.election_us() * (100 - drift) / 100;
+                if bug!(LeaseTooLong) {
+                    lease_us *= 20;
+                }
+                self.lease_until_us = self.lease_until_us.max(round.started_us + lease_us);
+            }
+            self.confirmed.extend(round.reads.into_iter().map(|read| (index, read)));
+        }
+    }
+
+    fn serve_confirmed(&mut self, out: &mut Outbox) {
+        if self.confirmed.is_empty() {
+            return;
+        }
+        let (served, waiting) = std::mem::take(&mut self.confirmed)
+            .into_iter()
+            .partition(|(index, _)| *index <= self.applied);
+        self.confirmed = waiting;
+        let served: Vec<(u64, Read)> = served;
+        served.into_iter().for_each(|(_, read)| self.answer_read(read, out));
+    }
+
+    /// Reads do no harm, so those of a node that does not lead any more are surely refused.
+    fn fail_reads(&mut self, out: &mut Outbox) {
+        self.lease_until_us = 0;
+        let leader = self.leader();
+        let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
+        let all = self.reads.drain(..).chain(rounds).chain(self.confirmed.drain(..).map(|c| c.1));
+        for read in all {
+            out.answer(read.ticket, Answer::NotLeader(leader));
+        }
+        if bug!(AmbiguousCalledRefused) {
+            for (_, (_, ticket)) in std::mem::take(&mut self.proposals) {
+                out.answer(ticket, Answer::NotLeader(leader));
+            }
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, out: &mut Outbox) {
+        for entry in entries {
+            let answer = match entry.get_entry_type() {
+                _ if entry.index <= self.applied => continue,
+                EntryType::EntryNormal if self.witness || entry.data.is_empty() => Answer::Refused,
+                EntryType::EntryNormal => self.apply_request(entry.index, &entry.data),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.apply_change(&entry.data)
+                }
+            };
+            self.applied = self.applied.max(entry.index);
+            out.applied(self.id, &entry);
+            if let Some((term, ticket)) = self.proposals.remove(&entry.index) {
+                // Another leader's entry has the place: the proposal is lost for good.
+                let lost = term != entry.term;
+                out.answer(ticket, if lost { Answer::NotLeader(self.leader()) } else { answer });
+            }
+        }
+    }
+
+    fn apply_request(&mut self, index: u64, data: &[u8]) -> Answer {
+        let Ok(request) = Request::decode(data) else {
+            // All replicas fail alike; a version that cannot read it must not go on without it.
+            self.failed = true;
+            return Answer::Unknown;
+        };
+        let known = if bug!(RetryAppliedTwice) { Known::New } else { self.sessions.known(request.id) };
+        match known {
+            Known::Applied(Some(reply)) => Answer::Reply(reply),
+            Known::Applied(None) => Answer::AppliedBefore,
+            Known::Forgotten => Answer::Forgotten,
+            Known::New => {
+                let mut reply = Vec::new();
+                self.machine.apply(&request, &mut reply);
+                self.sessions.applied(request.id, index, &reply);
+                Answer::Reply(reply)
+            }
+        }
+    }
+
+    fn apply_change(&mut self, data: &[u8]) -> Answer {
+        let Some(change) = codec::read_conf_change(data) else {
+            self.failed = true;
+            return Answer::Unknown;
+        };
+        match self.raft.apply_conf_change(&change) {
+            Ok(conf) => {
+                self.raft.mut_store().set_conf_state(conf);
+                Answer::Reply(b"+OK\r\n".to_vec())
+            }
+            Err(_) => Answer::Refused,
+        }
+    }
+
+    /// Raft has taken the snapshot that came in: the state is what it holds.
+    fn install(&mut self, metadata: SnapshotMetadata, out: &mut Outbox) {
+        let data = match self.incoming.take() {
+            Some((incoming, data)) if incoming == metadata => data,
+            // Raft takes a snapshot in the step that brings it, so its data is at hand.
+            _ => {
+                self.failed = true;
+                return;
+            }
+        };
+        let installed = match data.is_empty() || self.witness {
+            true => self.machine.restore(&[]).map(|()| Sessions::default()),
+            false => open_snapshot(&data).and_then(|(_, sessions, state)| {
+                self.machine.restore(state).map(|()| sessions)
+            }),
+        };
+        match installed {
+            Ok(sessions) => self.sessions = sessions,
+            Err(Malformed) => self.failed = true,
+        }
+        self.applied = metadata.index;
+        // What waited at or before it was decided without us.
+        let later = self.proposals.split_off(&(metadata.index + 1));
+        for (_, (_, ticket)) in std::mem::replace(&mut self.proposals, later) {
+            out.answer(ticket, Answer::Unknown);
+        }
+        self.outgoing = None;
+        out.store_snapshot(self.id, &metadata, data);
+        out.record(LogRecord::snapshot(self.id, &metadata));
+        self.raft.mut_store().set_snapshot(metadata);
+    }
+
+    /// Takes a snapshot once the log is large.
+    fn consider_snapshot(&mut self, out: &mut Outbox) {
+        let log = self.raft.store();
+        if log.bytes() < self.settings.snapshot_bytes || self.outgoing.is_some() {
+            return;
+        }
+        let Some(metadata) = log.metadata_at(self.applied) else { return };
+        if metadata.index <= log.snapshot_metadata().index {
+            return;
+        }
+        let data = self.snapshot_data();
+        out.store_snapshot(self.id, &metadata, data);
+        out.record(LogRecord::snapshot(self.id, &metadata));
+        self.outgoing = Some(metadata);
+    }
+
+    /// Index, sessions and state, as they are stored and sent:
+    /// `applied u64 | sessions | state`.
+    fn snapshot_data(&mut self) -> Vec<u8> {
+        let mut data = Vec::new();
+        push_u64(&mut data, self.applied);
+        let sessions = Sessions::default();
+        let sessions = if bug!(SessionsLostInSnapshot) { &sessions } else { &self.sessions };
+        sessions.encode(&mut data);
+        if !self.witness {
+            data.extend_from_slice(&self.machine.snapshot());
+        }
+        data
+    }
+
+    /// The snapshot on its way is durable, and so is the record that names it.
+    pub fn snapshot_stored(&mut self) {
+        if let Some(metadata) = self.outgoing.take() {
+            self.raft.mut_store().set_snapshot(metadata);
+        }
+    }
+
+    /// Replaces raft's own choice of the election timeout, which nobody could repeat.
+    fn choose_timeout(&mut self) {
+        let raft = &mut self.raft.raft;
+        if raft.randomized_election_timeout() == self.election_ticks {
+            return;
+        }
+        let least = self.settings.election_ticks;
+        self.election_ticks = match self.witness {
+            true => TIMEOUT_TICKS_MAX - 1,
+            false => least + self.rng.below(least),
+        };
+        raft.set_randomized_election_timeout(self.election_ticks);
+    }
+
+    /// Gives up waiting for the answer of a proposal.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.proposals.retain(|_, (_, waiting)| *waiting != ticket);
+    }
+
+    /// The members as of the last applied change.
+    pub fn members(&self) -> ConfState {
+        self.raft.store().conf_state().clone()
+    }
+
+    /// The entry at an index, if it is still there.
+    pub fn entry(&self, index: u64) -> Option<Entry> {
+        let context = raft::GetEntriesContext::empty(false);
+        let store = self.raft.store();
+        let there = index > store.snapshot_metadata().index && index <= store.last();
+        let entries = there.then(|| store.entries(index, index + 1, None, context).ok())?;
+        entries?.pop()
+    }
+}
+
+/// An entry as a witness keeps it.
+fn stripped(entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        entry.data = Default::default();
+    }
+    entry
+}
+
+fn open_snapshot(data: &[u8]) -> Result<(u64, Sessions, &[u8]), Malformed> {
+    let mut reader = Reader(data);
+    let index = reader.u64()?;
+    let sessions = Sessions::decode(&mut reader)?;
+    Ok((index, sessions, reader.0))
+}

@@ -1,0 +1,8 @@
+//! What must hold whatever happens: one file an invariant.
+
+pub mod election_safety;
+pub mod replicas_equal;
+pub mod state_machine_safety;
+
+pub use election_safety::ElectionSafety;
+pub use state_machine_safety::StateMachineSafety;
