@@ -311,7 +311,7 @@ impl<M: Machine> Node<M> {
             for group in self.groups.values_mut().filter(|group| !group.failed) {
                 group.work(self.now_us, out);
             }
-            if out.readies.is_empty() {
+            if out.readies.is_empty() && out.batch.is_empty() {
                 return;
             }
             let number = self.next_batch;

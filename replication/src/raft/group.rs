@@ -16,7 +16,7 @@ use super::request::Request;
 use super::sessions::{Known, Sessions};
 use super::storage::{GroupId, GroupLog, LogRecord};
 use crate::bug;
-use crate::bytes::{Malformed, Reader, push_u64};
+use crate::bytes::{Malformed, Reader};
 use crate::node::{NodeId, Outbox};
 use ashlar_engine::stamp::Rng;
 use raft::eraftpb::{
@@ -148,24 +148,27 @@ impl<M: Machine> Group<M> {
     pub fn new(
         (node, id): (NodeId, GroupId),
         settings: &Settings,
-        log: GroupLog,
+        mut log: GroupLog,
         mut machine: M,
         snapshot: &[u8],
         seed: u64,
     ) -> Result<Group<M>, Malformed> {
-        let mut applied = log.snapshot_metadata().index;
         let mut sessions = Sessions::default();
         if !snapshot.is_empty() {
-            let (index, decoded, state) = open_snapshot(snapshot)?;
-            if index < applied || index > log.last() {
+            let (metadata, decoded, state) = open_snapshot(snapshot)?;
+            if metadata.index < log.snapshot_metadata().index {
                 return Err(Malformed);
             }
-            applied = if bug!(AppliedTwiceAfterRestart) { applied } else { index };
+            // The process may have died between the snapshot and the record that names it.
+            if !bug!(AppliedTwiceAfterRestart) {
+                log.recover_snapshot(metadata);
+            }
             sessions = decoded;
             machine.restore(state)?;
-        } else if applied > 1 {
+        } else if log.snapshot_metadata().index > 1 {
             return Err(Malformed);
         }
+        let applied = log.snapshot_metadata().index;
         let config = Config {
             id: node,
             election_tick: settings.election_ticks,
@@ -179,7 +182,7 @@ impl<M: Machine> Group<M> {
             batch_append: true,
             max_uncommitted_size: settings.uncommitted_bytes_max,
             max_committed_size_per_ready: 8 << 20,
-            applied: log.snapshot_metadata().index,
+            applied,
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -267,6 +270,9 @@ impl<M: Machine> Group<M> {
 
     /// A message from another node.
     pub fn receive(&mut self, message: Message) {
+        if !is_whole(&message) {
+            return;
+        }
         // Errors are of messages that come too late or from nodes that have left: they are no
         // concern of a receiver.
         drop(self.raft.step(message));
@@ -453,10 +459,7 @@ impl<M: Machine> Group<M> {
             self.held.push_back((number, held));
         }
         self.raft.advance_append_async(ready);
-        if self.applied >= self.raft.raft.raft_log.applied {
-            let applied = self.applied.min(self.raft.raft.raft_log.committed);
-            self.raft.advance_apply_to(applied);
-        }
+        self.tell_applied();
         out.persist(self.id, number);
     }
 
@@ -467,13 +470,24 @@ impl<M: Machine> Group<M> {
             self.send(messages, out);
         }
         self.raft.on_persist_ready(ready);
+        self.tell_applied();
+    }
+
+    /// Tells raft how far the state is: no further than raft itself knows the log to be durable,
+    /// though a snapshot may be ahead of that.
+    fn tell_applied(&mut self) {
+        let log = &self.raft.raft.raft_log;
+        let applied = self.applied.min(log.committed).min(log.persisted);
+        if applied > log.applied {
+            self.raft.advance_apply_to(applied);
+        }
     }
 
     fn send(&mut self, messages: Vec<Message>, out: &mut Outbox) {
         for message in messages {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 out.send_snapshot(self.id, message);
-            } else {
+            } else if is_whole(&message) {
                 out.send(self.id, &message);
             }
         }
@@ -612,27 +626,29 @@ impl<M: Machine> Group<M> {
         self.raft.mut_store().set_snapshot(metadata);
     }
 
-    /// Takes a snapshot once the log is large.
+    /// Takes a snapshot once the log is large, or where another node needs one.
     fn consider_snapshot(&mut self, out: &mut Outbox) {
         let log = self.raft.store();
-        if log.bytes() < self.settings.snapshot_bytes || self.outgoing.is_some() {
+        if self.outgoing.is_some() {
+            return;
+        }
+        if log.bytes() < self.settings.snapshot_bytes && !log.take_snapshot_wanted() {
             return;
         }
         let Some(metadata) = log.metadata_at(self.applied) else { return };
         if metadata.index <= log.snapshot_metadata().index {
             return;
         }
-        let data = self.snapshot_data();
+        let data = self.snapshot_data(&metadata);
         out.store_snapshot(self.id, &metadata, data);
         out.record(LogRecord::snapshot(self.id, &metadata));
         self.outgoing = Some(metadata);
     }
 
-    /// Index, sessions and state, as they are stored and sent:
-    /// `applied u64 | sessions | state`.
-    fn snapshot_data(&mut self) -> Vec<u8> {
+    /// A snapshot as it is stored and sent: `metadata | sessions | state`.
+    fn snapshot_data(&mut self, metadata: &SnapshotMetadata) -> Vec<u8> {
         let mut data = Vec::new();
-        push_u64(&mut data, self.applied);
+        codec::push_metadata(&mut data, metadata);
         let sessions = Sessions::default();
         let sessions = if bug!(SessionsLostInSnapshot) { &sessions } else { &self.sessions };
         sessions.encode(&mut data);
@@ -683,6 +699,17 @@ impl<M: Machine> Group<M> {
     }
 }
 
+/// Whether the entries of a message follow the one that it names. The raft crate (0.7.0, with
+/// `batch_append`) adds entries to a message that waits to be sent without a look at where that
+/// one starts, if it has none yet; a rejection in between makes them others than it says. The
+/// receiver would acknowledge what it does not have. Dropped, such a message is one that got lost.
+fn is_whole(message: &Message) -> bool {
+    let entries = message.get_entries().iter();
+    let first = message.index.wrapping_add(1);
+    message.get_msg_type() != MessageType::MsgAppend
+        || entries.zip(first..).all(|(entry, index)| entry.index == index)
+}
+
 /// An entry as a witness keeps it.
 fn stripped(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
@@ -692,9 +719,9 @@ fn stripped(entry: &Entry) -> Entry {
     entry
 }
 
-fn open_snapshot(data: &[u8]) -> Result<(u64, Sessions, &[u8]), Malformed> {
+fn open_snapshot(data: &[u8]) -> Result<(SnapshotMetadata, Sessions, &[u8]), Malformed> {
     let mut reader = Reader(data);
-    let index = reader.u64()?;
+    let metadata = codec::read_metadata(&mut reader)?;
     let sessions = Sessions::decode(&mut reader)?;
-    Ok((index, sessions, reader.0))
+    Ok((metadata, sessions, reader.0))
 }

@@ -16,6 +16,7 @@ use crate::bug;
 use crate::bytes::{Malformed, Reader};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// Number of a group.
@@ -75,6 +76,8 @@ pub struct GroupLog {
     entries: VecDeque<Entry>,
     /// Bytes of the entries' data.
     bytes: usize,
+    /// Raft asked for a newer snapshot than there is.
+    snapshot_wanted: Cell<bool>,
 }
 
 impl GroupLog {
@@ -115,13 +118,20 @@ impl GroupLog {
             }
             SNAPSHOT => {
                 let metadata = codec::read_metadata(&mut reader)?;
-                // Changes of membership after it are applied again.
-                self.conf = metadata.get_conf_state().clone();
-                self.set_snapshot(metadata);
+                self.recover_snapshot(metadata);
             }
             _ => return Err(Malformed),
         }
         reader.end()
+    }
+
+    /// After a restart, a snapshot is what there is: changes of membership after it are applied
+    /// again.
+    pub fn recover_snapshot(&mut self, metadata: SnapshotMetadata) {
+        if metadata.index >= self.snapshot.index {
+            self.conf = metadata.get_conf_state().clone();
+            self.set_snapshot(metadata);
+        }
     }
 
     /// What has to be in the node's log for this memory to come back, in order.
@@ -178,6 +188,11 @@ impl GroupLog {
     /// The last snapshot's place.
     pub fn snapshot_metadata(&self) -> &SnapshotMetadata {
         &self.snapshot
+    }
+
+    /// Whether raft asked for a newer snapshot than there is, since it was last asked.
+    pub fn take_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.take()
     }
 
     /// Bytes that the entries' data takes.
@@ -291,8 +306,13 @@ impl Storage for GroupLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if request_index > self.snapshot.index {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // A node does not accept a snapshot from before it was a member.
+        let conf = self.snapshot.get_conf_state();
+        let lists = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
+        let known = lists.iter().any(|ids| ids.contains(&to));
+        if request_index > self.snapshot.index || !known {
+            self.snapshot_wanted.set(true);
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
         // The data has a way of its own: see `Group::receive`.
