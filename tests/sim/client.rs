@@ -9,7 +9,7 @@ use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId};
 /// Attempts after which an operation is given up.
 const ATTEMPTS_MAX: u64 = 60;
 /// Keys of each kind.
-const KEYS: usize = 2;
+const KEYS: usize = 3;
 
 /// An operation under way.
 #[derive(Clone, Debug)]
@@ -91,7 +91,8 @@ impl World {
         let unique = (client as u64 + 1) * 10_000 + self.clients[client].done as u64;
         let group = self.random.below(self.shape.groups as usize) as GroupId;
         let key = self.random.below(KEYS);
-        let (name, op) = match self.random.below(16) {
+        let kinds = if self.shape.contested { 6 } else { 16 };
+        let (name, op) = match self.random.below(kinds) {
             0..3 => ("register", Op::Set(unique)),
             3..6 => ("register", Op::Get),
             6..8 => ("list", Op::Push(unique)),
@@ -124,7 +125,7 @@ impl World {
             calls.extend(self.side_calls(client));
         }
         // Most clients name their requests, so that they may repeat them.
-        let named = client != 0;
+        let named = client >= self.shape.unnamed;
         let state = &mut self.clients[client];
         state.sequence += 1;
         let id = RequestId {
@@ -225,7 +226,7 @@ impl World {
 
     fn finish(&mut self, client: usize) {
         self.clients[client].wanted = None;
-        let pause = self.random.between(1_000, 60_000) as u64;
+        let pause = self.random.between(500, self.shape.pause_us) as u64;
         self.at(pause, What::Step(client));
     }
 }

@@ -21,7 +21,11 @@ impl World {
         let victim = *self.random.pick(&all);
         let group = self.random.below(self.shape.groups as usize) as u32;
         let leader = self.leader_of(group).unwrap_or(victim);
-        match self.random.below(14) {
+        let fault = match self.shape.contested {
+            true => *self.random.pick(&[0, 2, 4, 5, 6, 8, 8, 10, 12, 13, 13]),
+            false => self.random.below(15),
+        };
+        match fault {
             0 | 1 => self.crash_and_start(victim),
             2 | 3 => self.crash_and_start(leader),
             4 => {
@@ -41,9 +45,10 @@ impl World {
             }
             8 | 9 => self.net.heal(),
             10 => {
+                let rates = self.shape.rates;
                 let node = &mut self.nodes[victim as usize - 1];
                 node.wall_offset_ms += self.random.between(-5_000, 5_000);
-                node.rate = self.random.between(950, 1_050) as u64;
+                node.rate = self.random.between(rates.0, rates.1) as u64;
             }
             11 => {
                 let node = &mut self.nodes[victim as usize - 1];
@@ -51,6 +56,11 @@ impl World {
                 node.disk.full = self.random.chance(25);
             }
             12 => return self.drive(leader, |node, _| node.transfer(group, victim)),
+            13 => {
+                // The one who takes over cannot tell the one it takes over from.
+                self.net.cut(victim, leader);
+                return self.drive(leader, |node, _| node.transfer(group, victim));
+            }
             _ => return self.change_members(group, leader),
         }
         Ok(())
@@ -59,7 +69,7 @@ impl World {
     fn crash_and_start(&mut self, id: u64) {
         if self.nodes[id as usize - 1].process.is_some() {
             self.crash(id);
-            let pause = self.random.between(5_000, 700_000) as u64;
+            let pause = self.random.between(5_000, self.shape.down_us) as u64;
             self.at(pause, What::Start(id));
         }
     }

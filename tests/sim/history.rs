@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// States that a search visits: far more than a history of an ordinary run needs.
+const STEPS_MAX: usize = 1_000_000;
+
 /// What a client asked of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -133,7 +136,12 @@ pub fn check(events: &[Event]) -> Result<(), String> {
     }
     for (key, mut events) in by_key {
         events.sort_by_key(|event| (event.start, event.end));
-        if !Search::new(&events).run() {
+        let mut search = Search::new(&events);
+        let found = search.step(&State::default());
+        if search.seen.len() >= STEPS_MAX {
+            return Err(format!("whether an order explains {key} was not found out"));
+        }
+        if !found {
             let lines = events.iter().map(|event| {
                 let reply = event.reply.as_ref().map(|reply| String::from_utf8_lossy(reply));
                 let end = if event.end == u64::MAX { "..".into() } else { event.end.to_string() };
@@ -159,24 +167,22 @@ impl<'a> Search<'a> {
         Search { events, done: vec![false; events.len()], open, seen: HashSet::new() }
     }
 
-    fn run(&mut self) -> bool {
-        self.step(&State::default())
-    }
-
     fn step(&mut self, state: &State) -> bool {
         if self.open == 0 {
             return true;
         }
         let mut hasher = DefaultHasher::new();
         (&self.done, state).hash(&mut hasher);
-        if !self.seen.insert(hasher.finish()) {
+        if self.seen.len() >= STEPS_MAX || !self.seen.insert(hasher.finish()) {
             return false;
         }
         // The next to take effect has started before any that is not done has ended.
         let undone = || (0..self.events.len()).filter(|at| !self.done[*at]);
         let first_end = undone().map(|at| self.events[at].end).min().unwrap_or(u64::MAX);
-        let candidates: Vec<usize> =
+        let mut candidates: Vec<usize> =
             undone().take_while(|at| self.events[*at].start <= first_end).collect();
+        // What was answered first comes first most likely, and what never was, if at all, late.
+        candidates.sort_by_key(|at| self.events[*at].end);
         for at in candidates {
             let event = self.events[at];
             for next in state.after(&event.op, event.reply.as_deref()) {

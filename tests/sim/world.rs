@@ -38,12 +38,22 @@ pub struct Shape {
     pub groups: GroupId,
     /// Clients.
     pub clients: usize,
+    /// Of these, the ones that do not name their requests and so cannot repeat them.
+    pub unnamed: usize,
     /// Operations of each client.
     pub operations: usize,
     /// Whether reads trust a lease.
     pub lease: bool,
     /// Whether faults happen.
     pub faults: bool,
+    /// Whether faults only concern who leads, and clients only values that are replaced.
+    pub contested: bool,
+    /// How fast monotonic clocks may go, in thousandths.
+    pub rates: (i64, i64),
+    /// Microseconds that a node stays down, at most.
+    pub down_us: i64,
+    /// Microseconds between two operations of a client, at most.
+    pub pause_us: i64,
 }
 
 impl Default for Shape {
@@ -54,9 +64,34 @@ impl Default for Shape {
             witness: None,
             groups: 2,
             clients: 5,
+            unnamed: 1,
             operations: 24,
             lease: false,
             faults: true,
+            contested: false,
+            rates: (950, 1_050),
+            down_us: 700_000,
+            pause_us: 60_000,
+        }
+    }
+}
+
+impl Shape {
+    /// Few nodes and many operations, so that much happens in the moments in which two nodes
+    /// believe that they lead. With leases, clocks keep to what the leases allow for.
+    pub fn busy(lease: bool) -> Shape {
+        Shape {
+            lease,
+            nodes: 3,
+            groups: 1,
+            clients: 8,
+            unnamed: 0,
+            operations: 80,
+            contested: true,
+            rates: if lease { (950, 1_050) } else { (300, 2_000) },
+            down_us: 60_000,
+            pause_us: 12_000,
+            ..Shape::default()
         }
     }
 }
@@ -146,7 +181,7 @@ impl World {
             process: None,
             incarnation: 0,
             disk: Disk::default(),
-            rate: random.between(960, 1_040) as u64,
+            rate: random.between(shape.rates.0, shape.rates.1) as u64,
             wall_offset_ms: random.between(-500, 500),
             disk_us: 1_000,
         });
@@ -200,7 +235,7 @@ impl World {
         Settings {
             tick_us: TICK_US,
             election_ticks: 10,
-            heartbeat_ticks: 2,
+            heartbeat_ticks: if self.shape.contested { 4 } else { 2 },
             lease_drift_percent: self.shape.lease.then_some(20),
             snapshot_bytes: 1_500,
             uncommitted_bytes_max: 1 << 20,

@@ -134,6 +134,9 @@ pub struct Group<M> {
     held: VecDeque<(u64, Vec<Message>)>,
     /// A snapshot that came in and that raft has not taken yet.
     incoming: Option<(SnapshotMetadata, Vec<u8>)>,
+    /// The ready with which a snapshot from elsewhere becomes durable. Until then raft's own idea of
+    /// what is applied and what the log still has do not fit: messages are as good as lost.
+    installing: Option<u64>,
     /// A snapshot of our own on its way to the disk.
     outgoing: Option<SnapshotMetadata>,
     /// Whether the state is damaged; nothing is served then.
@@ -206,6 +209,7 @@ impl<M: Machine> Group<M> {
             lease_from_us: 0,
             held: VecDeque::new(),
             incoming: None,
+            installing: None,
             outgoing: None,
             failed: false,
         };
@@ -217,6 +221,7 @@ impl<M: Machine> Group<M> {
     /// Makes this replica a witness.
     pub fn set_witness(&mut self) {
         self.witness = true;
+        self.election_ticks = 0;
         self.choose_timeout();
     }
 
@@ -264,13 +269,18 @@ impl<M: Machine> Group<M> {
 
     /// One tick of the clock.
     pub fn tick(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         self.raft.tick();
         self.choose_timeout();
     }
 
     /// A message from another node.
     pub fn receive(&mut self, message: Message) {
-        if !is_whole(&message) {
+        // A witness cannot lead, whoever asks it to.
+        let asks_witness = self.witness && message.get_msg_type() == MessageType::MsgTimeoutNow;
+        if !is_whole(&message) || asks_witness || self.installing.is_some() {
             return;
         }
         // Errors are of messages that come too late or from nodes that have left: they are no
@@ -438,6 +448,7 @@ impl<M: Machine> Group<M> {
         }
         if !ready.snapshot().is_empty() {
             self.install(ready.snapshot().get_metadata().clone(), out);
+            self.installing = Some(ready.number());
         }
         self.apply(ready.take_committed_entries(), out);
         let entries = ready.take_entries();
@@ -471,6 +482,7 @@ impl<M: Machine> Group<M> {
         }
         self.raft.on_persist_ready(ready);
         self.tell_applied();
+        self.installing = self.installing.filter(|installing| *installing > ready);
     }
 
     /// Tells raft how far the state is: no further than raft itself knows the log to be durable,
