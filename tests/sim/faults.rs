@@ -15,12 +15,18 @@ impl World {
         if !self.faulty {
             return Ok(());
         }
-        let pause = self.random.between(40_000, 500_000) as u64;
+        let (least, most) = if self.shape.restless { (1_000, 40_000) } else { (40_000, 500_000) };
+        let pause = self.random.between(least, most) as u64;
         self.at(pause, What::Fault);
         let all: Vec<u64> = (1..=self.shape.nodes).collect();
         let victim = *self.random.pick(&all);
         let group = self.random.below(self.shape.groups as usize) as u32;
         let leader = self.leader_of(group).unwrap_or(victim);
+        if self.shape.restless {
+            self.net.delay_us = (1_000, 90_000);
+            self.crash_and_start(victim);
+            return Ok(());
+        }
         let fault = match self.shape.contested {
             true => *self.random.pick(&[0, 2, 4, 5, 6, 8, 8, 10, 12, 13, 13]),
             false => self.random.below(15),
@@ -69,7 +75,7 @@ impl World {
     fn crash_and_start(&mut self, id: u64) {
         if self.nodes[id as usize - 1].process.is_some() {
             self.crash(id);
-            let pause = self.random.between(5_000, self.shape.down_us) as u64;
+            let pause = self.random.between(1_000, self.shape.down_us) as u64;
             self.at(pause, What::Start(id));
         }
     }

@@ -129,8 +129,12 @@ fn bulk(value: Option<u64>) -> Vec<u8> {
 pub fn check(events: &[Event]) -> Result<(), String> {
     let mut by_key: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
     for event in events {
-        let unread = event.reply.is_none() && event.op.reads();
-        if !unread {
+        // What was never answered and never seen need not have happened.
+        let unseen = match event.op {
+            Op::Set(value) => event.reply.is_none() && !was_read(events, &event.key, value),
+            _ => event.reply.is_none() && event.op.reads(),
+        };
+        if !unseen {
             by_key.entry(&event.key).or_default().push(event);
         }
     }
@@ -139,7 +143,11 @@ pub fn check(events: &[Event]) -> Result<(), String> {
         let mut search = Search::new(&events);
         let found = search.step(&State::default());
         if search.seen.len() >= STEPS_MAX {
-            return Err(format!("whether an order explains {key} was not found out"));
+            let open = events.iter().filter(|event| event.end == u64::MAX).count();
+            let all = events.len();
+            return Err(format!(
+                "whether an order explains {key} was not found out: {all} events, {open} unanswered"
+            ));
         }
         if !found {
             let lines = events.iter().map(|event| {
@@ -151,6 +159,14 @@ pub fn check(events: &[Event]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether a GET of the key returned the value.
+fn was_read(events: &[Event], key: &str, value: u64) -> bool {
+    let reply = bulk(Some(value));
+    events.iter().any(|event| {
+        event.op == Op::Get && event.key == key && event.reply.as_ref() == Some(&reply)
+    })
 }
 
 struct Search<'a> {

@@ -66,7 +66,7 @@ fn heal(world: &mut World) {
     for id in 1..=world.shape.nodes {
         let node = &mut world.nodes[id as usize - 1];
         node.disk.full = false;
-        node.disk_us = 1_000;
+        node.disk_us = world.shape.disk_us;
         world.at(0, world::What::Start(id));
     }
 }
@@ -136,6 +136,11 @@ fn clocks_may_go_as_they_like() {
 }
 
 #[test]
+fn votes_are_kept() {
+    all_hold("votes_are_kept", &Shape::restless(), SEEDS / 10);
+}
+
+#[test]
 fn a_witness_keeps_two_sites_safe() {
     let shape = Shape { nodes: 3, witness: Some(3), groups: 1, ..Shape::default() };
     all_hold("a_witness_keeps_two_sites_safe", &shape, SEEDS * 2 / 10);
@@ -161,8 +166,11 @@ fn known_bugs_are_found() {
     for bug in Bug::ALL {
         let shape = match bug {
             Bug::LeaseTooLong | Bug::LeaseKeptOnTransfer => Shape::busy(true),
-            Bug::ReadWithoutQuorum | Bug::ForgetVote => Shape::busy(false),
-            Bug::AppliedTwiceAfterRestart => Shape { unnamed: 4, ..Shape::default() },
+            Bug::ReadWithoutQuorum => Shape::busy(false),
+            Bug::ForgetVote => Shape::restless(),
+            Bug::AppliedTwiceAfterRestart => {
+                Shape { unnamed: 4, ..Shape::default() }
+            }
             _ => Shape::default(),
         };
         let found = (1..=SEEDS_MAX)

@@ -48,6 +48,10 @@ pub struct Shape {
     pub faults: bool,
     /// Whether faults only concern who leads, and clients only values that are replaced.
     pub contested: bool,
+    /// Whether nodes do nothing but stop for a moment and start again, on a slow network.
+    pub restless: bool,
+    /// Microseconds that a batch takes on a disk that nothing is wrong with, at most.
+    pub disk_us: i64,
     /// How fast monotonic clocks may go, in thousandths.
     pub rates: (i64, i64),
     /// Microseconds that a node stays down, at most.
@@ -69,6 +73,8 @@ impl Default for Shape {
             lease: false,
             faults: true,
             contested: false,
+            restless: false,
+            disk_us: 1_000,
             rates: (950, 1_050),
             down_us: 700_000,
             pause_us: 60_000,
@@ -93,6 +99,12 @@ impl Shape {
             pause_us: 12_000,
             ..Shape::default()
         }
+    }
+
+    /// Elections all the time: whoever forgets what it promised is found out.
+    pub fn restless() -> Shape {
+        let shape = Shape { restless: true, members: 5, groups: 1, ..Shape::default() };
+        Shape { down_us: 4_000, ..shape }
     }
 }
 
@@ -183,7 +195,7 @@ impl World {
             disk: Disk::default(),
             rate: random.between(shape.rates.0, shape.rates.1) as u64,
             wall_offset_ms: random.between(-500, 500),
-            disk_us: 1_000,
+            disk_us: shape.disk_us,
         });
         let nodes = nodes.collect();
         let mut world = World {
