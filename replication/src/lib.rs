@@ -13,6 +13,11 @@
 //!                                 +--> committed -> Machine::apply -> reply
 //! ```
 
+#![allow(
+    clippy::field_reassign_with_default,
+    reason = "the structs of the raft crate have fields of their protobuf runtime besides those that are set"
+)]
+
 pub mod bytes;
 pub mod node;
 pub mod raft;

@@ -5,7 +5,9 @@
 
 use crate::bytes::{Malformed, Reader, push_bytes};
 use crate::raft::codec;
-use crate::raft::{Answer, Group, GroupId, GroupLog, LogRecord, Machine, Request, Settings, Ticket};
+use crate::raft::{
+    Answer, Group, GroupId, GroupLog, LogRecord, Machine, Request, Settings, Ticket,
+};
 use ashlar_engine::stamp::Rng;
 use raft::eraftpb::{ConfChangeType, ConfState, Entry, Message, SnapshotMetadata};
 use std::collections::BTreeMap;
@@ -117,6 +119,9 @@ impl Outbox {
     }
 }
 
+/// What a batch is of: readies of groups, and groups with a snapshot in it.
+type Written = (Vec<(GroupId, u64)>, Vec<GroupId>);
+
 /// A node.
 pub struct Node<M> {
     id: NodeId,
@@ -127,7 +132,7 @@ pub struct Node<M> {
     now_us: u64,
     next_batch: u64,
     /// Batches that are not durable yet: (number, readies, groups with a snapshot in it).
-    batches: BTreeMap<u64, (Vec<(GroupId, u64)>, Vec<GroupId>)>,
+    batches: BTreeMap<u64, Written>,
 }
 
 impl<M: Machine> Node<M> {

@@ -39,7 +39,13 @@ fn read_on(server: &Server, key: &str, seen: &AtomicI64) {
 }
 
 fn counter(server: &Server, key: &str) -> i64 {
-    server.client().line(&format!("GET {key}")).expect("the server answers").text().parse().unwrap_or(0)
+    server
+        .client()
+        .line(&format!("GET {key}"))
+        .expect("the server answers")
+        .text()
+        .parse()
+        .unwrap_or(0)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A node's simulated disk: what was written in a batch is durable some time later, or not at all.
 
-use ashlar_replication::raft::{GroupId, LogRecord};
 use ashlar_replication::node::Batch;
+use ashlar_replication::raft::{GroupId, LogRecord};
 use ashlar_tests::random::Random;
 use std::collections::BTreeMap;
 
@@ -60,7 +60,11 @@ impl Disk {
             } else {
                 break;
             }
-            let kept = if nth < whole { batch.records.len() } else { random.below(batch.records.len() + 1) };
+            let kept = if nth < whole {
+                batch.records.len()
+            } else {
+                random.below(batch.records.len() + 1)
+            };
             let torn = batch.records.get(kept).cloned();
             self.records.extend(batch.records.into_iter().take(kept));
             if let (true, Some(mut torn)) = (accept_torn && nth == whole, torn) {

@@ -92,8 +92,9 @@ impl World {
         };
         let voters = members.get_voters().to_vec();
         let learners = members.get_learners().to_vec();
-        let outside: Vec<u64> =
-            (1..=self.shape.nodes).filter(|id| !voters.contains(id) && !learners.contains(id)).collect();
+        let outside: Vec<u64> = (1..=self.shape.nodes)
+            .filter(|id| !voters.contains(id) && !learners.contains(id))
+            .collect();
         let mut changes = Vec::new();
         match self.random.below(4) {
             0 if !outside.is_empty() => {

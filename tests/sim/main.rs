@@ -115,7 +115,10 @@ fn all_hold(name: &str, shape: &Shape, fixed: u64) {
         }
     }
     let runs = seeds.len();
-    println!("{name}: {runs} seeds, {} answers, {} entries, {} elections", sum.answered, sum.entries, sum.elections);
+    println!(
+        "{name}: {runs} seeds, {} answers, {} entries, {} elections",
+        sum.answered, sum.entries, sum.elections
+    );
     // A simulation in which nothing happens would find nothing.
     assert!(sum.answered > runs * 20 && sum.entries > runs * 20, "too little happened: {sum:?}");
 }
@@ -168,9 +171,7 @@ fn known_bugs_are_found() {
             Bug::LeaseTooLong | Bug::LeaseKeptOnTransfer => Shape::busy(true),
             Bug::ReadWithoutQuorum => Shape::busy(false),
             Bug::ForgetVote => Shape::restless(),
-            Bug::AppliedTwiceAfterRestart => {
-                Shape { unnamed: 4, ..Shape::default() }
-            }
+            Bug::AppliedTwiceAfterRestart => Shape { unnamed: 4, ..Shape::default() },
             _ => Shape::default(),
         };
         let found = (1..=SEEDS_MAX)

@@ -10,9 +10,7 @@ use ashlar_engine::engine::EngineOptions;
 use ashlar_engine::stamp::Stamp;
 use ashlar_replication::known_bugs::{self, Bug};
 use ashlar_replication::node::{Node, Outbox};
-use ashlar_replication::raft::{
-    Answer, EngineMachine, Group, GroupId, Request, Settings, Ticket,
-};
+use ashlar_replication::raft::{Answer, EngineMachine, Group, GroupId, Request, Settings, Ticket};
 use ashlar_tests::random::Random;
 use raft::eraftpb::{ConfState, Message};
 use std::collections::BTreeMap;
@@ -365,7 +363,8 @@ impl World {
         let mut process = self.make_node(id);
         let node = &mut self.nodes[id as usize - 1];
         let snapshots = &node.disk.snapshots;
-        let newest = |group| snapshots.get(&group).map_or(Vec::new(), |snapshot| snapshot.1.clone());
+        let newest =
+            |group| snapshots.get(&group).map_or(Vec::new(), |snapshot| snapshot.1.clone());
         let recovered = process.recover(&node.disk.records, newest);
         recovered.map_err(|error| format!("node {id} does not start: {error}"))?;
         if self.shape.witness == Some(id) {

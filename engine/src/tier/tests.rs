@@ -387,7 +387,13 @@ fn a_snapshot_brings_cold_keys_back() {
             let mut shard = engine.lock_shard(crate::keyspace::shard_of(key, shards));
             let hash = engine.hasher().hash(key);
             let value = crate::value::form::decode(value).unwrap();
-            let (_, fresh) = shard.db_mut(*db).put(hash, key, value, false, &mut Vec::new());
+            let (_, fresh) = shard.db_mut(*db).put(
+                (hash, crate::keyspace::Place::NONE),
+                key,
+                value,
+                false,
+                &mut Vec::new(),
+            );
             assert!(fresh, "a key is in the snapshot twice");
         }
         assert_eq!(again.call("DBSIZE"), "Int(300)");

@@ -453,7 +453,8 @@ impl<M: Machine> Group<M> {
         self.apply(ready.take_committed_entries(), out);
         let entries = ready.take_entries();
         if !entries.is_empty() {
-            let entries = if self.witness { entries.iter().map(stripped).collect() } else { entries };
+            let entries =
+                if self.witness { entries.iter().map(stripped).collect() } else { entries };
             out.record(LogRecord::entries(self.id, &entries));
             self.raft.mut_store().append(entries);
         }
@@ -578,7 +579,8 @@ impl<M: Machine> Group<M> {
             self.failed = true;
             return Answer::Unknown;
         };
-        let known = if bug!(RetryAppliedTwice) { Known::New } else { self.sessions.known(request.id) };
+        let known =
+            if bug!(RetryAppliedTwice) { Known::New } else { self.sessions.known(request.id) };
         match known {
             Known::Applied(Some(reply)) => Answer::Reply(reply),
             Known::Applied(None) => Answer::AppliedBefore,
@@ -618,9 +620,8 @@ impl<M: Machine> Group<M> {
         };
         let installed = match data.is_empty() || self.witness {
             true => self.machine.restore(&[]).map(|()| Sessions::default()),
-            false => open_snapshot(&data).and_then(|(_, sessions, state)| {
-                self.machine.restore(state).map(|()| sessions)
-            }),
+            false => open_snapshot(&data)
+                .and_then(|(_, sessions, state)| self.machine.restore(state).map(|()| sessions)),
         };
         match installed {
             Ok(sessions) => self.sessions = sessions,
