@@ -1,6 +1,6 @@
 //! Bugs put back on purpose, so that the tests can prove that they would find them.
 //!
-//! Only with the feature `known-bugs`, which only the tests turn on; without it [`is_back`] is a
+//! Only with the feature `known-bugs`, which only the tests turn on; without it `is_back` is a
 //! constant and leaves no code. A bug is put back for the thread that asks: tests of other threads
 //! do not see it.
 

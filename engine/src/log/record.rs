@@ -218,7 +218,7 @@ pub struct LoggedCall<'a> {
     pub args: SmallVec<[&'a [u8]; 8]>,
 }
 
-/// The calls of a record, in order. Ends early, with `None` from [`Calls::next_call`] and
+/// The calls of a record, in order. Ends early, with `None` from `next_call` and
 /// [`Calls::is_broken`], where the bytes are no calls.
 #[derive(Clone, Debug)]
 pub struct Calls<'a> {

@@ -3,7 +3,7 @@
 //! ```text
 //! header | INFO | ROWS ROWS LARGE ROWS ... | COLD ... | END
 //! ```
-//! After a header come frames with a checksum each ([`format`](mod@format)), so that they can be
+//! After a header come frames with a checksum each (`format`), so that they can be
 //! checked and loaded by several threads, and a stream of them can be followed without seeking. The
 //! last one has the totals: a snapshot without it is not complete. The format byte by byte is in
 //! `docs/formats.md`.

@@ -123,7 +123,7 @@ fn rewrite(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
     Ok(())
 }
 
-/// DEBUG RELOAD [NOSAVE] [NOFLUSH] [MERGE]: saves the data, and takes all of it through the bytes of
+/// `DEBUG RELOAD [NOSAVE] [NOFLUSH] [MERGE]`: saves the data, and takes all of it through the bytes of
 /// a snapshot and back.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //! command that it runs.
 //!
 //! Lua raises errors with `longjmp`, which must not pass over frames of Rust that have something
-//! to drop. So functions in Rust never raise: they return [`Raise`], and [`function::enter`], which
+//! to drop. So functions in Rust never raise: they return [`Raise`], and `function::enter`, which
 //! has nothing to drop, raises for them. What Lua raises by itself inside an interface call is the
 //! lack of memory: while Rust is on top of the stack the allocator therefore never refuses. What
 //! is too much is noticed when the function returns.
