@@ -88,7 +88,7 @@ fn refusals_have_redis_texts() {
                 "maxmemory-policy",
                 "argument(s) must be one of the following: volatile-lru, volatile-lfu, \
                  volatile-random, volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, \
-                 noeviction",
+                 noeviction, tier",
             ),
         ),
         (&[("timeout", "x")], failed("timeout", "argument couldn't be parsed into an integer")),
