@@ -219,9 +219,14 @@ fn check_data(dir: &Path, repair: bool) -> Start {
         Ok(lock) => lock,
         Err(error) => return fail(&error),
     };
+    // A snapshot has what the log has let go.
+    let floor = match storage::newest_snapshot(&RealDisk, &dir) {
+        Ok(floor) => floor,
+        Err(error) => return fail(&error),
+    };
     let report = match repair {
-        true => log::check::repair(&RealDisk, &log_dir, 0),
-        false => log::check::check(&RealDisk, &log_dir, 0),
+        true => log::check::repair(&RealDisk, &log_dir, floor),
+        false => log::check::check(&RealDisk, &log_dir, floor),
     };
     match report {
         Err(error) => fail(&error),

@@ -135,6 +135,8 @@ impl Writer {
 
     /// Checks the server's keys after a start, and goes on from them.
     pub fn check(&mut self, server: &Server, cycle: usize) {
+        // The briefest expiry, a millisecond, is over then in the server as it is in the model.
+        std::thread::sleep(std::time::Duration::from_millis(5));
         let mut client = server.client();
         let found = self.contents(|argv| client.call(argv).expect("a reply"));
         let mut first_difference = None;

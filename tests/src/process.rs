@@ -36,7 +36,13 @@ impl Server {
 
     /// Starts ashlar as this workspace builds it, without snapshots unless `settings` ask for them.
     pub fn ashlar(settings: &[&str]) -> Server {
-        Server::start(&ashlar_binary().into(), &[&["server", "--save", ""], settings].concat())
+        // A configuration file comes before all flags.
+        let file = usize::from(settings.first().is_some_and(|first| !first.starts_with("--")));
+        let (file, flags) = settings.split_at(file);
+        Server::start(
+            &ashlar_binary().into(),
+            &[&["server"], file, &["--save", ""], flags].concat(),
+        )
     }
 
     /// The server under test: ashlar, or with `ASHLAR_SUBJECT=redis` a redis-server, which tells

@@ -33,6 +33,19 @@ fn number_of(name: &str, suffix: &str) -> Option<u64> {
     if all { digits.parse().ok() } else { None }
 }
 
+/// The index up to which the newest snapshot has the log's records, 0 without one: where the log may
+/// begin. Changes nothing, and does not look whether the snapshot can be read.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub fn newest_snapshot(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
+    let names = match disk.list(&snapshot_dir(dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        names => names?,
+    };
+    Ok(names.iter().filter_map(|name| number_of(name, ".snap")).max().unwrap_or(0))
+}
+
 /// The numbers of the snapshots, ascending. What an earlier process did not finish is removed.
 pub fn snapshots(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
     let dir = snapshot_dir(dir);

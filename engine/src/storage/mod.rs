@@ -24,6 +24,7 @@ mod save;
 mod tests;
 
 pub use error::StorageError;
+pub use files::newest_snapshot;
 pub use recover::{Directory, Opened, RecoverOptions, Recovering};
 pub use save::{SaveProgress, Saved};
 

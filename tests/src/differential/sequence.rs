@@ -19,6 +19,8 @@ const LEFT_OUT: &[&str] = &[
     "RESTORE",
     "RESTORE-ASKING",
     "OBJECT FREQ",
+    // Redis has no tiers.
+    "OBJECT TIER",
     "OBJECT IDLETIME",
     "OBJECT HELP",
     "MEMORY USAGE",
