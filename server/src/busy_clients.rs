@@ -36,10 +36,30 @@ pub struct BusyClients<'a, 'e> {
     pub door: Door<'a, 'e>,
     /// Clients that are to be looked at once the script has ended.
     pub later: &'a mut Vec<usize>,
+    /// Whether all clients were looked at once: what came together with the script's request was
+    /// reported with it, and is not reported again.
+    pub looked: bool,
+}
+
+impl BusyClients<'_, '_> {
+    fn look_at(&mut self, slot: usize) {
+        // The event will not come again: the worker looks by itself afterwards.
+        if !self.later.contains(&slot) {
+            self.later.push(slot);
+        }
+        if let Some(Some(conn)) = self.door.conns.get_mut(slot) {
+            read(conn);
+            answer(self.door.shared, self.door.number, conn);
+        }
+    }
 }
 
 impl Others for BusyClients<'_, '_> {
     fn serve(&mut self) {
+        if !std::mem::replace(&mut self.looked, true) {
+            let slots: Vec<usize> = self.door.conns.iter().map(|(slot, _)| slot).collect();
+            slots.into_iter().for_each(|slot| self.look_at(slot));
+        }
         let mut events = Events::with_capacity(EVENTS_MAX);
         if self.door.poll.poll(&mut events, Some(Duration::ZERO)).is_err() {
             return;
@@ -50,16 +70,7 @@ impl Others for BusyClients<'_, '_> {
                 Token(at) if at >= LISTENERS => {
                     self.door.accept(at - LISTENERS, clock::now_ms());
                 }
-                Token(slot) => {
-                    // The event will not come again: the worker looks by itself afterwards.
-                    if !self.later.contains(&slot) {
-                        self.later.push(slot);
-                    }
-                    if let Some(Some(conn)) = self.door.conns.get_mut(slot) {
-                        read(conn);
-                        answer(self.door.shared, self.door.number, conn);
-                    }
-                }
+                Token(slot) => self.look_at(slot),
             }
         }
     }

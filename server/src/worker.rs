@@ -354,7 +354,7 @@ impl<'e> Worker<'e> {
                 listeners: &mut self.listeners,
                 conns: &mut self.conns,
             };
-            let mut others = BusyClients { door, later: &mut self.later };
+            let mut others = BusyClients { door, later: &mut self.later, looked: false };
             let mut host = Host {
                 shared: self.shared,
                 session: &mut conn.session,

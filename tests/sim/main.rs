@@ -171,7 +171,6 @@ fn known_bugs_are_found() {
             Bug::LeaseTooLong | Bug::LeaseKeptOnTransfer => Shape::busy(true),
             Bug::ReadWithoutQuorum => Shape::busy(false),
             Bug::ForgetVote => Shape::restless(),
-            Bug::AppliedTwiceAfterRestart => Shape { unnamed: 4, ..Shape::default() },
             _ => Shape::default(),
         };
         let found = (1..=SEEDS_MAX)

@@ -163,9 +163,7 @@ impl<M: Machine> Group<M> {
                 return Err(Malformed);
             }
             // The process may have died between the snapshot and the record that names it.
-            if !bug!(AppliedTwiceAfterRestart) {
-                log.recover_snapshot(metadata);
-            }
+            log.recover_snapshot(metadata);
             sessions = decoded;
             machine.restore(state)?;
         } else if log.snapshot_metadata().index > 1 {
