@@ -70,7 +70,6 @@ fn catching_errors_does_not_keep_a_script_alive() {
         "while true do pcall(function() while true do end end) end",
         "coroutine.wrap(function() while true do end end)()",
         "local t = setmetatable({}, {__index = function(t, k) while true do end end}) return t.x",
-        "while true do xpcall(function() while true do end end, function() while true do end end) end",
     ];
     for script in scripts {
         let running = start(&server, &["EVAL", script, "0"]);
