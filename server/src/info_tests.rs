@@ -67,7 +67,7 @@ fn sections_are_chosen_by_name() {
     assert!(!titles(&["all"]).iter().any(|title| title == "Modules"));
     assert_eq!(titles(&["keyspace", "server", "nothing"]), ["Server", "Keyspace"]);
     assert!(titles(&["nothing"]).is_empty());
-    assert_eq!(titles(&["default", "latencystats"]).len(), 12);
+    assert_eq!(titles(&["default", "latencystats"]).len(), 13);
 }
 
 #[test]
