@@ -9,6 +9,7 @@ use crate::keyspace::{
     shard_of,
 };
 use crate::libraries::Libraries;
+use crate::policy::Policies;
 use crate::rdb;
 use crate::stamp::{Rng, Stamp};
 use crate::tier::Tier;
@@ -76,6 +77,7 @@ pub struct Cx<'a> {
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) config: &'a EngineConfig,
     pub(crate) libraries: &'a Libraries,
+    pub(crate) policies: &'a Policies,
     pub(crate) effects: &'a mut Effects,
     pub(crate) stamp: Stamp,
     /// The time by which keys expire: the stamp's, unless a primary decides.
@@ -489,6 +491,13 @@ impl Cx<'_> {
     pub fn tell_before(&mut self, args: &[&[u8]]) {
         if self.effects.told.active {
             self.effects.told.batch.push(self.db, args);
+        }
+    }
+
+    /// Tells followers to run this command behind the call itself.
+    pub fn tell_after(&mut self, args: &[&[u8]]) {
+        if self.effects.told.active {
+            self.effects.told.after.push(self.db, args);
         }
     }
 

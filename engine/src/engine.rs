@@ -10,6 +10,7 @@ use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard};
 use crate::libraries::Libraries;
 use crate::log::settings;
+use crate::policy::Policies;
 use crate::propagate::Propagate;
 use crate::stamp::Stamp;
 use crate::tier::Tier;
@@ -30,6 +31,7 @@ pub struct Engine {
     propagate: OnceLock<Arc<dyn Propagate>>,
     propagating: AtomicBool,
     libraries: Libraries,
+    policies: Policies,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
     /// The same of `hot-threshold`.
@@ -90,6 +92,7 @@ impl Engine {
             propagate: OnceLock::new(),
             propagating: AtomicBool::new(false),
             libraries: Libraries::default(),
+            policies: Policies::default(),
             by_frequency: AtomicBool::new(by_frequency),
             hot_threshold: AtomicU32::new(hot_threshold),
             cut_running: AtomicBool::new(false),
@@ -158,6 +161,12 @@ impl Engine {
     /// when a state is read.
     pub fn libraries(&self) -> &Libraries {
         &self.libraries
+    }
+
+    /// The classes of keys. They change by [`Executor::change_policies`], or as a whole when a state
+    /// is read.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub(crate) fn config_snapshot(&self) -> (Arc<EngineConfig>, u64) {

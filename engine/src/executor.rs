@@ -14,6 +14,7 @@ use crate::error::{Error, Stop};
 use crate::journal::{OpenBatch, Record};
 use crate::keyspace::{Place, Shard, Tracker, WatchToken, shard_of};
 use crate::known_bugs::{self, Bug};
+use crate::policy::enforce::{self, Owner};
 use crate::propagate::Batch;
 use crate::reply::{Reply, TOO_LONG};
 use crate::stamp::{Rng, Stamp};
@@ -85,6 +86,8 @@ pub struct Executor<'e> {
     config_version: u64,
     /// What followers are to be told of the calls of a group, while there is one.
     group: Option<Batch>,
+    /// The class of a transaction or script that is on its way, while there is one.
+    unit: Option<Owner>,
     /// Calls of a transaction, while one is on its way and there is a journal.
     batch: Option<Box<OpenBatch>>,
     /// Whether the host loads what calls need from disk; otherwise it is done here.
@@ -105,6 +108,7 @@ impl<'e> Executor<'e> {
             config,
             config_version,
             group: None,
+            unit: None,
             batch: None,
             loads_elsewhere: false,
             pinned: false,
@@ -138,9 +142,18 @@ impl<'e> Executor<'e> {
         hint: Prefetched,
         reply: &mut Reply<'_>,
     ) -> Outcome {
+        if self.engine.policies().any()
+            && let Err(error) = self.check_classes(call)
+        {
+            reply.error(&error);
+            return Outcome::Failed;
+        }
         let dirty = self.effects.dirty;
         let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
+        if cx.policies.has_ttls() && cx.effects.dirty != dirty {
+            enforce::give_ttls(&mut cx, call);
+        }
         drop(cx);
         if self.effects.told.active && self.effects.dirty != dirty {
             self.propagate(call, result.is_ok());
@@ -179,6 +192,13 @@ impl<'e> Executor<'e> {
         }
     }
 
+    /// Refuses a call over two classes, its locks held: no class changes until it has run.
+    #[cold]
+    fn check_classes(&mut self, call: &Call<'_>) -> Result<(), Error> {
+        self.lock_call(call);
+        enforce::check_call(self.engine, call, self.unit.as_mut())
+    }
+
     /// Tells followers what a call did.
     #[cold]
     fn propagate(&mut self, call: &Call<'_>, repeat: bool) {
@@ -186,6 +206,7 @@ impl<'e> Executor<'e> {
         if repeat && !told.instead {
             told.batch.push(call.db, call.args);
         }
+        told.batch.append(&mut told.after);
         match (&mut self.group, self.engine.propagate()) {
             (Some(group), _) => group.append(&mut told.batch),
             (None, Some(propagate)) if !told.batch.is_empty() => propagate.append(&told.batch),
@@ -198,10 +219,12 @@ impl<'e> Executor<'e> {
     /// their keys are held from before until after.
     pub fn begin_group(&mut self) {
         self.group = Some(Batch::default());
+        self.unit = Some(None);
     }
 
     /// Ends a group of calls, the locks still held.
     pub fn end_group(&mut self) {
+        self.unit = None;
         if let (Some(group), Some(propagate)) = (self.group.take(), self.engine.propagate())
             && !group.is_empty()
         {
@@ -230,6 +253,7 @@ impl<'e> Executor<'e> {
     pub fn abandon_batch(&mut self) {
         self.batch = None;
         self.group = None;
+        self.unit = None;
     }
 
     /// Lets `look` use the keys of a call without running it.
@@ -249,6 +273,7 @@ impl<'e> Executor<'e> {
         if told.active {
             told.instead = false;
             told.batch.clear();
+            told.after.clear();
         }
         let followed = call.stamp.site == Stamp::FOLLOWED;
         Cx {
@@ -257,6 +282,7 @@ impl<'e> Executor<'e> {
             hasher: self.engine.hasher(),
             config: &self.config,
             libraries: self.engine.libraries(),
+            policies: self.engine.policies(),
             effects: &mut self.effects,
             stamp: *call.stamp,
             expiry_now_ms: if followed { i64::MIN } else { call.stamp.now_ms },
@@ -284,7 +310,27 @@ impl<'e> Executor<'e> {
     /// # Errors
     /// Where there is no room for them.
     pub fn change_libraries(&mut self, changes: &[&[u8]], stamp: &Stamp) -> Result<(), Error> {
-        let name = crate::commands::library::LIBRARY.as_bytes();
+        self.run_internal(crate::commands::library::LIBRARY, changes, stamp).map(drop)
+    }
+
+    /// Changes the classes of keys by a call of its own: the arguments of
+    /// [`crate::commands::policy::POLICY`]. Returns the number of rules that have changed.
+    ///
+    /// # Errors
+    /// What is wrong with a rule.
+    pub fn change_policies(&mut self, changes: &[&[u8]], stamp: &Stamp) -> Result<i64, Error> {
+        let reply = self.run_internal(crate::commands::policy::POLICY, changes, stamp)?;
+        let count = reply.strip_prefix(b":").and_then(|reply| reply.strip_suffix(b"\r\n"));
+        Ok(count.and_then(crate::number::parse_i64).unwrap_or(0))
+    }
+
+    fn run_internal(
+        &mut self,
+        name: &'static str,
+        changes: &[&[u8]],
+        stamp: &Stamp,
+    ) -> Result<Vec<u8>, Error> {
+        let name = name.as_bytes();
         let found = crate::engine::command_table().find(name);
         let command = found.expect("the internal commands are in the table").1;
         let mut args: Vec<&[u8]> = vec![name];
@@ -293,8 +339,8 @@ impl<'e> Executor<'e> {
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, crate::reply::Protocol::Resp2);
         match self.run(&call, Prefetched::NONE, &mut reply) {
-            Outcome::Done => Ok(()),
-            _ => Err(Error::text("ERR too many bytes of function libraries")),
+            Outcome::Done => Ok(out),
+            _ => Err(Error::from_bytes(out.get(1..).unwrap_or_default().to_vec())),
         }
     }
 

@@ -5,7 +5,8 @@
 //! stamps can be compared, and one can go on from the image of the other.
 //!
 //! ```text
-//! image: entries, sorted by database and key; if there are any, a mark and the libraries
+//! image: entries, sorted by database and key; if there are any, a mark and the policies with their
+//!        length; if there are any, a mark and the libraries
 //! entry: database, flags, [expiry i64], access u32, key length, key, value length, value
 //! ```
 //! Numbers without a size are varints; the value is in its byte form, see `value::form`. The image
@@ -20,6 +21,8 @@ use std::hash::{BuildHasher, Hasher};
 const HAS_EXPIRY: u64 = 1;
 /// In the place of a database: the rest is the libraries of functions.
 const LIBRARIES: u64 = u64::MAX;
+/// The same: the classes of keys come next.
+const POLICIES: u64 = u64::MAX - 1;
 /// Seed of the digest: fixed, so that digests of two engines can be compared.
 const DIGEST_SEED: u64 = 0x5EED_0FA5_41A2;
 
@@ -33,6 +36,11 @@ impl Engine {
         self.for_each_entry(|db, entry| {
             sum = sum.wrapping_add(entry_digest(db, &entry, &mut buf));
         });
+        let mut policies = Vec::new();
+        self.policies().encode(&mut policies);
+        if !policies.is_empty() {
+            sum = sum.wrapping_add(hash(&policies));
+        }
         let mut libraries = Vec::new();
         self.libraries().encode(&mut libraries);
         if !libraries.is_empty() {
@@ -51,6 +59,13 @@ impl Engine {
         });
         entries.sort_unstable();
         let mut image: Vec<u8> = entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect();
+        let mut policies = Vec::new();
+        self.policies().encode(&mut policies);
+        if !policies.is_empty() {
+            varint::push(&mut image, POLICIES);
+            varint::push(&mut image, policies.len() as u64);
+            image.extend_from_slice(&policies);
+        }
         let mut libraries = Vec::new();
         self.libraries().encode(&mut libraries);
         if !libraries.is_empty() {
@@ -78,6 +93,11 @@ impl Engine {
         if db == LIBRARIES {
             self.libraries().decode(&image[at..])?;
             return Some(image.len());
+        }
+        if db == POLICIES {
+            let (policies, at) = string(image, at)?;
+            self.policies().decode(policies)?;
+            return Some(at);
         }
         let db = u32::try_from(db).ok().filter(|db| *db < self.config().databases)?;
         let (flags, at) = varint::read(image, at)?;

@@ -54,6 +54,7 @@ pub mod known_bugs;
 pub mod libraries;
 pub mod log;
 pub mod number;
+pub mod policy;
 mod prefetch;
 pub mod propagate;
 pub mod rdb;

@@ -82,6 +82,8 @@ pub(crate) struct Told {
     /// Whether anybody wants to know.
     pub active: bool,
     pub batch: Batch,
+    /// What is to be told behind the call.
+    pub after: Batch,
     /// Whether the commands stand for the call, which is not to be repeated itself.
     pub instead: bool,
 }

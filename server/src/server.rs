@@ -124,7 +124,7 @@ impl Server {
             server.workers.push(worker);
         }
         let Some(directory) = directory else {
-            enter_replication(&server.shared);
+            enter_replication(&server.shared)?;
             return Ok(server);
         };
         let shared = server.shared.clone();
@@ -351,11 +351,12 @@ fn users(settings: &Settings, registry: &Registry) -> io::Result<Arc<Acl>> {
 
 /// From now on changes go to replicas, and the server follows its primary if it has one: what is
 /// loaded at the start is no change.
-fn enter_replication(shared: &Arc<Shared>) {
+fn enter_replication(shared: &Arc<Shared>) -> io::Result<()> {
     shared.engine.set_propagate(shared.replication.feed.clone());
     if let Some(primary) = primary_of(&shared.settings) {
         set_primary(shared, Some(primary));
     }
+    commands::policy::enter(shared).map_err(|error| io::Error::other(error.message()))
 }
 
 fn word(random: &[u8; 80], at: usize) -> u64 {
@@ -370,7 +371,12 @@ fn load(shared: &Arc<Shared>, directory: Directory) -> io::Result<Option<JoinHan
     let persistence = &shared.persistence;
     match result {
         Ok((storage, keys, log)) => {
-            enter_replication(shared);
+            if let Err(error) = enter_replication(shared) {
+                persistence.finish_loading(Err(error.to_string()));
+                shared.gate.get().inspect(|gate| gate.stop());
+                shared.stop();
+                return Err(error);
+            }
             persistence.finish_loading(Ok((storage, keys)));
             Ok(log)
         }

@@ -21,6 +21,7 @@ pub mod list;
 pub mod list_blocking;
 mod mpop;
 pub mod object;
+pub mod policy;
 mod sample;
 pub mod scan;
 mod scan_args;
@@ -59,6 +60,7 @@ pub const FAMILIES: &[&[Command]] = &[
     list::COMMANDS,
     list_blocking::COMMANDS,
     object::COMMANDS,
+    policy::COMMANDS,
     scan::COMMANDS,
     set::COMMANDS,
     set_algebra::COMMANDS,

@@ -18,6 +18,7 @@ use super::{Tier, row};
 use crate::engine::Engine;
 use crate::keyspace::access::{self, AccessScheme};
 use crate::keyspace::{Db, EntryPtr, EntryRef, Garbage, Shard};
+use crate::policy::TierChoice;
 use crate::stamp::Rng;
 use crate::value::{Value, form, view};
 use std::sync::atomic::Ordering;
@@ -189,7 +190,13 @@ impl Tier {
                 let db = shard.db(position.db);
                 position.place = db.table().scan(position.place, |entry| {
                     done.examined += 1;
-                    let idle_long = access::idle_ms(entry.access(), now_ms) >= idle_ms;
+                    let choice = engine.policies().tier_of(entry.key());
+                    let wanted_ms = match choice {
+                        TierChoice::Auto => idle_ms,
+                        TierChoice::Cold => GRACE_MS.min(idle_ms),
+                        TierChoice::Hot => u64::MAX,
+                    };
+                    let idle_long = access::idle_ms(entry.access(), now_ms) >= wanted_ms;
                     if idle_long && !entry.expired(now_ms) && can_leave(db, entry) {
                         idle.push(entry);
                     }
@@ -239,6 +246,10 @@ impl Tier {
                 if entry.expired(now_ms) || !can_leave(db, entry) {
                     return;
                 }
+                let choice = engine.policies().tier_of(entry.key());
+                if choice == TierChoice::Hot {
+                    return;
+                }
                 let score = match frequency {
                     Some(settings) => {
                         u64::from(u8::MAX - access::frequency(entry.access(), now_ms, settings))
@@ -258,6 +269,9 @@ impl Tier {
                     rank |= u64::from(u8::MAX - uses);
                 } else {
                     rank |= 128;
+                }
+                if choice == TierChoice::Cold {
+                    rank |= 1 << 61;
                 }
                 sample.push(Candidate { score: rank, db: number as u32, entry });
             });

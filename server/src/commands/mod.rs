@@ -15,6 +15,7 @@ pub mod functions;
 pub mod migrate;
 pub mod observe;
 pub mod persistence;
+pub mod policy;
 pub mod pubsub;
 pub mod replication;
 pub mod scripting;
@@ -33,6 +34,7 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     migrate::COMMANDS,
     observe::COMMANDS,
     persistence::COMMANDS,
+    policy::COMMANDS,
     pubsub::COMMANDS,
     replication::COMMANDS,
     scripting::COMMANDS,

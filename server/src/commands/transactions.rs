@@ -9,6 +9,7 @@ use crate::session::{Multi, NAME_BYTES, Queued, WATCHED_KEYS_MAX};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_engine::executor::{Call, Prefetched};
+use ashlar_engine::policy;
 use ashlar_engine::reply::{Reply, TOO_LONG};
 use ashlar_engine::tier::Needs;
 
@@ -149,6 +150,10 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         return Ok(());
     }
     host.exec.lock_all();
+    if let Err(error) = check_classes(host, &multi) {
+        unwatch(host.exec, host.session);
+        return Err(error.into());
+    }
     host.session.in_transaction = true;
     host.exec.begin_batch();
     reply.array(multi.queue.len());
@@ -173,6 +178,16 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     host.session.in_transaction = false;
     unwatch(host.exec, host.session);
     Ok(())
+}
+
+/// Refuses a transaction over two classes of keys.
+fn check_classes(host: &Host<'_, '_>, multi: &Multi) -> Result<(), Error> {
+    let queue = multi.queue.iter();
+    let calls = queue.map(|queued| {
+        let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
+        (queued.resolved.command, args)
+    });
+    policy::check_one_class(&host.shared.engine, calls)
 }
 
 /// Whether commands of a transaction need values that are on disk: they are read before the locks are

@@ -14,6 +14,8 @@ use super::special::os_text;
 use super::store::Settings;
 use super::suggest::closest;
 use super::table::{COUNT, REFUSED, TABLE};
+use ashlar_engine::policy::{RULES_MAX, Rule};
+
 use super::{CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, INCLUDE_DEPTH_MAX, line};
 
 /// Where settings come from.
@@ -63,6 +65,7 @@ pub fn load(sources: &[Source]) -> Result<Settings, Vec<ConfigError>> {
     if loader.errors.is_empty() {
         let mut settings = Settings::from_values(loader.values, loader.file);
         settings.user_lines = loader.user_lines;
+        settings.policies = loader.policies;
         Ok(settings)
     } else {
         Err(loader.errors)
@@ -76,6 +79,7 @@ struct Loader {
     errors: Vec<ConfigError>,
     /// The words of the `user` lines.
     user_lines: Vec<Vec<Vec<u8>>>,
+    policies: Vec<Rule>,
     file: Option<PathBuf>,
     bytes_left: u64,
 }
@@ -87,6 +91,7 @@ impl Loader {
             given: vec![None; COUNT],
             errors: Vec::new(),
             user_lines: Vec::new(),
+            policies: Vec::new(),
             file: None,
             bytes_left: CONFIG_BYTES_MAX,
         }
@@ -205,6 +210,15 @@ impl Loader {
         if name.eq_ignore_ascii_case(b"user") {
             // Its rules are about commands, which are not known here.
             return self.user_lines.push(words.to_vec());
+        }
+        if name.eq_ignore_ascii_case(b"policy") {
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            match Rule::parse(&words) {
+                Ok(rule) if self.policies.len() < RULES_MAX => self.policies.push(rule),
+                Ok(_) => self.error(place, "policy: too many policies".into(), line),
+                Err(reason) => self.error(place, format!("policy: {reason}"), line),
+            }
+            return;
         }
         let shown = String::from_utf8_lossy(name).into_owned();
         let Some(id) = Id::find(name) else {

@@ -32,10 +32,16 @@ fn merged(settings: &Settings, old: &[u8]) -> Vec<u8> {
     let mut signed = false;
     let mut users = settings.current_users();
     let has_users = users.is_some();
+    let mut policies = settings.current_policies();
+    let has_policies = policies.is_some();
     for (text, id) in lines.iter().zip(&ids) {
         signed |= text.trim_ascii() == SIGNATURE;
-        if has_users && is_user(text) {
-            add_users(&mut out, users.take().unwrap_or_default());
+        if has_users && begins_with(text, b"user") {
+            add_lines(&mut out, users.take().unwrap_or_default());
+            continue;
+        }
+        if has_policies && begins_with(text, b"policy") {
+            add_lines(&mut out, policies.take().unwrap_or_default());
             continue;
         }
         let Some(id) = id else {
@@ -67,21 +73,22 @@ fn merged(settings: &Settings, old: &[u8]) -> Vec<u8> {
         out.extend(own_line(settings, id));
         out.push(b'\n');
     }
-    add_users(&mut out, users.unwrap_or_default());
+    add_lines(&mut out, policies.unwrap_or_default());
+    add_lines(&mut out, users.unwrap_or_default());
     out
 }
 
-fn add_users(out: &mut Vec<u8>, users: Vec<Vec<u8>>) {
-    for line in users {
+fn add_lines(out: &mut Vec<u8>, lines: Vec<Vec<u8>>) {
+    for line in lines {
         out.extend(line);
         out.push(b'\n');
     }
 }
 
-/// Whether a line describes a user.
-fn is_user(text: &[u8]) -> bool {
+/// Whether this is the first word of a line.
+fn begins_with(text: &[u8], first: &[u8]) -> bool {
     let word = text.trim_ascii().split(u8::is_ascii_whitespace).next();
-    word.is_some_and(|word| word.eq_ignore_ascii_case(b"user"))
+    word.is_some_and(|word| word.eq_ignore_ascii_case(first))
 }
 
 /// The setting that a line gives, if it gives one.

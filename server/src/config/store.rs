@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use ashlar_engine::policy::Rule;
 use parking_lot::{Mutex, RwLock};
 
 use super::ids::{self, Id};
@@ -61,7 +62,7 @@ impl std::error::Error for SetError {}
 /// What acts on a change: it reads the new values and may refuse them.
 type Apply = Box<dyn Fn(&Settings) -> Result<(), Reason> + Send + Sync>;
 
-/// Makes the `user` lines that CONFIG REWRITE writes.
+/// Makes the `user` or `policy` lines that CONFIG REWRITE writes.
 type UserLines = Box<dyn Fn(&Settings) -> Vec<Vec<u8>> + Send + Sync>;
 
 struct Subscriber {
@@ -81,6 +82,8 @@ pub struct Settings {
     file: Option<PathBuf>,
     pub(super) user_lines: Vec<Vec<Vec<u8>>>,
     users: OnceLock<UserLines>,
+    pub(super) policies: Vec<Rule>,
+    policy_lines: OnceLock<UserLines>,
 }
 
 impl fmt::Debug for Settings {
@@ -132,6 +135,8 @@ impl Settings {
             file,
             user_lines: Vec::new(),
             users: OnceLock::new(),
+            policies: Vec::new(),
+            policy_lines: OnceLock::new(),
         }
     }
 
@@ -186,6 +191,24 @@ impl Settings {
     /// The `user` lines as they are now; `None` where those of the file stay.
     pub(super) fn current_users(&self) -> Option<Vec<Vec<u8>>> {
         self.users.get().map(|lines| lines(self))
+    }
+
+    /// The `policy` lines of the configuration.
+    pub fn policies(&self) -> &[Rule] {
+        &self.policies
+    }
+
+    /// The same as [`Settings::write_users`] for `policy` lines.
+    pub fn write_policies<F>(&self, lines: F)
+    where
+        F: Fn(&Self) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    {
+        drop(self.policy_lines.set(Box::new(lines)));
+    }
+
+    /// The `policy` lines as they are now; `None` where those of the file stay.
+    pub(super) fn current_policies(&self) -> Option<Vec<Vec<u8>>> {
+        self.policy_lines.get().map(|lines| lines(self))
     }
 
     /// The configuration file, if the server was started with one.

@@ -148,6 +148,8 @@ impl Interpreter {
         run.reset(host.stamp.seed);
         run.is_function.set(what.is_function);
         prepare(host, what, run)?;
+        // All shards are locked; keys that are not declared are looked at call by call.
+        ashlar_engine::policy::check_keys(&host.shared.engine, what.keys)?;
         let before = (host.stamp, host.session.db, host.session.in_transaction);
         host.session.in_transaction = true;
         host.session.in_script = true;

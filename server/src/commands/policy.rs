@@ -1,0 +1,243 @@
+//! POLICY: which promise holds for which keys, see `ashlar_engine::policy` and docs/policies.md.
+
+use crate::clock;
+use crate::config::Settings;
+use crate::config::line::quote;
+use crate::host::Host;
+use crate::registry::{HostCommand, HostRun};
+use crate::replication::Replication;
+use crate::shared::Shared;
+use ashlar_engine::command::{Command, Flags, Group};
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::policy::{Class, Rule, TierChoice};
+use ashlar_engine::reply::Reply;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const CHANGE: Flags =
+    Flags::WRITE.union(Flags::ADMIN).union(Flags::NOSCRIPT).union(Flags::NO_MULTI);
+const LOOK: Flags = Flags::STALE.union(Flags::NOSCRIPT);
+
+/// The family's commands.
+pub const COMMANDS: &[HostCommand] = &[HostCommand::container(
+    Command::hosted("POLICY", -2, Group::Server).docs("7.4.0", "", "Manages the classes of keys."),
+    POLICY,
+)];
+
+const fn policy(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    syntax: &'static str,
+    summary: &'static str,
+    run: HostRun,
+) -> HostCommand {
+    let command = Command::hosted(name, arity, Group::Server).flags(flags).syntax(syntax);
+    HostCommand::new(command.docs("7.4.0", "O(N) for N policies", summary), run)
+}
+
+const POLICY: &[HostCommand] = &[
+    policy(
+        "SET",
+        -4,
+        CHANGE,
+        "pattern local|async|global|strong [TTL seconds:integer] [TIER auto|hot|cold]",
+        "Sets the class of the keys that match a pattern.",
+        set,
+    ),
+    policy("DEL", -3, CHANGE, "pattern...", "Removes policies.", del),
+    policy("LIST", 2, LOOK, "", "Lists the policies, those that are asked first in front.", list),
+    policy("VERSION", 2, LOOK, "", "Returns a number that grows with every change.", version),
+    policy("EXPLAIN", 3, LOOK, "key", "Tells what holds for a key, and why.", explain),
+    policy("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
+];
+
+/// Whether a class can be promised by this server.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check_class(cluster: bool, class: Class) -> Result<(), Error> {
+    if class == Class::Strong && !cluster {
+        let text = "ERR the class strong needs a cluster: this node alone is no majority of anything \
+                    (see cluster-enabled)";
+        return Err(Error::text(text));
+    }
+    Ok(())
+}
+
+/// Whether the server is a node of a cluster.
+fn is_cluster(settings: &Settings) -> bool {
+    let shown = settings.get(&[b"cluster-enabled"]);
+    shown.first().is_some_and(|(_, value)| value == b"yes")
+}
+
+/// Sets the rules of the configuration, which stand above those that the data brought along, and lets
+/// CONFIG REWRITE write the rules as they are.
+///
+/// # Errors
+/// With a class that cannot be promised, or too many rules.
+pub fn enter(shared: &Arc<Shared>) -> Result<(), Error> {
+    let engine = shared.engine.clone();
+    shared.settings.write_policies(move |_| {
+        let table = engine.policies().table();
+        table.rules().iter().map(line_of).collect()
+    });
+    let rules = shared.settings.policies();
+    let cluster = is_cluster(&shared.settings);
+    rules.iter().try_for_each(|rule| check_class(cluster, rule.class))?;
+    if rules.is_empty() || shared.replication.follower.is_following() {
+        return Ok(());
+    }
+    let changes: Vec<Vec<u8>> = rules.iter().flat_map(change_of).collect();
+    let changes: Vec<&[u8]> = changes.iter().map(Vec::as_slice).collect();
+    let stamp = shared.stamp(clock::now_ms());
+    shared.engine.executor().change_policies(&changes, &stamp).map(drop)
+}
+
+/// A rule as a line of the configuration.
+fn line_of(rule: &Rule) -> Vec<u8> {
+    let mut line = b"policy ".to_vec();
+    line.extend(quote(&rule.pattern));
+    line.extend_from_slice(format!(" {}", rule.class.name()).as_bytes());
+    if rule.ttl_seconds > 0 {
+        line.extend_from_slice(format!(" ttl {}", rule.ttl_seconds).as_bytes());
+    }
+    if rule.tier != TierChoice::Auto {
+        line.extend_from_slice(format!(" tier {}", rule.tier.name()).as_bytes());
+    }
+    line
+}
+
+/// The change that sets a rule, as arguments of the engine's call.
+pub fn change_of(rule: &Rule) -> [Vec<u8>; 5] {
+    [
+        b"SET".to_vec(),
+        rule.pattern.to_vec(),
+        rule.class.name().into(),
+        rule.ttl_seconds.to_string().into(),
+        rule.tier.name().into(),
+    ]
+}
+
+fn set(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let rule = Rule::parse(&args[2..]).map_err(|text| Error::owned(format!("ERR {text}")))?;
+    check_class(is_cluster(&host.shared.settings), rule.class)?;
+    let change = change_of(&rule);
+    let change: Vec<&[u8]> = change.iter().map(Vec::as_slice).collect();
+    host.exec.change_policies(&change, &host.stamp)?;
+    reply.ok();
+    Ok(())
+}
+
+fn del(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let change: Vec<&[u8]> =
+        args[2..].iter().flat_map(|pattern| [&b"REMOVE"[..], pattern]).collect();
+    let removed = host.exec.change_policies(&change, &host.stamp)?;
+    reply.int(removed);
+    Ok(())
+}
+
+fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let table = host.shared.engine.policies().table();
+    reply.array(table.rules().len());
+    for rule in table.rules() {
+        reply.map(4);
+        reply.bulk(b"pattern");
+        reply.bulk(&rule.pattern);
+        reply.bulk(b"class");
+        reply.bulk(rule.class.name().as_bytes());
+        reply.bulk(b"ttl");
+        reply.int(i64::try_from(rule.ttl_seconds).unwrap_or(i64::MAX));
+        reply.bulk(b"tier");
+        reply.bulk(rule.tier.name().as_bytes());
+    }
+    Ok(())
+}
+
+fn version(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let version = host.shared.engine.policies().version();
+    reply.int(i64::try_from(version).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+/// Where the requests for a key go.
+struct Route {
+    members: Vec<String>,
+    write: String,
+    read: String,
+}
+
+fn route(replication: &Replication) -> Route {
+    let replicas = replication.replicas();
+    let online = replicas.iter().filter(|replica| replica.online.load(Ordering::Acquire));
+    let replicas: Vec<String> =
+        online.map(|replica| format!("{}:{}", replica.ip, replica.port)).collect();
+    let primary = replication.follower.status().primary;
+    let first = primary.map_or("self".into(), |(host, port)| format!("{host}:{port}"));
+    let own = (first != "self").then(|| "self".to_owned());
+    let members: Vec<String> = std::iter::once(first.clone()).chain(own).chain(replicas).collect();
+    let read = match members.len() {
+        1 => "self".into(),
+        _ => format!("{first}, or behind it {}", members[1..].join(" ")),
+    };
+    Route { members, write: first, read }
+}
+
+fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let key = args[2];
+    let table = host.shared.engine.policies().table();
+    let rule = table.find(key);
+    let class = rule.map_or(Class::Local, |rule| rule.class);
+    let route = route(&host.shared.replication);
+    reply.map(12);
+    reply.bulk(b"key");
+    reply.bulk(key);
+    reply.bulk(b"class");
+    reply.bulk(class.name().as_bytes());
+    reply.bulk(b"rule");
+    match rule {
+        Some(rule) => reply.bulk(&rule.pattern),
+        None => reply.null(),
+    }
+    reply.bulk(b"version");
+    reply.int(i64::try_from(table.version()).unwrap_or(i64::MAX));
+    reply.bulk(b"group");
+    reply.bulk(b"single");
+    reply.bulk(b"members");
+    reply.array(route.members.len());
+    route.members.iter().for_each(|member| reply.bulk(member.as_bytes()));
+    reply.bulk(b"sites");
+    reply.bulk(match class {
+        Class::Global => b"all",
+        Class::Local | Class::Async | Class::Strong => b"own",
+    });
+    reply.bulk(b"quorum");
+    reply.int(1);
+    reply.bulk(b"tier");
+    reply.bulk(rule.map_or("auto", |rule| rule.tier.name()).as_bytes());
+    reply.bulk(b"ttl");
+    reply.int(rule.map_or(0, |rule| i64::try_from(rule.ttl_seconds).unwrap_or(i64::MAX)));
+    reply.bulk(b"write");
+    reply.bulk(route.write.as_bytes());
+    reply.bulk(b"read");
+    reply.bulk(route.read.as_bytes());
+    Ok(())
+}
+
+fn help(_: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    super::help(
+        reply,
+        "POLICY",
+        &[
+            (
+                "SET <pattern> <local|async|global|strong> [TTL <seconds>] [TIER <auto|hot|cold>]",
+                "Set the class of the keys that match <pattern>.",
+            ),
+            ("DEL <pattern> [<pattern> ...]", "Remove policies."),
+            ("LIST", "List the policies, those that are asked first in front."),
+            ("VERSION", "Return a number that grows with every change."),
+            ("EXPLAIN <key>", "Tell what holds for <key>, and why."),
+        ],
+    );
+    Ok(())
+}
