@@ -21,6 +21,7 @@
 pub mod bytes;
 pub mod node;
 pub mod raft;
+pub mod topology;
 
 #[cfg(feature = "known-bugs")]
 pub mod known_bugs;

@@ -7,6 +7,7 @@ pub mod busy_clients;
 pub mod cli;
 pub mod clients;
 pub mod clock;
+pub mod cluster;
 pub mod command_docs;
 pub mod commands;
 pub mod config;

@@ -292,6 +292,7 @@ fn share(
         pause: Pause::default(),
         trash,
         replication: Replication::new(identity.replication_id.clone()),
+        cluster: OnceLock::new(),
         this: OnceLock::new(),
         identity,
         started_ms: clock::now_ms(),

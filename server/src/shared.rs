@@ -4,6 +4,7 @@ use crate::acl::Acl;
 use crate::blocking::Blocking;
 use crate::blocking::Waiter;
 use crate::clients::{Client, Clients};
+use crate::cluster::Member;
 use crate::config::Settings;
 use crate::gate::Gate;
 use crate::info::Identity;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub blocking: Blocking,
     /// What follows this server, and what it follows.
     pub replication: Replication,
+    /// This node as a member of a cluster; set once the runtime is there, with `cluster-enabled`.
+    pub cluster: OnceLock<Arc<dyn Member>>,
     /// This value itself, for threads that are started on the way.
     pub this: OnceLock<Weak<Shared>>,
     /// The scripts that are known, and the one that is busy.

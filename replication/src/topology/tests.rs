@@ -1,0 +1,293 @@
+use super::plan::{empty_node, place, rebalance};
+use super::*;
+use proptest::prelude::*;
+
+fn node(id: NodeId, site: &str, role: Role) -> NodeInfo {
+    NodeInfo {
+        id,
+        name: [id as u8; 20],
+        host: "127.0.0.1".into(),
+        port: 7000 + id as u16,
+        peer_port: 17000 + id as u16,
+        site: site.into(),
+        role,
+        version: "1".into(),
+        ..NodeInfo::default()
+    }
+}
+
+fn data(count: u64) -> Vec<NodeInfo> {
+    (1..=count).map(|id| node(id, "", Role::Data)).collect()
+}
+
+fn created(nodes: Vec<NodeInfo>, groups: usize, replicas: usize) -> Topology {
+    let (groups, slots) = place(&nodes, groups, replicas).unwrap();
+    let mut made = Topology::default();
+    made.apply(&Change::Create { cluster_id: [7; 20], nodes, groups, slots }).unwrap();
+    made
+}
+
+fn apply_all(topology: &mut Topology, changes: Vec<Change>) {
+    let version = topology.version;
+    topology.apply(&Change::Batch { version, changes }).unwrap();
+    for id in topology.moves.keys().copied().collect::<Vec<_>>() {
+        topology.apply(&Change::FinishMove(id)).unwrap();
+    }
+}
+
+/// The difference of the most and the least of what nodes that keep data have.
+fn spread(topology: &Topology, count: impl Fn(NodeId) -> usize) -> usize {
+    let nodes = topology.nodes.values().filter(|node| node.role == Role::Data && !node.draining);
+    let counts: Vec<usize> = nodes.map(|node| count(node.id)).collect();
+    counts.iter().max().unwrap() - counts.iter().min().unwrap()
+}
+
+fn led(topology: &Topology, node: NodeId) -> usize {
+    topology.groups.values().filter(|group| group.preferred == node).count()
+}
+
+#[test]
+fn three_nodes_share_three_groups() {
+    let topology = created(data(3), 3, 2);
+    assert_eq!(topology.assigned(), SLOTS);
+    assert_eq!(topology.ranges_of(1), [(0, 5460)]);
+    assert_eq!(topology.ranges_of(2), [(5461, 10921)]);
+    assert_eq!(topology.ranges_of(3), [(10922, 16383)]);
+    assert!(topology.groups.values().all(|group| group.members == [1, 2, 3]));
+    assert_eq!(spread(&topology, |node| led(&topology, node)), 0);
+    assert_eq!(rebalance(&topology), Ok(Vec::new()));
+}
+
+#[test]
+fn two_sites_get_a_witness_at_a_third_place() {
+    let mut nodes: Vec<NodeInfo> = (1..=2).map(|id| node(id, "a", Role::Data)).collect();
+    nodes.extend((3..=4).map(|id| node(id, "b", Role::Data)));
+    nodes.push(node(5, "c", Role::Witness));
+    let topology = created(nodes, 2, 1);
+    for group in topology.groups.values() {
+        let sites: Vec<&str> =
+            group.members.iter().map(|member| &*topology.nodes[member].site).collect();
+        assert_eq!(sites, ["a", "b", "c"]);
+    }
+    assert!(place(&data(2), 1, 2).unwrap_err().contains("3 nodes"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let mut topology = created(data(3), 2, 1);
+    let before = topology.clone();
+    let refused = [
+        Change::Create { cluster_id: [0; 20], nodes: data(1), groups: vec![], slots: vec![] },
+        Change::AddNode(node(3, "", Role::Data)),
+        Change::AddNode(NodeInfo { name: [1; 20], ..node(4, "", Role::Data) }),
+        Change::AddNode(NodeInfo { host: "a b".into(), ..node(4, "", Role::Data) }),
+        Change::UpdateNode(NodeInfo { name: [9; 20], ..node(1, "", Role::Data) }),
+        Change::RemoveNode(1),
+        Change::RemoveNode(9),
+        Change::RemoveGroup(1),
+        Change::SetMembers { group: 1, members: vec![], learners: vec![] },
+        Change::SetMembers { group: 1, members: vec![1, 1], learners: vec![] },
+        Change::SetMembers { group: 1, members: vec![1], learners: vec![1] },
+        Change::SetMembers { group: 1, members: vec![9], learners: vec![] },
+        Change::Assign { slots: vec![(0, 0)], group: 1 },
+        Change::Assign { slots: vec![(5, 4)], group: 0 },
+        Change::Assign { slots: vec![(0, 16384)], group: 0 },
+        Change::StartMove { slots: vec![(0, 0)], from: 2, to: 1 },
+        Change::StartMove { slots: vec![(0, 0)], from: 1, to: 1 },
+        Change::StartMove { slots: vec![(0, 0), (0, 1)], from: 1, to: 2 },
+        Change::FinishMove(1),
+        Change::SetPreferred(1, 9),
+        Change::Set("a".into(), "b\r\nc".into()),
+        Change::Batch { version: 0, changes: vec![] },
+        Change::Batch {
+            version: before.version,
+            changes: vec![Change::Drain(1, true), Change::Drain(9, true)],
+        },
+    ];
+    for change in refused {
+        assert!(topology.apply(&change).is_err(), "{change:?}");
+        assert_eq!(topology, before, "{change:?}");
+    }
+}
+
+#[test]
+fn slots_belong_to_the_old_group_until_the_move_ends() {
+    let mut topology = created(data(3), 2, 2);
+    let start = Change::StartMove { slots: vec![(0, 9), (20, 29)], from: 1, to: 2 };
+    let id = topology.apply(&start).unwrap();
+    assert!(topology.apply(&start).is_err(), "they are moving already");
+    assert_eq!((topology.group_of(5), topology.move_of(25).unwrap().id), (Some(1), id));
+    topology.apply(&Change::SetMoveState(id, MoveState::Switching)).unwrap();
+    assert!(topology.apply(&Change::Assign { slots: vec![(5, 5)], group: 0 }).is_err());
+    let epoch = topology.current_epoch;
+    topology.apply(&Change::FinishMove(id)).unwrap();
+    assert_eq!(topology.group_of(5), Some(2));
+    assert_eq!(topology.group_of(10), Some(1));
+    assert!(topology.current_epoch > epoch && topology.moves.is_empty());
+    // The next one has another number.
+    let again = Change::StartMove { slots: vec![(0, 9)], from: 2, to: 1 };
+    assert_eq!(topology.apply(&again), Ok(id + 1));
+    topology.apply(&Change::AbortMove(id + 1)).unwrap();
+    assert_eq!(topology.group_of(5), Some(2));
+}
+
+#[test]
+fn a_node_that_leaves_is_replaced() {
+    let mut topology = created(data(4), 4, 2);
+    let plan = empty_node(&topology, 2, false).unwrap();
+    apply_all(&mut topology, plan);
+    assert_eq!(topology.groups_of(2).count(), 0);
+    assert!(topology.groups.values().all(|group| group.members.len() == 3));
+    topology.apply(&Change::RemoveNode(2)).unwrap();
+    // Its number is not given again.
+    assert_eq!(
+        topology.apply(&Change::AddNode(NodeInfo { id: 0, ..node(9, "", Role::Data) })),
+        Ok(5)
+    );
+    let small = created(data(3), 1, 2);
+    assert!(empty_node(&small, 1, false).unwrap_err().contains("SHRINK"));
+    let plan = empty_node(&small, 1, true).unwrap();
+    let mut small = small;
+    apply_all(&mut small, plan);
+    assert_eq!(small.groups[&1].members, [2, 3]);
+}
+
+#[test]
+fn the_meta_group_answers_what_it_was_asked() {
+    use crate::raft::{Machine, Request, RequestId};
+    let ask = |topology: &mut Topology, change: &Change| {
+        let stamp = ashlar_engine::stamp::Stamp::new(0, 0);
+        let mut asked = Request::one(RequestId::default(), stamp, &[]);
+        asked.calls = vec![request(change)];
+        let mut out = Vec::new();
+        Machine::apply(topology, &asked, &mut out);
+        answer(&out)
+    };
+    let mut topology = created(data(1), 1, 0);
+    let new = NodeInfo { id: 0, ..node(9, "", Role::Data) };
+    assert_eq!(ask(&mut topology, &Change::AddNode(new)), Ok(2));
+    assert_eq!(ask(&mut topology, &Change::RemoveNode(7)), Err("there is no node 7".into()));
+    let mut copy = Topology::default();
+    copy.restore(&topology.snapshot()).unwrap();
+    assert_eq!((copy.digest(), &copy), (topology.digest(), &topology));
+    assert!(answer(b"").is_err() && answer(&[0, 1]).is_err());
+}
+
+#[test]
+fn every_change_comes_back_from_its_bytes() {
+    let (groups, slots) = place(&data(3), 3, 1).unwrap();
+    let changes = vec![
+        Change::Create { cluster_id: [7; 20], nodes: data(3), groups, slots },
+        Change::AddNode(node(4, "x", Role::Witness)),
+        Change::UpdateNode(NodeInfo { draining: true, ..node(1, "", Role::Data) }),
+        Change::RemoveNode(u64::MAX),
+        Change::AddGroup(GroupInfo { id: 9, members: vec![1], ..GroupInfo::default() }),
+        Change::RemoveGroup(3),
+        Change::SetMembers { group: 1, members: vec![1, 2], learners: vec![3] },
+        Change::Assign { slots: vec![(0, 16383)], group: 2 },
+        Change::StartMove { slots: vec![(1, 2), (4, 4)], from: 1, to: 2 },
+        Change::SetMoveState(7, MoveState::Switching),
+        Change::FinishMove(7),
+        Change::AbortMove(8),
+        Change::SetPreferred(1, 2),
+        Change::Drain(1, true),
+        Change::Set("name".into(), "value".into()),
+        Change::BumpEpoch(1),
+    ];
+    let batch = Change::Batch { version: 5, changes: changes.clone() };
+    for change in changes.iter().chain([&batch]) {
+        let bytes = change.encode();
+        assert_eq!(Change::decode(&bytes).as_ref(), Ok(change));
+        for cut in 0..bytes.len() {
+            assert!(Change::decode(&bytes[..cut]).is_err(), "{change:?} cut at {cut}");
+        }
+    }
+    let nested = Change::Batch { version: 1, changes: vec![batch] };
+    assert!(Change::decode(&nested.encode()).is_err());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Change::decode(&bytes);
+        let _ = Topology::decode(&bytes);
+        let _ = answer(&bytes);
+    }
+
+    /// Damage is found, or gives a topology that changes could have led to.
+    #[test]
+    fn a_damaged_topology_is_refused_or_sound(at in 0_usize..2_000, bit in 0_u8..8) {
+        let mut bytes = created(data(4), 5, 1).encode();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        if let Ok(topology) = Topology::decode(&bytes) {
+            prop_assert!(topology.check().is_ok());
+        }
+    }
+
+    #[test]
+    fn groups_are_placed_evenly(
+        count in 1_u64..9, groups in 1_usize..40, replicas in 0_usize..4, sites in 1_u64..4,
+    ) {
+        let nodes: Vec<NodeInfo> =
+            (1..=count).map(|id| node(id, &format!("s{}", id % sites), Role::Data)).collect();
+        let fits = replicas as u64 + 1 <= count;
+        prop_assert_eq!(place(&nodes, groups, replicas).is_ok(), fits);
+        if fits {
+            let topology = created(nodes, groups, replicas);
+            prop_assert_eq!(topology.assigned(), SLOTS);
+            let most_sites = (replicas as u64 + 1).min(sites.min(count)) as usize;
+            for group in topology.groups.values() {
+                prop_assert_eq!(group.members.len(), replicas + 1);
+                let in_sites: std::collections::BTreeSet<_> =
+                    group.members.iter().map(|member| &topology.nodes[member].site).collect();
+                prop_assert_eq!(in_sites.len(), most_sites);
+            }
+            if sites == 1 {
+                prop_assert!(spread(&topology, |node| topology.groups_of(node).count()) <= 1);
+            }
+            prop_assert_eq!(Topology::decode(&topology.encode()), Ok(topology));
+        }
+    }
+
+    /// Nodes join; then everything is even, no more slots move than have to, and planning again
+    /// finds nothing to do.
+    #[test]
+    fn rebalancing_is_even_least_and_final(
+        count in 2_u64..6, joining in 0_u64..4, groups in 1_usize..12, replicas in 0_usize..3,
+        more in 0_usize..4,
+    ) {
+        prop_assume!(replicas as u64 + 1 <= count);
+        let mut topology = created(data(count), groups, replicas);
+        for id in 0..joining {
+            topology.apply(&Change::AddNode(node(count + 1 + id, "", Role::Data))).unwrap();
+        }
+        for _ in 0..more {
+            let members = (1..=replicas as u64 + 1).collect();
+            let group = GroupInfo { members, preferred: 1, ..GroupInfo::default() };
+            topology.apply(&Change::AddGroup(group)).unwrap();
+        }
+        let plan = rebalance(&topology).unwrap();
+        let moved: usize = plan.iter().map(|change| match change {
+            Change::StartMove { slots, .. } => count_slots(slots),
+            _ => 0,
+        }).sum();
+        let mut sizes: Vec<usize> =
+            topology.groups.keys().map(|group| topology.slots_of(*group).count()).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        let (share, rest) = (SLOTS / sizes.len(), SLOTS % sizes.len());
+        let least: usize = sizes.iter().enumerate()
+            .map(|(nth, size)| size.saturating_sub(share + usize::from(nth < rest))).sum();
+        prop_assert_eq!(moved, least);
+        apply_all(&mut topology, plan);
+        prop_assert!(spread(&topology, |node| topology.groups_of(node).count()) <= 1);
+        let sizes = topology.groups.keys().map(|group| topology.slots_of(*group).count());
+        let sizes: Vec<usize> = sizes.collect();
+        prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        prop_assert_eq!(rebalance(&topology), Ok(Vec::new()));
+    }
+}
+
+fn count_slots(slots: &[SlotRange]) -> usize {
+    count(slots)
+}
