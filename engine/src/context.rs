@@ -5,8 +5,8 @@ use crate::effects::{Effects, Notification};
 use crate::error::{Error, Stop};
 use crate::executor::Prefetched;
 use crate::keyspace::{
-    Db, EntryMut, EntryRef, KeyHasher, Place, Shard, TrackTable, access, access::AccessScheme,
-    shard_of,
+    Db, EntryMut, EntryRef, KeyHasher, Place, Shard, Sharding, TrackTable, access,
+    access::AccessScheme,
 };
 use crate::libraries::Libraries;
 use crate::policy::Policies;
@@ -38,6 +38,14 @@ impl<'a> LockedShards<'a> {
                 let at = shards.binary_search_by_key(&number, |(number, _)| *number);
                 at.expect("a command touches only keys that its table entry declares")
             }
+        }
+    }
+
+    /// The number of the shard at a place below [`LockedShards::len`].
+    pub(crate) fn number(&self, place: usize) -> usize {
+        match self {
+            LockedShards::One(_) => 0,
+            LockedShards::Some(shards) => shards[place].0,
         }
     }
 
@@ -73,7 +81,7 @@ impl<'a> LockedShards<'a> {
 /// The context of one call. Every access to keys goes through it.
 pub struct Cx<'a> {
     pub(crate) shards: LockedShards<'a>,
-    pub(crate) shard_count: usize,
+    pub(crate) sharding: &'a Sharding,
     pub(crate) hasher: &'a KeyHasher,
     pub(crate) config: &'a EngineConfig,
     pub(crate) libraries: &'a Libraries,
@@ -152,8 +160,10 @@ impl Cx<'_> {
     fn shard_at(&self, key: &[u8]) -> usize {
         match &self.shards {
             LockedShards::One(_) => 0,
-            shards if self.hint.is_of(key) => shards.place_of(self.hint.shard),
-            shards => shards.place_of(shard_of(key, self.shard_count)),
+            shards if self.hint.is_of(key) && self.sharding.is_fixed() => {
+                shards.place_of(self.hint.shard)
+            }
+            shards => shards.place_of(self.sharding.of(key)),
         }
     }
 

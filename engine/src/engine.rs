@@ -7,7 +7,7 @@ use crate::context::SHARDS_MAX;
 use crate::executor::Executor;
 use crate::journal::{Journal, Record};
 use crate::keyspace::access::AccessScheme;
-use crate::keyspace::{KeyHasher, Shard};
+use crate::keyspace::{KeyHasher, Shard, Sharding};
 use crate::libraries::Libraries;
 use crate::log::settings;
 use crate::policy::Policies;
@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 /// A key-value engine.
 pub struct Engine {
     shards: Box<[Mutex<Shard>]>,
+    sharding: Sharding,
     hasher: KeyHasher,
     config: RwLock<Arc<EngineConfig>>,
     config_version: AtomicU64,
@@ -49,6 +50,9 @@ pub struct EngineOptions {
     pub config: EngineConfig,
     /// Number of shards: 1 for a host with one thread, a few for each thread otherwise. 0 is 1.
     pub shards: usize,
+    /// Whether slots are put into shards by [`Engine::assign_slots`], each shard a group of slots,
+    /// instead of being spread over all of them. Without a tier.
+    pub groups: bool,
     /// Seed of the hash tables. Give a random one where keys come from strangers, so that they
     /// cannot choose keys that collide.
     pub hash_seed: u64,
@@ -84,6 +88,7 @@ impl Engine {
         let hot_threshold = options.config.hot_threshold;
         Engine {
             shards: (0..count).map(|_| Mutex::new(Shard::new(databases, &hasher))).collect(),
+            sharding: Sharding::new(count, options.groups),
             hasher,
             config: RwLock::new(Arc::new(options.config)),
             config_version: AtomicU64::new(0),
@@ -155,6 +160,16 @@ impl Engine {
     /// Number of shards.
     pub fn shard_count(&self) -> usize {
         self.shards.len()
+    }
+
+    /// The shard of a key.
+    #[inline]
+    pub(crate) fn shard_of(&self, key: &[u8]) -> usize {
+        self.sharding.of(key)
+    }
+
+    pub(crate) fn sharding(&self) -> &Sharding {
+        &self.sharding
     }
 
     /// The libraries of functions. They change by [`Executor::change_libraries`], or as a whole

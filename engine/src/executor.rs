@@ -12,7 +12,7 @@ use crate::effects::Effects;
 use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
 use crate::journal::{OpenBatch, Record};
-use crate::keyspace::{Place, Shard, Tracker, WatchToken, shard_of};
+use crate::keyspace::{Place, Shard, Tracker, WatchToken};
 use crate::known_bugs::{self, Bug};
 use crate::policy::enforce::{self, Owner};
 use crate::propagate::Batch;
@@ -94,6 +94,8 @@ pub struct Executor<'e> {
     pub(crate) loads_elsewhere: bool,
     /// Whether the host has locked shards for several calls, so that they stay locked.
     pinned: bool,
+    /// The one shard that all calls work on.
+    only: Option<usize>,
     /// What the calls did besides their replies, since the host last took it.
     pub effects: Effects,
 }
@@ -112,6 +114,7 @@ impl<'e> Executor<'e> {
             batch: None,
             loads_elsewhere: false,
             pinned: false,
+            only: None,
             effects,
         }
     }
@@ -277,8 +280,8 @@ impl<'e> Executor<'e> {
         }
         let followed = call.stamp.site == Stamp::FOLLOWED;
         Cx {
-            shards: shards(&mut self.held, self.engine.shard_count()),
-            shard_count: self.engine.shard_count(),
+            shards: shards(&mut self.held, self.engine.shard_count(), self.only.is_some()),
+            sharding: self.engine.sharding(),
             hasher: self.engine.hasher(),
             config: &self.config,
             libraries: self.engine.libraries(),
@@ -351,6 +354,9 @@ impl<'e> Executor<'e> {
     }
 
     fn lock_all_shards(&mut self) {
+        if let Some(shard) = self.only {
+            return self.lock(&[shard]);
+        }
         if self.held.len() == self.engine.shard_count() {
             return;
         }
@@ -362,12 +368,22 @@ impl<'e> Executor<'e> {
 
     /// Locks the shards of keys, and no others, for calls on them that are to run as one.
     pub fn lock_keys(&mut self, keys: &[&[u8]]) {
-        let count = self.engine.shard_count();
-        let mut wanted: SmallVec<[usize; 8]> =
-            keys.iter().map(|key| shard_of(key, count)).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        self.lock(&wanted);
+        let engine = self.engine;
+        loop {
+            let version = engine.sharding().version();
+            if let Some(shard) = self.only {
+                self.lock(&[shard]);
+                break;
+            }
+            let mut wanted: SmallVec<[usize; 8]> =
+                keys.iter().map(|key| engine.shard_of(key)).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            self.lock(&wanted);
+            if self.is_current(version) {
+                break;
+            }
+        }
         self.pinned = true;
     }
 
@@ -382,29 +398,72 @@ impl<'e> Executor<'e> {
     }
 
     fn lock_some(&mut self, command: &Command, args: &[&[u8]], hint: &Prefetched) {
-        let count = self.engine.shard_count();
-        if self.held.len() == count {
+        if let Some(shard) = self.only {
+            return self.lock(&[shard]);
+        }
+        let sharding = self.engine.sharding();
+        if self.held.len() == sharding.count() {
             return;
         }
         if command.flags.contains(Flags::WHOLE_KEYSPACE) {
+            return self.lock_seen_shards();
+        }
+        loop {
+            let version = sharding.version();
+            let mut wanted = SmallVec::<[usize; 8]>::new();
+            match command.keys {
+                Keys::Range { first, last, .. } if first as isize == last => {
+                    let shard = |key: &&[u8]| match hint.is_of(key) && sharding.is_fixed() {
+                        true => hint.shard,
+                        false => sharding.of(key),
+                    };
+                    wanted.extend(args.get(first).map(shard));
+                }
+                keys => {
+                    let mut positions = KeyList::new();
+                    keys.positions(args, &mut positions);
+                    wanted.extend(positions.iter().map(|&at| sharding.of(args[at])));
+                    wanted.sort_unstable();
+                    wanted.dedup();
+                }
+            }
+            self.lock(&wanted);
+            if self.is_current(version) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the table of slots, with which the held shards were chosen, is still of this version;
+    /// otherwise they are released. Without a shard held nothing depends on it.
+    #[inline]
+    fn is_current(&mut self, version: u64) -> bool {
+        let current = self.held.is_empty() || self.engine.sharding().version() == version;
+        if !current {
+            self.held.clear();
+        }
+        current
+    }
+
+    /// Locks the shards that commands see which look at all keys.
+    fn lock_seen_shards(&mut self) {
+        let sharding = self.engine.sharding();
+        if sharding.is_fixed() {
             return self.lock_all_shards();
         }
-        let mut wanted = SmallVec::<[usize; 8]>::new();
-        match command.keys {
-            Keys::Range { first, last, .. } if first as isize == last => {
-                let shard =
-                    |key: &&[u8]| if hint.is_of(key) { hint.shard } else { shard_of(key, count) };
-                wanted.extend(args.get(first).map(shard));
-            }
-            keys => {
-                let mut positions = KeyList::new();
-                keys.positions(args, &mut positions);
-                wanted.extend(positions.iter().map(|&at| shard_of(args[at], count)));
-                wanted.sort_unstable();
-                wanted.dedup();
-            }
+        if self.pinned {
+            return;
         }
-        self.lock(&wanted);
+        self.held.clear();
+        for number in (0..sharding.count()).filter(|&number| sharding.is_seen(number)) {
+            self.held.push((number, self.engine.lock_shard(number)));
+        }
+    }
+
+    /// From now on all calls work on this shard, whatever the table of slots says: for a host that
+    /// applies the calls of a group.
+    pub fn see_only(&mut self, shard: usize) {
+        self.only = Some(shard);
     }
 
     /// Locks exactly the shards of `wanted`, which is sorted, unless all of them are held.
@@ -423,7 +482,7 @@ impl<'e> Executor<'e> {
     #[inline]
     pub fn hint(&self, key: &[u8]) -> Prefetched {
         let hash = self.engine.hasher().hash(key);
-        let shard = shard_of(key, self.engine.shard_count());
+        let shard = self.engine.shard_of(key);
         Prefetched { key: key.as_ptr(), len: key.len(), hash, shard, place: Place::NONE }
     }
 
@@ -510,7 +569,7 @@ impl<'e> Executor<'e> {
         command.keys.positions(args, &mut positions);
         let keys_max = self.config.tracking_keys_max.div_ceil(self.engine.shard_count());
         for at in positions {
-            let number = shard_of(args[at], self.engine.shard_count());
+            let number = self.engine.shard_of(args[at]);
             let mut out = std::mem::take(&mut self.effects.invalidated);
             self.with_shard(number, |shard| {
                 shard.with_tracked(|table| table.track(args[at], tracker, keys_max, &mut out));
@@ -558,8 +617,14 @@ impl<'e> Executor<'e> {
     }
 
     fn shard(&mut self, key: &[u8]) -> &mut Shard {
-        let number = shard_of(key, self.engine.shard_count());
-        self.lock(&[number]);
+        let number = loop {
+            let version = self.engine.sharding().version();
+            let number = self.only.unwrap_or_else(|| self.engine.shard_of(key));
+            self.lock(&[number]);
+            if self.is_current(version) {
+                break number;
+            }
+        };
         let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
         &mut self.held[at.expect("the shard was just locked")].1
     }
@@ -609,8 +674,9 @@ impl<'e> Executor<'e> {
 fn shards<'a>(
     held: &'a mut SmallVec<[(usize, MutexGuard<'_, Shard>); 1]>,
     count: usize,
+    only: bool,
 ) -> LockedShards<'a> {
-    if count == 1 && held.len() == 1 {
+    if (count == 1 || only) && held.len() == 1 {
         return LockedShards::One(&mut held[0].1);
     }
     LockedShards::Some(held.iter_mut().map(|(number, guard)| (*number, &mut **guard)).collect())

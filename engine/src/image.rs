@@ -14,7 +14,7 @@
 
 use crate::cut::Row;
 use crate::engine::{Engine, EngineOptions};
-use crate::keyspace::{EntryRef, Place, shard_of};
+use crate::keyspace::{EntryRef, Place};
 use crate::value::{form, varint};
 use std::hash::{BuildHasher, Hasher};
 
@@ -113,7 +113,7 @@ impl Engine {
         let (key, at) = string(image, at)?;
         let (value, at) = string(image, at)?;
         let value = form::decode(value)?;
-        let mut shard = self.lock_shard(shard_of(key, self.shard_count()));
+        let mut shard = self.lock_shard(self.shard_of(key));
         let database = shard.db_mut(db);
         let hash = self.hasher().hash(key);
         let (mut entry, fresh) =
@@ -151,6 +151,17 @@ pub(crate) fn value_digest(entry: &EntryRef<'_>, buf: &mut Vec<u8>) -> u64 {
     buf.clear();
     form::encode(entry, buf);
     hash(buf)
+}
+
+/// The same of a row.
+pub(crate) fn row_digest(row: &Row<'_>) -> u64 {
+    let mut buf = Vec::new();
+    varint::push(&mut buf, u64::from(row.db));
+    varint::push(&mut buf, row.key.len() as u64);
+    buf.extend_from_slice(row.key);
+    buf.extend_from_slice(&row.expiry.unwrap_or(i64::MIN).to_le_bytes());
+    buf.extend_from_slice(row.value);
+    hash(&buf)
 }
 
 fn hash(bytes: &[u8]) -> u64 {

@@ -46,6 +46,7 @@ pub mod error;
 pub mod executor;
 pub mod extended;
 pub mod glob;
+pub mod groups;
 pub mod image;
 pub mod journal;
 pub mod keyspace;

@@ -9,7 +9,7 @@ use crate::commands::internal;
 use crate::engine::command_table;
 use crate::executor::{Call, Executor, Prefetched};
 use crate::keyspace::access::FrequencySettings;
-use crate::keyspace::{EntryRef, EvictionPolicy, Pool, Shard, shard_of};
+use crate::keyspace::{EntryRef, EvictionPolicy, Pool, Shard};
 use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
 use crate::value::{hash, view};
@@ -202,7 +202,7 @@ impl Executor<'_> {
         let mut rng = Rng::new(stamp.seed);
         for _ in 0..TRIES_MAX {
             let (db, key) = self.choose(policy, samples.max(1), stamp.now_ms, &mut rng)?;
-            let shard = shard_of(&key, self.engine().shard_count());
+            let shard = self.engine().shard_of(&key);
             let hash = self.engine().hasher().hash(&key);
             let bytes = self.with_shard(shard, |shard| {
                 let database = shard.db(db);
@@ -246,7 +246,7 @@ impl Executor<'_> {
             });
             while let Some(best) = pool.pop() {
                 let hash = self.engine().hasher().hash(&best.key);
-                let score = self.with_shard(shard_of(&best.key, shards), |shard| {
+                let score = self.with_shard(self.engine().shard_of(&best.key), |shard| {
                     let entry = shard.db(best.db).find(hash, &best.key)?;
                     let may_go = !policy.is_volatile() || entry.expiry().is_some();
                     may_go.then(|| policy.score(entry, now_ms, settings))
@@ -446,7 +446,7 @@ mod tests {
             let mut executor = engine.executor();
             let (key, hash) =
                 (format!("key{n}"), engine.hasher().hash(format!("key{n}").as_bytes()));
-            let shard = shard_of(key.as_bytes(), shards);
+            let shard = engine.shard_of(key.as_bytes());
             executor.with_shard(shard, |shard| shard.db(n % 2).find(hash, key.as_bytes()).is_some())
         };
         (0..1_000).filter(there).collect()

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::executor::{Executor, Prefetched};
 use crate::journal::Journal;
 use crate::keyspace::access::{self, AccessScheme};
-use crate::keyspace::{EntryRef, EvictionPolicy, shard_of};
+use crate::keyspace::{EntryRef, EvictionPolicy};
 use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
 use crate::storage::{Directory, RecoverOptions, Recovering, Saved, Storage, StorageError};
@@ -357,7 +357,7 @@ impl Store {
         let (key, engine) = (key.as_ref(), &*self.inner.engine);
         let hash = engine.hasher().hash(key);
         let now_ms = self.inner.clock.now_ms();
-        let shard = engine.lock_shard(shard_of(key, engine.shard_count()));
+        let shard = engine.lock_shard(engine.shard_of(key));
         let db = shard.db(self.db);
         let Some(ptr) = db.find(hash, key) else {
             let cold = db.find_cold(hash, key).is_some();
@@ -402,7 +402,7 @@ impl Store {
     #[cold]
     fn promote(&self, key: &[u8]) {
         let engine = &*self.inner.engine;
-        let mut shard = engine.lock_shard(shard_of(key, engine.shard_count()));
+        let mut shard = engine.lock_shard(engine.shard_of(key));
         let promoted = shard.db_mut(self.db).promote(engine.hasher().hash(key), key);
         if promoted && let Some(tier) = engine.tier() {
             tier.stats.promotions.fetch_add(1, Ordering::Relaxed);

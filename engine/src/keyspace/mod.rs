@@ -12,6 +12,7 @@ mod entry;
 mod eviction;
 mod saving;
 mod shard;
+mod sharding;
 mod table;
 mod tracking;
 
@@ -24,7 +25,8 @@ pub use eviction::EvictionPolicy;
 pub(crate) use eviction::Pool;
 pub use saving::HandOver;
 pub use shard::WatchToken;
-pub(crate) use shard::{Shard, shard_of};
+pub(crate) use shard::Shard;
+pub(crate) use sharding::Sharding;
 pub(crate) use table::{CURSOR_BITS, Place};
 pub(crate) use tracking::TrackTable;
 pub use tracking::{Invalidation, Tracker, Trackers};

@@ -4,7 +4,6 @@ use super::db::{Db, FlushedDb, KeyHasher};
 use super::saving::HandOver;
 use super::tracking::{Invalidation, TrackTable};
 use crate::cut::{ColdRow, Handed, Rows};
-use crate::slot;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,12 +45,6 @@ pub(crate) struct Shard {
     tracked: TrackTable,
     /// Whether anybody wants to hear of changes: the one thing that every change looks at.
     observed: bool,
-}
-
-/// The shard of a key, of `count`.
-#[inline]
-pub(crate) fn shard_of(key: &[u8], count: usize) -> usize {
-    if count == 1 { 0 } else { slot::slot_of(key) as usize % count }
 }
 
 impl Shard {

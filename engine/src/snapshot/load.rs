@@ -9,7 +9,7 @@ use super::read::{Reader, Unit};
 use super::{Info, SnapshotError};
 use crate::cut::Row;
 use crate::engine::Engine;
-use crate::keyspace::{Loose, shard_of};
+use crate::keyspace::{Loose};
 use crate::value::form;
 use parking_lot::Mutex;
 use std::io::Read;
@@ -180,7 +180,7 @@ impl<R: Read> Loading<'_, R> {
         }
         let value = form::decode(row.value).ok_or("a value cannot be read")?;
         let hash = self.engine.hasher().hash(row.key);
-        let shard = shard_of(row.key, self.engine.shard_count());
+        let shard = self.engine.shard_of(row.key);
         let entry = Some(Loose::new(row.key, value, row.expiry, row.access));
         batch.push(Place { shard, db: row.db, hash, entry });
         Ok(())

@@ -5,7 +5,7 @@ use super::needs::{Name, Names, Needs};
 use super::row::{self, ColdValue, RowId};
 use super::store::ColdError;
 use crate::engine::Engine;
-use crate::keyspace::{Shard, shard_of};
+use crate::keyspace::{Shard};
 use crate::value::form;
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Tier {
     pub fn load(&self, engine: &Engine, needs: &Needs) -> Result<Names, ColdError> {
         let mut result = Ok(());
         for (db, key) in &needs.values {
-            let number = shard_of(key, engine.shard_count());
+            let number = engine.shard_of(key);
             let loaded = self.load_value(engine, *db, key, || engine.lock_shard(number));
             result = result.and(loaded);
         }

@@ -11,7 +11,6 @@ use super::{Names, Tier};
 use crate::command::{Command, Flags, KeyList, Run};
 use crate::error::Error;
 use crate::executor::{Call, Executor, Outcome, Prefetched};
-use crate::keyspace::shard_of;
 use crate::reply::Reply;
 use crate::stamp::Stamp;
 use std::sync::atomic::Ordering;
@@ -65,12 +64,12 @@ impl Executor<'_> {
     fn add_needs(&mut self, call: &Call<'_>, needs: &mut Needs) {
         let mut positions = KeyList::new();
         call.command.keys.positions(call.args, &mut positions);
-        let (count, hasher) = (self.engine().shard_count(), self.engine().hasher());
+        let hasher = self.engine().hasher();
         for at in positions {
             let key = call.args[at];
             let followed = call.stamp.site == Stamp::FOLLOWED;
             let now_ms = if followed { i64::MIN } else { call.stamp.now_ms };
-            self.with_shard(shard_of(key, count), |shard| {
+            self.with_shard(self.engine().shard_of(key), |shard| {
                 let db = shard.db(call.db);
                 if db.cold().is_none() {
                     return;
@@ -152,7 +151,7 @@ impl Executor<'_> {
             return Ok(());
         }
         for (db, key) in &needs.values {
-            let number = shard_of(key, engine.shard_count());
+            let number = engine.shard_of(key);
             self.with_shard(number, |shard| tier.load_locked(engine, shard, *db, key))?;
         }
         let names = Needs { names: needs.names, ..Needs::default() };
@@ -183,7 +182,7 @@ impl Executor<'_> {
         let engine = self.engine();
         for (db, key) in used {
             let hash = engine.hasher().hash(&key);
-            let number = shard_of(&key, engine.shard_count());
+            let number = engine.shard_of(&key);
             let promoted = self.with_shard(number, |shard| shard.db_mut(db).promote(hash, &key));
             if promoted && let Some(tier) = engine.tier() {
                 tier.stats.promotions.fetch_add(1, Ordering::Relaxed);

@@ -214,7 +214,7 @@ fn a_key_that_changes_while_it_is_read_or_written_is_not_mixed_up() {
     let rig = rig();
     let engine = rig.store.engine();
     let hash = engine.hasher().hash(b"k");
-    let shard = crate::keyspace::shard_of(b"k", 3);
+    let shard = engine.shard_of(b"k");
     // A read that began before the key was deleted, set anew and demoted again.
     rig.store.set("k", "one").unwrap();
     rig.demote();
@@ -228,7 +228,7 @@ fn a_key_that_changes_while_it_is_read_or_written_is_not_mixed_up() {
     // A write during which the key changes.
     rig.store.set("m", "one").unwrap();
     let hash = engine.hasher().hash(b"m");
-    let shard = crate::keyspace::shard_of(b"m", 3);
+    let shard = engine.shard_of(b"m");
     let row = {
         let mut shard = engine.lock_shard(shard);
         let entry = shard.db(0).find(hash, b"m").unwrap();
@@ -384,7 +384,7 @@ fn a_snapshot_brings_cold_keys_back() {
         }
         for (db, key, value) in &rows {
             let engine = again.store.engine();
-            let mut shard = engine.lock_shard(crate::keyspace::shard_of(key, shards));
+            let mut shard = engine.lock_shard(engine.shard_of(key));
             let hash = engine.hasher().hash(key);
             let value = crate::value::form::decode(value).unwrap();
             let (_, fresh) = shard.db_mut(*db).put(

@@ -41,12 +41,13 @@ impl Cx<'_> {
     /// One step of SCAN: visits a few live keys from `cursor` on and returns the next cursor, 0 at the
     /// end. Every key that is there from the first step to the last is visited.
     pub fn scan<'s>(&'s self, cursor: u64, mut each: impl FnMut(Met<'s>)) -> u64 {
-        let mut number = (cursor & (SHARDS_MAX as u64 - 1)) as usize;
+        let number = (cursor & (SHARDS_MAX as u64 - 1)) as usize;
         let position = (cursor >> SHARD_BITS) & ((1 << CURSOR_BITS) - 1);
-        if number >= self.shards.len() {
-            return 0;
-        }
-        let shard = self.shards.at(number);
+        // Not all shards need be seen, and not always the same ones: the cursor has their number.
+        let mut places = (0..self.shards.len()).filter(|&at| self.shards.number(at) >= number);
+        let Some(place) = places.next() else { return 0 };
+        let position = if self.shards.number(place) == number { position } else { 0 };
+        let shard = self.shards.at(place);
         let (db, now_ms) = (shard.db(self.db), self.now_ms());
         let (first, last) = step_range(db, position);
         let whole = db.cold().is_none_or(|cold| cold.index().is_empty());
@@ -63,13 +64,10 @@ impl Cx<'_> {
             cold.for_rows(low, high, now_ms, |row| self.meet(db, row, &mut each));
         }
         let next = (last + 1) & ((1 << CURSOR_BITS) - 1);
-        if next == 0 {
-            number += 1;
-            if number == self.shards.len() {
-                return 0;
-            }
+        if next != 0 {
+            return next << SHARD_BITS | self.shards.number(place) as u64;
         }
-        next << SHARD_BITS | number as u64
+        places.next().map_or(0, |place| self.shards.number(place) as u64)
     }
 
     /// Tells a row of a cold or cached key by its name; a cached one is met in memory.

@@ -1,0 +1,124 @@
+//! Groups of slots: each has a shard of the engine to itself.
+//!
+//! A host that replicates groups of slots one by one opens the engine with
+//! [`EngineOptions::groups`](crate::engine::EngineOptions::groups). Shard 0 has the slots of no group; the
+//! others are the host's to give out. Calls of clients find a key's shard in the table of slots;
+//! the host applies what a group agreed on with [`Executor::see_only`](crate::executor::Executor::see_only).
+//!
+//! ```
+//! use ashlar_engine::cut::Rows;
+//! use ashlar_engine::engine::{Engine, EngineOptions};
+//!
+//! let engine = Engine::with_options(EngineOptions { shards: 3, groups: true, ..Default::default() });
+//! engine.assign_slots(0..16_384, 2);
+//! let mut rows = Rows::default();
+//! engine.rows_of(2, |_slot| true, &mut rows);
+//! assert!(rows.is_empty());
+//! ```
+
+use crate::cut::{Row, Rows};
+use crate::engine::Engine;
+use crate::image;
+use crate::keyspace::Loose;
+use crate::value::form;
+
+impl Engine {
+    /// From now on calls of clients find these slots' keys in that shard. What is in the shards does not
+    /// move: that is the host's to do before. Takes the locks of all shards.
+    ///
+    /// # Panics
+    /// If there is no such shard or slot.
+    pub fn assign_slots(&self, slots: impl IntoIterator<Item = u16>, shard: usize) {
+        let mut executor = self.executor();
+        executor.lock_all();
+        slots.into_iter().for_each(|slot| self.sharding().assign(slot, shard));
+        self.sharding().raise_version();
+    }
+
+    /// Says whether commands that look at all keys (KEYS, SCAN, DBSIZE, ...) see the keys of a shard.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    pub fn show_shard(&self, shard: usize, seen: bool) {
+        self.sharding().set_seen(shard, seen);
+    }
+
+    /// Appends the keys of a shard whose slot `wanted` accepts, with their values, in no particular
+    /// order. The shard is locked meanwhile.
+    pub fn rows_of(&self, shard: usize, wanted: impl Fn(u16) -> bool, rows: &mut Rows) {
+        let guard = self.lock_shard(shard);
+        for db in 0..self.config_databases() {
+            guard.for_slots(db, &wanted, |entry| rows.push(db, &entry));
+        }
+    }
+
+    /// Puts rows into a shard; a key that is there gets the row's value. Returns `false`, with some of
+    /// them put, if a row cannot be read.
+    pub fn put_rows<'a>(&self, shard: usize, rows: impl IntoIterator<Item = Row<'a>>) -> bool {
+        let mut guard = self.lock_shard(shard);
+        for row in rows {
+            let Some(value) = form::decode(row.value).filter(|_| row.db < self.config_databases())
+            else {
+                return false;
+            };
+            let hash = self.hasher().hash(row.key);
+            let db = guard.db_mut(row.db);
+            db.remove(hash, row.key, &mut Vec::new());
+            let entry = Loose::new(row.key, value, row.expiry, row.access);
+            if !db.adopt(hash, entry) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Removes the keys of a shard whose slot `wanted` accepts; returns how many there were.
+    pub fn drop_slots(&self, shard: usize, wanted: impl Fn(u16) -> bool) -> usize {
+        let mut guard = self.lock_shard(shard);
+        let mut dropped = 0;
+        for db in 0..self.config_databases() {
+            let mut keys: Vec<Box<[u8]>> = Vec::new();
+            guard.for_slots(db, &wanted, |entry| keys.push(entry.key().into()));
+            dropped += keys.len();
+            for key in keys {
+                let hash = self.hasher().hash(&key);
+                guard.db_mut(db).remove(hash, &key, &mut Vec::new());
+            }
+        }
+        dropped
+    }
+
+    /// Keys of a slot in its shard, at most `max`.
+    pub fn keys_of_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        let guard = self.lock_shard(self.sharding().of_slot(slot));
+        guard.for_slots(0, |other| other == slot, |entry| {
+            if keys.len() < max {
+                keys.push(entry.key().to_vec());
+            }
+        });
+        keys
+    }
+
+    /// A digest of the keys of one shard, like [`Engine::digest`] of all.
+    pub fn shard_digest(&self, shard: usize) -> u64 {
+        let mut rows = Rows::default();
+        self.rows_of(shard, |_| true, &mut rows);
+        rows.iter().fold(0, |sum: u64, row| sum.wrapping_add(image::row_digest(&row)))
+    }
+
+    /// Keys past their expiry in one shard, at most `max` of those that a look at a few buckets finds; the
+    /// next look goes on from there. For a host that deletes them by calls of its own.
+    pub fn find_expired(&self, shard: usize, now_ms: i64, max: usize) -> Vec<Vec<u8>> {
+        /// Buckets of keys with an expiry that one look visits.
+        const BUCKETS: usize = 64;
+        let mut found = Vec::new();
+        let mut guard = self.lock_shard(shard);
+        guard.db_mut(0).sweep_expires(BUCKETS, |entry| {
+            if entry.expired(now_ms) && found.len() < max {
+                found.push(entry.key().to_vec());
+            }
+        });
+        found
+    }
+}
