@@ -209,6 +209,11 @@ impl<M: Machine> Node<M> {
         self.groups.values()
     }
 
+    /// Forgets a group of which this node keeps no replica any more.
+    pub fn remove_group(&mut self, id: GroupId) {
+        self.groups.remove(&id);
+    }
+
     /// The time, monotonic microseconds, which never goes back.
     pub fn set_time(&mut self, now_us: u64) {
         self.now_us = self.now_us.max(now_us);

@@ -690,6 +690,41 @@ impl<M: Machine> Group<M> {
         raft.set_randomized_election_timeout(self.election_ticks);
     }
 
+    /// Until when this node alone can lead, on the node's clock, so that what it has applied is as new as
+    /// anything that was answered; 0 where that is not known. See [`Settings::lease_drift_percent`].
+    pub fn lease_until_us(&self) -> u64 {
+        let log = &self.raft.raft.raft_log;
+        let current = self.raft.raft.commit_to_current_term() && self.applied >= log.committed;
+        match current && self.holds_lease(self.lease_until_us.saturating_sub(1)) {
+            true => self.lease_until_us,
+            false => 0,
+        }
+    }
+
+    /// Whether a member has nearly all that the leader has; only the leader knows.
+    pub fn is_caught_up(&self, node: NodeId) -> bool {
+        /// Entries that one may be behind.
+        const BEHIND_MAX: u64 = 1_000;
+        let raft = &self.raft.raft;
+        let matched = raft.prs().get(node).map_or(0, |progress| progress.matched);
+        matched != 0 && matched + BEHIND_MAX >= raft.raft_log.last_index()
+    }
+
+    /// Whether leadership is being handed over.
+    pub fn is_transferring(&self) -> bool {
+        self.raft.raft.lead_transferee.is_some()
+    }
+
+    /// The state, to be asked for what only its host knows.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// Whether this replica is a witness.
+    pub fn is_witness(&self) -> bool {
+        self.witness
+    }
+
     /// Gives up waiting for the answer of a proposal.
     pub fn forget(&mut self, ticket: Ticket) {
         self.proposals.retain(|_, (_, waiting)| *waiting != ticket);

@@ -1,0 +1,195 @@
+//! What a node keeps on disk: one log for all of its groups, and the newest snapshot of each.
+//!
+//! ```text
+//! <dir>/log/...                     the engine's log as a container: a batch is one record, each
+//!                                   of its calls has one argument, a `LogRecord` of a group
+//! <dir>/snapshots/<group>.snap      the group's newest snapshot, with its CRC-32C at the end
+//! ```
+//! A batch whose first call is a checkpoint holds all that the node has to remember; what comes
+//! before it is not needed any more, and its segments are used again.
+
+use crate::node::{Batch, Node};
+use crate::raft::{GroupId, LogRecord, Machine};
+use ashlar_engine::disk::{Disk, Mode};
+use ashlar_engine::journal::{Journal, Record};
+use ashlar_engine::log::{Log, LogError, LogOptions};
+use ashlar_engine::stamp::Stamp;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const RECORD: &[u8] = b"R";
+const CHECKPOINT: &[u8] = b"C";
+/// Bytes of log after which a checkpoint takes their place.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+
+/// A node's files.
+pub struct NodeDisk {
+    disk: Arc<dyn Disk>,
+    snapshots: PathBuf,
+    log: Log,
+    /// Bytes of the last checkpoint.
+    checkpoint_bytes: u64,
+    /// Bytes of log right after it.
+    bytes_then: u64,
+}
+
+/// What a node remembers after a restart.
+#[derive(Default)]
+pub struct Remembered {
+    /// The records of its log, from the last checkpoint on.
+    pub records: Vec<LogRecord>,
+    /// The newest snapshot of each group that has one.
+    pub snapshots: BTreeMap<GroupId, Vec<u8>>,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{what}: {error}"))
+}
+
+impl NodeDisk {
+    /// Opens a node's files below `dir`; its owner has locked the directory. `salt_seed` is random.
+    ///
+    /// # Errors
+    /// If they are damaged, or those of the disk.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        salt_seed: u64,
+    ) -> io::Result<(NodeDisk, Remembered)> {
+        let snapshots = dir.join("snapshots");
+        disk.create_dir(&snapshots)?;
+        let mut remembered = Remembered::default();
+        for name in disk.list(&snapshots)? {
+            let number = name.strip_suffix(".snap").and_then(|name| name.parse().ok());
+            let Some(group) = number else {
+                disk.remove(&snapshots.join(&name))?;
+                continue;
+            };
+            remembered.snapshots.insert(group, read_snapshot(&*disk, &snapshots.join(&name))?);
+        }
+        let options = LogOptions { salt_seed, ..LogOptions::default() };
+        let opened = Log::open(disk.clone(), &dir.join("log"), options);
+        let (log, recovered) = opened.map_err(|error| failed("the node's log", error))?;
+        let mut reader = log.read_from(recovered.first);
+        while let Some(batch) =
+            reader.next().map_err(|error| failed("the node's log", error))?
+        {
+            let mut calls = batch.calls;
+            for call in calls.by_ref() {
+                match call.args.as_slice() {
+                    [CHECKPOINT] => remembered.records.clear(),
+                    [RECORD, bytes] => remembered.records.push(LogRecord(bytes.to_vec())),
+                    _ => return Err(failed("the node's log", "a record is of no known kind")),
+                }
+            }
+            if calls.is_broken() {
+                return Err(failed("the node's log", "a record cannot be read"));
+            }
+        }
+        drop(reader);
+        let bytes_then = 0;
+        let node = NodeDisk { disk, snapshots, log, checkpoint_bytes: 0, bytes_then };
+        Ok((node, remembered))
+    }
+
+    /// Makes a batch durable.
+    ///
+    /// # Errors
+    /// [`LogError::Blocked`] if there is no room: [`NodeDisk::retry`] tries again. Any other is final.
+    pub fn write(&mut self, batch: &Batch) -> Result<(), LogError> {
+        for snapshot in &batch.snapshots {
+            self.write_snapshot(snapshot.group, &snapshot.data)
+                .map_err(|error| LogError::Failed(format!("can't write a snapshot: {error}")))?;
+        }
+        self.append(&[], &batch.records);
+        self.log.sync().map(drop)
+    }
+
+    /// Tries again to make durable what there was no room for.
+    ///
+    /// # Errors
+    /// As [`NodeDisk::write`].
+    pub fn retry(&mut self) -> Result<(), LogError> {
+        self.log.tend()?;
+        self.log.sync().map(drop)
+    }
+
+    fn append(&self, first: &[&[u8]], records: &[LogRecord]) {
+        let stamp = Stamp::default();
+        let args: Vec<[&[u8]; 2]> =
+            records.iter().map(|record| [RECORD, record.0.as_slice()]).collect();
+        let mut calls: Vec<Record<'_>> = Vec::with_capacity(args.len() + 1);
+        if !first.is_empty() {
+            calls.push(Record { stamp: &stamp, db: 0, args: first });
+        }
+        calls.extend(args.iter().map(|args| Record { stamp: &stamp, db: 0, args }));
+        if !calls.is_empty() {
+            self.log.append(&calls);
+        }
+    }
+
+    /// Now and then: prepares segments, and puts a checkpoint in the place of a long log. Batches before
+    /// are durable.
+    ///
+    /// # Errors
+    /// As [`NodeDisk::write`].
+    pub fn tend<M: Machine>(&mut self, node: &Node<M>) -> Result<(), LogError> {
+        self.log.tend()?;
+        let grown = self.log.stats().bytes.saturating_sub(self.bytes_then);
+        if grown < CHECKPOINT_BYTES.max(4 * self.checkpoint_bytes) {
+            return Ok(());
+        }
+        let records = node.checkpoint();
+        self.checkpoint_bytes = records.iter().map(|record| record.0.len() as u64).sum();
+        let index = self.log.appended() + 1;
+        self.append(&[CHECKPOINT], &records);
+        self.log.sync()?;
+        self.log.release_before(index)?;
+        self.bytes_then = self.log.stats().bytes;
+        Ok(())
+    }
+
+    fn path(&self, group: GroupId) -> PathBuf {
+        self.snapshots.join(format!("{group}.snap"))
+    }
+
+    fn write_snapshot(&self, group: GroupId, data: &[u8]) -> io::Result<()> {
+        let temporary = self.snapshots.join(format!("{group}.tmp"));
+        let file = self.disk.open(&temporary, Mode::Create)?;
+        file.set_len(0)?;
+        file.write_at(data, 0)?;
+        file.write_at(&crc32c::crc32c(data).to_le_bytes(), data.len() as u64)?;
+        file.sync_data()?;
+        drop(file);
+        self.disk.rename(&temporary, &self.path(group))?;
+        self.disk.sync_dir(&self.snapshots)
+    }
+
+    /// The newest snapshot of a group.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged.
+    pub fn read_snapshot(&self, group: GroupId) -> io::Result<Vec<u8>> {
+        read_snapshot(&*self.disk, &self.path(group))
+    }
+
+    /// Bytes of the log.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.stats().bytes
+    }
+}
+
+fn read_snapshot(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let damaged = || failed("a snapshot is damaged", path.display());
+    let file = disk.open(path, Mode::Read)?;
+    let len = usize::try_from(file.len()?).map_err(|_| damaged())?;
+    let mut data = vec![0; len];
+    ashlar_engine::disk::read_exact_at(&*file, &mut data, 0)?;
+    let crc = data.split_off(len.checked_sub(4).ok_or_else(damaged)?);
+    if crc32c::crc32c(&data).to_le_bytes() != *crc {
+        return Err(damaged());
+    }
+    Ok(data)
+}

@@ -1,0 +1,90 @@
+//! A node at work: one thread that has its groups, its sockets and its disk.
+//!
+//! ```text
+//! workers --Event--> inbox --+
+//! other nodes --frames--> peers --> Node::work --> frames to others, at once
+//! clock --ticks-------------+            |-------> batch -> disk (one sync) -> Node::persisted
+//!                                        +-------> answers to those who asked
+//! ```
+//! Whatever happens in one turn of the loop shares one sync of the log. What this crate does elsewhere is
+//! without I/O and without a clock; here is where both come in.
+
+mod disk;
+mod driver;
+mod handle;
+mod moves;
+mod peers;
+mod steward;
+pub mod wire;
+
+pub use disk::NodeDisk;
+pub use driver::start;
+pub use handle::{Asked, Done, Event, GroupStatus, Handle};
+pub use peers::PeerAddress;
+
+use crate::node::NodeId;
+use crate::raft::{GroupId, Machine, Settings};
+use crate::topology::{SlotRange, Topology};
+use ashlar_engine::disk::Disk;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Groups with data at most; each has a shard of the engine.
+pub const DATA_GROUPS_MAX: usize = 256;
+
+/// The replicated state of a group with data, as far as moves of slots go.
+pub trait Data: Machine {
+    /// Slots that take no writes, as they have moved away or are about to.
+    fn frozen(&self) -> Vec<SlotRange>;
+    /// The keys of slots in pieces of about `bytes` each, as [`moves`](self) sends them.
+    fn pieces(&self, slots: &[SlotRange], bytes: usize) -> Vec<Vec<u8>>;
+    /// Whether there is any key in the slots.
+    fn has_keys(&self, slots: &[SlotRange]) -> bool;
+}
+
+/// The host of a node. All of it is called on the node's thread.
+pub trait Host: Send + 'static {
+    /// The state of a group with data.
+    type Data: Data + 'static;
+    /// The empty state of a group.
+    fn machine(&self, group: GroupId) -> Self::Data;
+    /// The topology has changed.
+    fn topology_changed(&self, topology: &Arc<Topology>);
+    /// Another node leads a group, or none that is known.
+    fn leader_changed(&self, group: GroupId, leader: Option<NodeId>);
+    /// Another node's host sent something.
+    fn message(&self, from: NodeId, payload: &[u8]);
+    /// The node has failed for good: nothing more is durable.
+    fn failed(&self, reason: &str);
+}
+
+/// How a node is started.
+pub struct Options {
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// The directory that has them; its owner has locked it.
+    pub dir: PathBuf,
+    /// Its name, if it has none yet.
+    pub name: [u8; 20],
+    /// Where other nodes reach it; bound.
+    pub listener: std::net::TcpListener,
+    /// What the nodes of the cluster know and others do not.
+    pub secret: Vec<u8>,
+    /// Timing of its groups.
+    pub settings: Settings,
+    /// Random.
+    pub seed: u64,
+}
+
+/// Names of the calls by which slots move between groups; no client can make them.
+pub mod calls {
+    /// `FREEZE first last ...`: these slots take no more writes.
+    pub const FREEZE: &[u8] = b"ASHLAR.FREEZE";
+    /// `THAW first last ...`: they do again.
+    pub const THAW: &[u8] = b"ASHLAR.THAW";
+    /// `INSTALL move attempt sequence last piece first last ...`: keys of slots that come from another
+    /// group. The first piece drops what there is of them; the last one thaws them.
+    pub const INSTALL: &[u8] = b"ASHLAR.INSTALL";
+    /// `DROPSLOTS first last ...`: their keys are another group's now.
+    pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
+}

@@ -1,0 +1,489 @@
+//! The connections to the other nodes: non-blocking sockets on the node's own thread.
+
+use super::wire::{
+    self, CHUNK_BYTES, HEADER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, first_frame, push_frame,
+};
+use crate::bytes::{Reader, push_bytes, push_u64};
+use crate::node::NodeId;
+use crate::raft::{GroupId, codec};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use raft::eraftpb::Message;
+use slab::Slab;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// Token of the waker.
+pub const WAKER: Token = Token(usize::MAX);
+/// Token of the listener.
+pub const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Bytes that wait for a node at most; further frames are dropped, as if they got lost on the way.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Bytes that wait while no more of a snapshot is added.
+const BACKLOG_BYTES_SNAPSHOT: usize = 1 << 20;
+/// Connections from others at most.
+const INBOUND_MAX: usize = 4_096;
+/// Bytes of a snapshot at most.
+const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
+/// Microseconds between two tries to reach a node.
+const RETRY_US: u64 = 200_000;
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// Where a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its name or address.
+    pub host: String,
+    /// Its port for other nodes.
+    pub port: u16,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A node greeted: (from, to, cluster).
+    Hello(NodeId, NodeId, [u8; 20]),
+    /// A frame.
+    Frame(NodeId, u8, Vec<u8>),
+    /// A whole snapshot.
+    Snapshot(NodeId, GroupId, Box<Message>, Vec<u8>),
+    /// A node cannot be reached.
+    Unreachable(NodeId),
+    /// A snapshot was sent, or not: (to, group, whether it was).
+    SnapshotSent(NodeId, GroupId, bool),
+}
+
+struct OutSnapshot {
+    group: GroupId,
+    message: Message,
+    data: Vec<u8>,
+    /// Bytes that are on their way; `None` before the beginning.
+    at: Option<usize>,
+}
+
+enum Stage {
+    /// The acceptor's nonce is awaited.
+    Nonce,
+    /// Its proof is awaited, which has to be this one.
+    Proof([u8; 32]),
+    Ready,
+}
+
+/// A connection that this node dialled.
+struct Link {
+    address: PeerAddress,
+    stream: Option<TcpStream>,
+    stage: Stage,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    sent: usize,
+    snapshots: VecDeque<OutSnapshot>,
+    retry_at_us: u64,
+    failed_before: bool,
+}
+
+struct InSnapshot {
+    group: GroupId,
+    message: Box<Message>,
+    len: usize,
+    data: Vec<u8>,
+}
+
+/// A connection that another node dialled.
+struct Inbound {
+    stream: TcpStream,
+    nonce: [u8; NONCE_BYTES],
+    from: Option<NodeId>,
+    input: Vec<u8>,
+    snapshot: Option<InSnapshot>,
+}
+
+/// All connections.
+pub struct Peers {
+    registry: Registry,
+    listener: Option<TcpListener>,
+    secret: Vec<u8>,
+    /// This node's number, 0 while it has none.
+    pub me: NodeId,
+    /// The cluster's name, zeros while there is none.
+    pub cluster: [u8; 20],
+    links: BTreeMap<NodeId, Link>,
+    inbound: Slab<Inbound>,
+    nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
+    /// When each node was last heard of, microseconds.
+    heard_us: BTreeMap<NodeId, u64>,
+    buf: Vec<u8>,
+    now_us: u64,
+}
+
+impl Peers {
+    /// Listens on a socket that is bound; `nonce` gives random bytes.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn new(
+        registry: Registry,
+        listener: std::net::TcpListener,
+        secret: Vec<u8>,
+        nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
+    ) -> io::Result<Peers> {
+        listener.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(listener);
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        Ok(Peers {
+            registry,
+            listener: Some(listener),
+            secret,
+            me: 0,
+            cluster: [0; 20],
+            links: BTreeMap::new(),
+            inbound: Slab::new(),
+            nonce,
+            heard_us: BTreeMap::new(),
+            buf: vec![0; READ_BYTES],
+            now_us: 0,
+        })
+    }
+
+    /// The nodes to be reached, and no others.
+    pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, PeerAddress>) {
+        self.links.retain(|node, link| peers.get(node) == Some(&link.address));
+        for (node, address) in peers.iter().filter(|(node, _)| **node != self.me) {
+            self.links.entry(*node).or_insert_with(|| Link {
+                address: address.clone(),
+                stream: None,
+                stage: Stage::Nonce,
+                input: Vec::new(),
+                out: Vec::new(),
+                sent: 0,
+                snapshots: VecDeque::new(),
+                retry_at_us: 0,
+                failed_before: false,
+            });
+        }
+    }
+
+    /// When a node was last heard of, microseconds.
+    pub fn heard_us(&self, node: NodeId) -> Option<u64> {
+        self.heard_us.get(&node).copied()
+    }
+
+    /// Whether there is a way to a node.
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        self.links.get(&node).is_some_and(|link| matches!(link.stage, Stage::Ready))
+    }
+
+    /// Sends a frame to a node, or drops it where the node cannot be reached.
+    pub fn send(&mut self, node: NodeId, kind: u8, parts: &[&[u8]]) -> bool {
+        let Some(link) = self.links.get_mut(&node) else { return false };
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let waiting = link.out.len() - link.sent + len;
+        let fits = len <= wire::FRAME_BYTES_MAX && waiting <= BACKLOG_BYTES_MAX;
+        if !matches!(link.stage, Stage::Ready) || !fits {
+            return false;
+        }
+        push_frame(&mut link.out, kind, parts);
+        true
+    }
+
+    /// Sends a snapshot with the message that announces it; a newer one of the same group takes the
+    /// place of one that has not been begun.
+    pub fn send_snapshot(&mut self, group: GroupId, message: Message, data: Vec<u8>) -> bool {
+        let Some(link) = self.links.get_mut(&message.to) else { return false };
+        if !matches!(link.stage, Stage::Ready) {
+            return false;
+        }
+        link.snapshots.retain(|other| other.group != group || other.at.is_some());
+        link.snapshots.push_back(OutSnapshot { group, message, data, at: None });
+        true
+    }
+
+    /// Dials those that are not connected, and sends what waits.
+    pub fn work(&mut self, now_us: u64, incoming: &mut Vec<Incoming>) {
+        self.now_us = now_us;
+        for node in self.links.keys().copied().collect::<Vec<_>>() {
+            self.dial(node);
+            self.flush(node, incoming);
+        }
+    }
+
+    fn dial(&mut self, node: NodeId) {
+        let me = self.me;
+        let Some(link) = self.links.get_mut(&node) else { return };
+        if link.stream.is_some() || self.now_us < link.retry_at_us || me == 0 {
+            return;
+        }
+        link.retry_at_us = self.now_us + RETRY_US;
+        let Some(address) = resolve(&link.address) else { return };
+        let Ok(mut stream) = TcpStream::connect(address) else { return };
+        drop(stream.set_nodelay(true));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.registry.register(&mut stream, link_token(node), interest).is_ok() {
+            link.stream = Some(stream);
+            link.stage = Stage::Nonce;
+            link.input.clear();
+            link.out.clear();
+            link.sent = 0;
+        }
+    }
+
+    fn flush(&mut self, node: NodeId, incoming: &mut Vec<Incoming>) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        loop {
+            link.feed(incoming);
+            let Some(stream) = &mut link.stream else { return };
+            if link.sent == link.out.len() {
+                link.out.clear();
+                link.sent = 0;
+                return;
+            }
+            match stream.write(&link.out[link.sent..]) {
+                Ok(0) => break,
+                Ok(sent) => link.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if link.sent > link.out.len() / 2 {
+                        link.out.drain(..link.sent);
+                        link.sent = 0;
+                    }
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.lose(node, incoming);
+    }
+
+    /// A connection that was dialled is broken.
+    fn lose(&mut self, node: NodeId, incoming: &mut Vec<Incoming>) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        if let Some(mut stream) = link.stream.take() {
+            drop(self.registry.deregister(&mut stream));
+        }
+        link.stage = Stage::Nonce;
+        link.out.clear();
+        link.sent = 0;
+        for snapshot in link.snapshots.drain(..) {
+            incoming.push(Incoming::SnapshotSent(node, snapshot.group, false));
+        }
+        incoming.push(Incoming::Unreachable(node));
+    }
+
+    /// Something happened to a socket.
+    pub fn event(&mut self, token: Token, now_us: u64, incoming: &mut Vec<Incoming>) {
+        self.now_us = now_us;
+        match token {
+            LISTENER => self.accept(),
+            Token(at) if at % 2 == 0 => {
+                let node = (at / 2) as NodeId;
+                if self.read_link(node).is_err() {
+                    self.lose(node, incoming);
+                } else {
+                    self.flush(node, incoming);
+                }
+            }
+            Token(at) => {
+                let at = at / 2;
+                if self.read_inbound(at, incoming).is_err()
+                    && let Some(mut gone) = self.inbound.try_remove(at)
+                {
+                    drop(self.registry.deregister(&mut gone.stream));
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(listener) = &self.listener {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            if self.inbound.len() >= INBOUND_MAX {
+                continue;
+            }
+            drop(stream.set_nodelay(true));
+            let nonce = (self.nonce)();
+            let entry = self.inbound.vacant_entry();
+            let token = Token(entry.key() * 2 + 1);
+            // A fresh socket takes 32 bytes.
+            let greeted = stream.write(&nonce).is_ok_and(|sent| sent == NONCE_BYTES);
+            if greeted && self.registry.register(&mut stream, token, Interest::READABLE).is_ok() {
+                let (from, input, snapshot) = (None, Vec::new(), None);
+                entry.insert(Inbound { stream, nonce, from, input, snapshot });
+            }
+        }
+    }
+
+    fn read_link(&mut self, node: NodeId) -> io::Result<()> {
+        let Some(link) = self.links.get_mut(&node) else { return Ok(()) };
+        let Some(stream) = &mut link.stream else { return Ok(()) };
+        let mut buf = [0; 256];
+        loop {
+            match stream.read(&mut buf) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(got) => link.input.extend_from_slice(&buf[..got]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Stage::Nonce = link.stage
+            && let Some(their_nonce) = link.input.first_chunk::<NONCE_BYTES>().copied()
+        {
+            let nonce = (self.nonce)();
+            let hello = Hello { cluster: self.cluster, from: self.me, to: node, nonce };
+            let sent = hello.encode(&self.secret, &their_nonce);
+            link.stage = Stage::Proof(Hello::expected(&sent, &self.secret, &their_nonce));
+            link.input.drain(..NONCE_BYTES);
+            link.out.extend_from_slice(&sent);
+        }
+        if let Stage::Proof(expected) = &link.stage
+            && let Some(theirs) = link.input.first_chunk::<32>()
+        {
+            if !wire::same(expected, theirs) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            link.input.clear();
+            link.stage = Stage::Ready;
+            link.failed_before = false;
+        }
+        if link.input.len() > 64 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(())
+    }
+
+    fn read_inbound(&mut self, at: usize, incoming: &mut Vec<Incoming>) -> io::Result<()> {
+        loop {
+            let Some(inbound) = self.inbound.get_mut(at) else { return Ok(()) };
+            let got = match inbound.stream.read(&mut self.buf) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            inbound.input.extend_from_slice(&self.buf[..got]);
+            if inbound.from.is_none() && !self.greet(at, incoming)? {
+                continue;
+            }
+            let Some(inbound) = self.inbound.get_mut(at) else { return Ok(()) };
+            let Some(from) = inbound.from else { continue };
+            self.heard_us.insert(from, self.now_us);
+            inbound.take_frames(from, incoming)?;
+            if got < self.buf.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at a greeting; `false` while it is not all there.
+    fn greet(&mut self, at: usize, incoming: &mut Vec<Incoming>) -> io::Result<bool> {
+        let inbound = &mut self.inbound[at];
+        if inbound.input.len() < HELLO_BYTES {
+            return Ok(false);
+        }
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let greeting = Hello::decode(&inbound.input[..HELLO_BYTES], &self.secret, &inbound.nonce);
+        let (hello, proof) = greeting.map_err(|_| refused())?;
+        let meant = self.me == 0 || hello.to == self.me;
+        let known = self.cluster == [0; 20] || hello.cluster == self.cluster;
+        if !meant || !known || hello.from == 0 || hello.to == 0 {
+            return Err(refused());
+        }
+        inbound.stream.write_all(&proof)?;
+        inbound.input.drain(..HELLO_BYTES);
+        inbound.from = Some(hello.from);
+        incoming.push(Incoming::Hello(hello.from, hello.to, hello.cluster));
+        // A node that has just been named goes by that name from here on.
+        if self.me == 0 {
+            (self.me, self.cluster) = (hello.to, hello.cluster);
+        }
+        Ok(true)
+    }
+}
+
+impl Link {
+    /// Adds more of the snapshots that are to be sent, as long as not much waits.
+    fn feed(&mut self, incoming: &mut Vec<Incoming>) {
+        while self.out.len() - self.sent < BACKLOG_BYTES_SNAPSHOT
+            && let Some(snapshot) = self.snapshots.front_mut()
+        {
+            let Some(at) = snapshot.at else {
+                let mut head = snapshot.group.to_le_bytes().to_vec();
+                push_u64(&mut head, snapshot.data.len() as u64);
+                let mut message = Vec::new();
+                codec::push_message(&mut message, &snapshot.message);
+                push_bytes(&mut head, &message);
+                push_frame(&mut self.out, wire::SNAPSHOT, &[&head]);
+                snapshot.at = Some(0);
+                continue;
+            };
+            let end = snapshot.data.len().min(at + CHUNK_BYTES);
+            push_frame(&mut self.out, wire::CHUNK, &[&snapshot.data[at..end]]);
+            snapshot.at = Some(end);
+            if end == snapshot.data.len() {
+                let (to, group) = (snapshot.message.to, snapshot.group);
+                incoming.push(Incoming::SnapshotSent(to, group, true));
+                self.snapshots.pop_front();
+            }
+        }
+    }
+}
+
+impl Inbound {
+    fn take_frames(&mut self, from: NodeId, incoming: &mut Vec<Incoming>) -> io::Result<()> {
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let mut at = 0;
+        while let Some((kind, payload)) =
+            first_frame(&self.input[at..]).map_err(|_| malformed())?
+        {
+            at += HEADER_BYTES + payload.len();
+            match kind {
+                wire::ALIVE => {}
+                wire::SNAPSHOT => {
+                    let mut reader = Reader(payload);
+                    let mut read = || {
+                        let (group, len) = (reader.u32()?, reader.u64()?);
+                        let message = codec::read_message(&mut Reader(reader.bytes()?))?;
+                        Ok::<_, crate::bytes::Malformed>((group, len, message))
+                    };
+                    let (group, len, message) = read().map_err(|_| malformed())?;
+                    if len > SNAPSHOT_BYTES_MAX {
+                        return Err(malformed());
+                    }
+                    let (len, message) = (len as usize, Box::new(message));
+                    self.snapshot = Some(InSnapshot { group, message, len, data: Vec::new() });
+                }
+                wire::CHUNK => {
+                    let snapshot = self.snapshot.as_mut().ok_or_else(malformed)?;
+                    snapshot.data.extend_from_slice(payload);
+                    if snapshot.data.len() > snapshot.len {
+                        return Err(malformed());
+                    }
+                    if let Some(whole) = self.snapshot.take_if(|one| one.data.len() == one.len) {
+                        let InSnapshot { group, message, data, .. } = whole;
+                        incoming.push(Incoming::Snapshot(from, group, message, data));
+                    }
+                }
+                kind => incoming.push(Incoming::Frame(from, kind, payload.to_vec())),
+            }
+        }
+        self.input.drain(..at);
+        if self.input.is_empty() && self.input.capacity() > READ_BYTES {
+            self.input = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+fn link_token(node: NodeId) -> Token {
+    Token(node as usize * 2)
+}
+
+fn resolve(address: &PeerAddress) -> Option<SocketAddr> {
+    (address.host.as_str(), address.port).to_socket_addrs().ok()?.next()
+}
