@@ -92,11 +92,15 @@ impl Engine {
     pub fn keys_of_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
         let guard = self.lock_shard(self.sharding().of_slot(slot));
-        guard.for_slots(0, |other| other == slot, |entry| {
-            if keys.len() < max {
-                keys.push(entry.key().to_vec());
-            }
-        });
+        guard.for_slots(
+            0,
+            |other| other == slot,
+            |entry| {
+                if keys.len() < max {
+                    keys.push(entry.key().to_vec());
+                }
+            },
+        );
         keys
     }
 

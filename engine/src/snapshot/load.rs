@@ -9,7 +9,7 @@ use super::read::{Reader, Unit};
 use super::{Info, SnapshotError};
 use crate::cut::Row;
 use crate::engine::Engine;
-use crate::keyspace::{Loose};
+use crate::keyspace::Loose;
 use crate::value::form;
 use parking_lot::Mutex;
 use std::io::Read;

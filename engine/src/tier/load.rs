@@ -5,7 +5,7 @@ use super::needs::{Name, Names, Needs};
 use super::row::{self, ColdValue, RowId};
 use super::store::ColdError;
 use crate::engine::Engine;
-use crate::keyspace::{Shard};
+use crate::keyspace::Shard;
 use crate::value::form;
 use parking_lot::MutexGuard;
 use std::sync::Arc;

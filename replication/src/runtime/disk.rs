@@ -73,9 +73,7 @@ impl NodeDisk {
         let opened = Log::open(disk.clone(), &dir.join("log"), options);
         let (log, recovered) = opened.map_err(|error| failed("the node's log", error))?;
         let mut reader = log.read_from(recovered.first);
-        while let Some(batch) =
-            reader.next().map_err(|error| failed("the node's log", error))?
-        {
+        while let Some(batch) = reader.next().map_err(|error| failed("the node's log", error))? {
             let mut calls = batch.calls;
             for call in calls.by_ref() {
                 match call.args.as_slice() {

@@ -362,7 +362,7 @@ impl<H: Host> Driver<H> {
     fn take_in(&mut self, incoming: &mut Vec<Incoming>) {
         for one in incoming.drain(..) {
             match one {
-                Incoming::Hello(_, to, cluster) => {
+                Incoming::Hello(to, cluster) => {
                     if self.identity.me == 0 {
                         let identity = Identity { me: to, cluster, ..self.identity };
                         if let Err(error) = self.adopt(identity) {
@@ -376,7 +376,7 @@ impl<H: Host> Driver<H> {
                         && message.from == from
                     {
                         // One that is not for this node is nothing to act on.
-                        drop(node.receive_snapshot(group, *message, data));
+                        let _ = node.receive_snapshot(group, *message, data);
                         self.note_witness();
                     }
                 }
@@ -419,7 +419,7 @@ impl<H: Host> Driver<H> {
                 let Some(node) = &mut self.node else { return };
                 let groups = node.groups().count();
                 // Malformed messages are dropped, as if they got lost.
-                drop(node.receive(from, payload));
+                let _ = node.receive(from, payload);
                 if node.groups().count() != groups {
                     self.note_witness();
                 }
@@ -461,7 +461,7 @@ impl<H: Host> Driver<H> {
     fn serve(&mut self, event: Event) {
         match event {
             Event::Propose(group, request, done) => self.propose(group, &request, done),
-            Event::Submit(group, request, done) => self.submit(group, request, done),
+            Event::Submit(group, request, done) => self.submit(group, *request, done),
             Event::Confirm(group, done) => {
                 let request = bare(Vec::new());
                 let ticket = self.origins.insert(done) as Ticket;
@@ -470,7 +470,7 @@ impl<H: Host> Driver<H> {
                     None => self.answer(ticket, Answer::NotLeader(None)),
                 }
             }
-            Event::Change(change, done) => self.change(change, done),
+            Event::Change(change, done) => self.change(*change, done),
             Event::Transfer(group, to) => self.transfer(group, to),
             Event::Message(to, payload) => {
                 let (kind, payload) = match payload.split_first() {
@@ -634,7 +634,8 @@ impl<H: Host> Driver<H> {
                 // There is none before the first: the group has its members and nothing else.
                 Err(_) => self.peers.send_snapshot(group, one.message, Vec::new()),
             };
-            if !sent && let Some(group) = self.node.as_mut().and_then(|node| node.group_mut(group)) {
+            if !sent && let Some(group) = self.node.as_mut().and_then(|node| node.group_mut(group))
+            {
                 group.snapshot_sent(to, false);
             }
         }
@@ -667,7 +668,8 @@ impl<H: Host> Driver<H> {
         let Some(node) = &self.node else { return };
         let Some(group) = node.group(META_GROUP) else { return };
         let State::Meta(topology) = group.machine() else { return };
-        if topology.version == self.topology.version && topology.cluster_id == self.topology.cluster_id
+        if topology.version == self.topology.version
+            && topology.cluster_id == self.topology.cluster_id
         {
             return;
         }

@@ -19,13 +19,13 @@ const INBOX_BYTES_MAX: usize = 256 << 20;
 /// Something to be done by the node.
 pub enum Event {
     /// Propose to a group that this node leads.
-    Propose(GroupId, Request, Done),
+    Propose(GroupId, Box<Request>, Done),
     /// Propose wherever the group's leader is.
-    Submit(GroupId, Request, Done),
+    Submit(GroupId, Box<Request>, Done),
     /// A round that proves that this node leads a group and has applied all that was answered.
     Confirm(GroupId, Done),
     /// Change the topology.
-    Change(Change, Done),
+    Change(Box<Change>, Done),
     /// Hand over the leadership of a group.
     Transfer(GroupId, NodeId),
     /// Send to the host of other nodes; of all where none is named.
@@ -50,10 +50,6 @@ pub struct GroupStatus {
     /// Whether this node has a replica of it.
     pub here: AtomicBool,
 }
-
-/// An inbox that is full, or a node that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked;
 
 /// A node, as other threads see it.
 pub struct Handle {
@@ -134,7 +130,8 @@ impl Handle {
     /// at this moment: to be asked after a read, before it is answered.
     #[inline]
     pub fn holds_lease(&self, group: GroupId) -> bool {
-        let until = self.group(group).map_or(0, |group| group.lease_until_us.load(Ordering::Acquire));
+        let until =
+            self.group(group).map_or(0, |group| group.lease_until_us.load(Ordering::Acquire));
         until != 0 && self.now_us() < until
     }
 
@@ -165,14 +162,14 @@ impl Handle {
 
     /// Asks for something that ends with an answer, which is [`Answer::Busy`] where too much waits.
     pub fn ask_or_refuse(&self, event: Event) {
-        match self.ask(event) {
-            Err(
-                Event::Propose(_, _, done)
-                | Event::Submit(_, _, done)
-                | Event::Confirm(_, done)
-                | Event::Change(_, done),
-            ) => done(Answer::Busy),
-            Ok(()) | Err(_) => {}
+        if let Err(
+            Event::Propose(_, _, done)
+            | Event::Submit(_, _, done)
+            | Event::Confirm(_, done)
+            | Event::Change(_, done),
+        ) = self.ask(event)
+        {
+            done(Answer::Busy);
         }
     }
 

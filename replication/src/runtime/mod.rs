@@ -19,7 +19,7 @@ pub mod wire;
 
 pub use disk::NodeDisk;
 pub use driver::start;
-pub use handle::{Asked, Done, Event, GroupStatus, Handle};
+pub use handle::{Done, Event, GroupStatus, Handle};
 pub use peers::PeerAddress;
 
 use crate::node::NodeId;

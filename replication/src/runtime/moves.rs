@@ -63,9 +63,11 @@ fn wait_for(answer: &Arc<AtomicU8>) -> Done {
 fn call(name: &[u8], fixed: &[&[u8]], slots: &[SlotRange]) -> OwnedCall {
     let mut args = vec![name.to_vec()];
     args.extend(fixed.iter().map(|arg| arg.to_vec()));
-    args.extend(slots.iter().flat_map(|(first, last)| {
-        [first.to_string().into_bytes(), last.to_string().into_bytes()]
-    }));
+    args.extend(
+        slots.iter().flat_map(|(first, last)| {
+            [first.to_string().into_bytes(), last.to_string().into_bytes()]
+        }),
+    );
     OwnedCall { db: 0, args }
 }
 

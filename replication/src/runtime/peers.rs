@@ -44,8 +44,8 @@ pub struct PeerAddress {
 /// What came in.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A node greeted: (from, to, cluster).
-    Hello(NodeId, NodeId, [u8; 20]),
+    /// A node greeted: whom it means to reach, and the cluster.
+    Hello(NodeId, [u8; 20]),
     /// A frame.
     Frame(NodeId, u8, Vec<u8>),
     /// A whole snapshot.
@@ -397,7 +397,7 @@ impl Peers {
         inbound.stream.write_all(&proof)?;
         inbound.input.drain(..HELLO_BYTES);
         inbound.from = Some(hello.from);
-        incoming.push(Incoming::Hello(hello.from, hello.to, hello.cluster));
+        incoming.push(Incoming::Hello(hello.to, hello.cluster));
         // A node that has just been named goes by that name from here on.
         if self.me == 0 {
             (self.me, self.cluster) = (hello.to, hello.cluster);
@@ -438,9 +438,7 @@ impl Inbound {
     fn take_frames(&mut self, from: NodeId, incoming: &mut Vec<Incoming>) -> io::Result<()> {
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let mut at = 0;
-        while let Some((kind, payload)) =
-            first_frame(&self.input[at..]).map_err(|_| malformed())?
-        {
+        while let Some((kind, payload)) = first_frame(&self.input[at..]).map_err(|_| malformed())? {
             at += HEADER_BYTES + payload.len();
             match kind {
                 wire::ALIVE => {}

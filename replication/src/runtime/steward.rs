@@ -92,7 +92,8 @@ impl Steward {
         let complete = wanted.voters.iter().all(|node| voters.contains(node));
         if complete {
             let strays = voters.iter().chain(&learners);
-            let strays = strays.filter(|node| !wanted.voters.contains(node) && !wanted.learners.contains(node));
+            let strays = strays
+                .filter(|node| !wanted.voters.contains(node) && !wanted.learners.contains(node));
             changes.extend(strays.map(|node| (ConfChangeType::RemoveNode, *node)));
             let demoted = voters.iter().filter(|node| wanted.learners.contains(node));
             changes.extend(demoted.map(|node| (ConfChangeType::AddLearnerNode, *node)));
@@ -103,11 +104,13 @@ impl Steward {
         }
         let me = driver.handle.me();
         // A leader that is to leave hands over first.
-        let leaves = changes.iter().any(|(kind, node)| *node == me && *kind != ConfChangeType::AddNode);
+        let leaves =
+            changes.iter().any(|(kind, node)| *node == me && *kind != ConfChangeType::AddNode);
         if leaves || settled {
             return self.hand_over(driver, id, wanted, leaves);
         }
-        let (since_us, over) = self.changing.entry(id).or_insert_with(|| (0, Arc::new(true.into())));
+        let (since_us, over) =
+            self.changing.entry(id).or_insert_with(|| (0, Arc::new(true.into())));
         let busy = !over.load(Ordering::Acquire) && driver.now_us < *since_us + CHANGE_US;
         if joint || busy || changes.is_empty() {
             return;
@@ -123,7 +126,13 @@ impl Steward {
     }
 
     /// Gives the leadership to whoever shall have it.
-    fn hand_over<H: Host>(&mut self, driver: &mut Driver<H>, id: GroupId, wanted: &Wanted, leaves: bool) {
+    fn hand_over<H: Host>(
+        &mut self,
+        driver: &mut Driver<H>,
+        id: GroupId,
+        wanted: &Wanted,
+        leaves: bool,
+    ) {
         let Some(group) = driver.node.as_ref().and_then(|node| node.group(id)) else { return };
         let me = driver.handle.me();
         let topology = &driver.topology;
@@ -139,7 +148,11 @@ impl Steward {
                 && driver.handle.silent_ms(node).is_some_and(|silent| silent < 500)
         };
         let to = match wanted.preferred {
-            preferred if preferred != me && leads(preferred) && wanted.voters.contains(&preferred) => Some(preferred),
+            preferred
+                if preferred != me && leads(preferred) && wanted.voters.contains(&preferred) =>
+            {
+                Some(preferred)
+            }
             _ if leaves || drains(me) => wanted.voters.iter().copied().find(|node| leads(*node)),
             _ => None,
         };

@@ -29,6 +29,8 @@ pub enum Change {
     RemoveNode(NodeId),
     /// Adds a group without slots; with number 0 it gets the next one. Made: its number.
     AddGroup(GroupInfo),
+    /// A group has been started, so nobody may start it again.
+    Born(GroupId),
     /// Removes a group that has no slots and takes part in no move.
     RemoveGroup(GroupId),
     /// Says which nodes shall keep a group. A preferred leader who leaves it is replaced by the
@@ -103,6 +105,12 @@ impl Topology {
             Change::UpdateNode(node) => self.update_node(node)?,
             Change::RemoveNode(node) => self.remove_node(*node)?,
             Change::AddGroup(group) => return self.add_group(group),
+            Change::Born(group) => {
+                self.a_group(*group)?;
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.born = true;
+                }
+            }
             Change::RemoveGroup(group) => self.remove_group(*group)?,
             Change::SetMembers { group, members, learners } => {
                 self.set_members(*group, members, learners)?;

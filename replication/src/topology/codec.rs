@@ -6,7 +6,7 @@
 //!           nodes | groups | list of (range, group u32) | moves | settings: list of (text, text)
 //! node      id u64 | name 20 | host hostname site version: text each | port tls peer: u32 each
 //!           | role u8 | draining u8
-//! group     id u32 | members, learners: list of u64 | preferred u64 | epoch u64
+//! group     id u32 | members, learners: list of u64 | preferred u64 | epoch u64 | born u8
 //! move      id u64 | list of range | from u32 | to u32 | state u8
 //! range     first u16 << 16 | last u16, as u32
 //! text      length u32, then UTF-8     list: number u32, then as many
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 const VERSION: u8 = 1;
 /// Bytes of the shortest node, group, move.
 const NODE_BYTES_MIN: usize = 58;
-const GROUP_BYTES_MIN: usize = 28;
+const GROUP_BYTES_MIN: usize = 29;
 const MOVE_BYTES_MIN: usize = 21;
 
 impl Change {
@@ -170,6 +170,7 @@ fn push_group(out: &mut Vec<u8>, group: &GroupInfo) {
     }
     push_u64(out, group.preferred);
     push_u64(out, group.config_epoch);
+    out.push(u8::from(group.born));
 }
 
 fn read_group(reader: &mut Reader<'_>) -> Result<GroupInfo, Malformed> {
@@ -179,6 +180,7 @@ fn read_group(reader: &mut Reader<'_>) -> Result<GroupInfo, Malformed> {
         learners: reader.list(8, Reader::u64)?,
         preferred: reader.u64()?,
         config_epoch: reader.u64()?,
+        born: reader.u8()? != 0,
     })
 }
 
@@ -311,6 +313,7 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
             push_bytes(out, value.as_bytes());
         }),
         Change::BumpEpoch(group) => tagged(out, 16, |out| push_u32(out, *group)),
+        Change::Born(group) => tagged(out, 18, |out| push_u32(out, *group)),
         Change::Batch { version, changes } => tagged(out, 17, |out| {
             push_u64(out, *version);
             push_list(out, changes.iter(), push_change);
@@ -355,6 +358,7 @@ fn read_change(reader: &mut Reader<'_>, outermost: bool) -> Result<Change, Malfo
         14 => Change::Drain(reader.u64()?, read_bool(reader)?),
         15 => Change::Set(read_text(reader)?, read_text(reader)?),
         16 => Change::BumpEpoch(reader.u32()?),
+        18 => Change::Born(reader.u32()?),
         17 if outermost => {
             let version = reader.u64()?;
             let changes = reader.list(5, |reader| read_change(reader, false))?;

@@ -124,6 +124,9 @@ pub struct GroupInfo {
     pub preferred: NodeId,
     /// Rises with every change of its members or slots.
     pub config_epoch: u64,
+    /// Whether it has ever been started: before, the preferred leader is to start it, afterwards
+    /// nobody may, since it could have lost what the others know.
+    pub born: bool,
 }
 
 impl GroupInfo {
