@@ -4,6 +4,7 @@
 //! ashlar [server] [redis.conf] [--setting value ...] [-]     ashlar check-config FILE
 //! ashlar check DIR [--repair]
 //! ashlar import FILE [--host H] [--port P] ...     ashlar export FILE ...
+//! ashlar cluster create|add-node|remove-node|rebalance|status ...
 //! ashlar --version | --help | --print-config-docs | --print-command-docs
 //! ```
 
@@ -19,7 +20,7 @@ use ashlar_engine::{log, storage};
 use crate::config::{CONFIG_BYTES_MAX, ConfigError, Settings, Source, ids, load};
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
 use crate::transfer::{self, Options, Outcome};
-use crate::{command_docs, config_docs};
+use crate::{cluster, command_docs, config_docs};
 
 /// Tells a process that it was started in the background by `daemonize`.
 const DETACHED: &str = "ASHLAR_DETACHED";
@@ -34,6 +35,8 @@ Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
                                    [--host HOST] [--port PORT] [--user USER] [--password PASSWORD]
                                    [--quiet]; import: [--replace] keys that are there already
                                    (a password is better given as ASHLAR_PASSWORD=...)
+       ashlar cluster create HOST:PORT ...    make a cluster of nodes; also add-node, remove-node,
+                                   rebalance, status: see ashlar cluster --help
        ashlar --version
        ashlar --help
        ashlar --print-config-docs  all settings as Markdown
@@ -70,6 +73,8 @@ enum Request {
     CommandDocs,
     Import(Vec<OsString>),
     Export(Vec<OsString>),
+    Cluster(Vec<OsString>),
+    ClusterHelp,
     Wrong(String),
 }
 
@@ -86,6 +91,8 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> Start {
         Request::CheckData { dir, repair } => check_data(&dir, repair),
         Request::Import(args) => transfer(&args, transfer::import, "imported"),
         Request::Export(args) => transfer(&args, transfer::export, "exported"),
+        Request::Cluster(args) => manage(&args),
+        Request::ClusterHelp => done(cluster::cli::USAGE),
         Request::Wrong(message) => {
             eprintln!("ashlar: {message}\nTry: ashlar --help");
             Start::Done(ExitCode::from(2))
@@ -119,6 +126,8 @@ fn request(args: &[OsString]) -> Request {
         [b"check", ..] => return Request::Wrong("check takes one directory".into()),
         [b"import", ..] => return Request::Import(args[1..].to_vec()),
         [b"export", ..] => return Request::Export(args[1..].to_vec()),
+        [b"cluster"] | [b"cluster", b"-h" | b"--help" | b"help"] => return Request::ClusterHelp,
+        [b"cluster", ..] => return Request::Cluster(args[1..].to_vec()),
         [b"check-config", ..] => return Request::Wrong("check-config takes one file".into()),
         _ => {}
     }
@@ -184,6 +193,24 @@ fn transfer(args: &[OsString], run: fn(&Options) -> std::io::Result<Outcome>, do
             }
             Start::Done(ExitCode::SUCCESS)
         }
+        Err(error) => {
+            eprintln!("ashlar: {error}");
+            Start::Done(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// `ashlar cluster`
+fn manage(args: &[OsString]) -> Start {
+    let options = match cluster::cli::Options::parse(args) {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("ashlar: {message}\n{}", cluster::cli::USAGE);
+            return Start::Done(ExitCode::from(2));
+        }
+    };
+    match cluster::cli::run(&options) {
+        Ok(text) => done(&format!("{}\n", text.trim_end())),
         Err(error) => {
             eprintln!("ashlar: {error}");
             Start::Done(ExitCode::FAILURE)

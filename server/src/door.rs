@@ -102,7 +102,8 @@ impl Door<'_, '_> {
         }
         self.shared.clients.add(client.clone());
         let user = self.shared.acl.default_user();
-        let session = Session::new(client, user, !self.shared.needs_password());
+        let mut session = Session::new(client, user, !self.shared.needs_password());
+        session.encrypted = matches!(stream, Stream::Tls(_));
         place.insert(Some(Box::new(Conn::new(stream, session))));
     }
 }

@@ -40,6 +40,10 @@ impl InfoSource for Facts<'_> {
         Some(&self.shared.replication)
     }
 
+    fn cluster(&self) -> Option<crate::info::ClusterFacts> {
+        crate::cluster::facts::facts(self.shared)
+    }
+
     fn scripts(&self) -> ScriptFacts {
         let (scripts, script_bytes, evicted) = self.shared.scripts.cache.totals();
         let libraries = self.shared.engine.libraries();

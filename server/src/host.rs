@@ -8,6 +8,7 @@
 use crate::acl::log::Entry;
 use crate::acl::{Place, Reason, Refusal};
 use crate::blocking::{Waiter, timeout_ms};
+use crate::cluster::route;
 use crate::config::ids;
 use crate::conn::Again;
 use crate::memory::{self, Room};
@@ -106,6 +107,7 @@ impl Host<'_, '_> {
             && !self.shared.monitored.load(Ordering::Relaxed)
             && !self.shared.replication.restricted.load(Ordering::Relaxed)
             && !self.shared.persistence.attention.load(Ordering::Relaxed)
+            && self.shared.cluster.get().is_none()
         {
             let mut reply = Reply::new(out, self.session.protocol);
             match resolved.host {
@@ -156,6 +158,7 @@ impl Host<'_, '_> {
                 reply.error(&error);
                 Flow::Next
             }
+            Ok(resolved) if self.is_sent_elsewhere(&resolved, args, &mut reply) => Flow::Next,
             Ok(resolved) if self.is_paused(&resolved) => return Flow::Paused,
             Ok(resolved) if self.is_queued(&resolved) => {
                 self.queue(resolved, args, &mut reply);
@@ -199,6 +202,28 @@ impl Host<'_, '_> {
             }
         }
         if self.session.close_after_reply { Flow::Close } else { flow }
+    }
+
+    /// In a cluster: whether another node answers the request, or nobody; then its client is told so.
+    fn is_sent_elsewhere(
+        &mut self,
+        resolved: &Resolved,
+        args: &[&[u8]],
+        reply: &mut Reply<'_>,
+    ) -> bool {
+        let Some(member) = self.shared.cluster.get() else { return false };
+        let refusal = route::route(self, &**member, resolved, args)
+            .error()
+            .or_else(|| route::forbidden(resolved.command, args));
+        let Some(refusal) = refusal else { return false };
+        if resolved.command.name == "EXEC" {
+            self.session.multi = None;
+            crate::commands::connection::unwatch(self.exec, self.session);
+        } else if let Some(multi) = &mut self.session.multi {
+            multi.aborted = true;
+        }
+        reply.error(&refusal);
+        true
     }
 
     /// Runs a command of the engine.

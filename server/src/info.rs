@@ -191,6 +191,11 @@ pub trait InfoSource {
         None
     }
 
+    /// The cluster, in cluster mode.
+    fn cluster(&self) -> Option<ClusterFacts> {
+        None
+    }
+
     /// Scripts and functions.
     fn scripts(&self) -> ScriptFacts {
         ScriptFacts::default()
@@ -217,6 +222,17 @@ pub trait InfoSource {
     fn allocator(&self) -> &'static str {
         "jemalloc"
     }
+}
+
+/// Fields of a node of a cluster, each with its name.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterFacts {
+    /// Its role, for the section about replication.
+    pub replication: Vec<(String, String)>,
+    /// Groups as Sentinel clients see them.
+    pub sentinel: Vec<(String, String)>,
+    /// The section about the cluster.
+    pub cluster: Vec<(String, String)>,
 }
 
 /// What scripts and functions take.
@@ -252,7 +268,10 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Errorstats", true, error_stats),
     ("Latencystats", false, latency_stats),
     ("Tiers", true, tiers),
-    ("Cluster", true, |_, out| field(out, "cluster_enabled", 0)),
+    ("Cluster", true, cluster),
+    ("Sentinel", false, |source, out| {
+        fields(out, source.cluster().unwrap_or_default().sentinel);
+    }),
     ("Keyspace", true, keyspace),
 ];
 
@@ -260,6 +279,10 @@ const SECTIONS: &[(&str, bool, Section)] = &[
 pub fn includes(names: &[&[u8]], title: &str) -> bool {
     let asked = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word.as_bytes()));
     let by_default = SECTIONS.iter().any(|(name, by_default, _)| *name == title && *by_default);
+    // As in Redis, whose Sentinels have it and whose servers do not.
+    if title == "Sentinel" {
+        return asked(title);
+    }
     // `all` leaves out what modules generate, which is nothing but the section's title.
     asked(title)
         || asked("everything")
@@ -292,6 +315,19 @@ fn field(out: &mut String, name: &str, value: impl std::fmt::Display) {
     line(out, format_args!("{name}:{value}"));
 }
 
+fn fields(out: &mut String, fields: Vec<(String, String)>) {
+    for (name, value) in fields {
+        field(out, &name, value);
+    }
+}
+
+fn cluster(source: &dyn InfoSource, out: &mut String) {
+    match source.cluster() {
+        None => field(out, "cluster_enabled", 0),
+        Some(facts) => fields(out, facts.cluster),
+    }
+}
+
 /// Fields that are zero, since the feature does not exist.
 fn zeros(out: &mut String, names: &[&str]) {
     for name in names {
@@ -318,7 +354,7 @@ fn server(source: &dyn InfoSource, out: &mut String) {
     field(out, "redis_git_sha1", "00000000");
     field(out, "redis_git_dirty", 0);
     field(out, "redis_build_id", 0);
-    field(out, "redis_mode", "standalone");
+    field(out, "redis_mode", if source.cluster().is_some() { "cluster" } else { "standalone" });
     field(out, "os", proc::system());
     field(out, "arch_bits", usize::BITS);
     field(out, "monotonic_clock", "POSIX clock_gettime");
@@ -563,9 +599,13 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
 fn replication(source: &dyn InfoSource, out: &mut String) {
     let replication = source.replication();
     let status = replication.map(|replication| replication.follower.status()).unwrap_or_default();
-    match &status.primary {
-        None => field(out, "role", "master"),
-        Some(primary) => followed(source, primary, &status, out),
+    match (source.cluster(), &status.primary) {
+        (Some(facts), _) => {
+            fields(out, facts.replication);
+            return histories(source, out);
+        }
+        (None, None) => field(out, "role", "master"),
+        (None, Some(primary)) => followed(source, primary, &status, out),
     }
     let replicas = replication.map(Replication::replicas).unwrap_or_default();
     field(out, "connected_slaves", replicas.len());
@@ -585,6 +625,12 @@ fn replication(source: &dyn InfoSource, out: &mut String) {
             ),
         );
     }
+    histories(source, out);
+}
+
+/// The names and the length of the history of changes.
+fn histories(source: &dyn InfoSource, out: &mut String) {
+    let replication = source.replication();
     field(out, "master_failover_state", "no-failover");
     let feed = replication.map(|replication| &replication.feed);
     let replid =

@@ -260,6 +260,7 @@ fn share(
     let engine = Arc::new(Engine::with_options(EngineOptions {
         config: engine_config(&settings),
         shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
+        groups: false,
         hash_seed: directory.map_or(word(0), Directory::hash_seed),
         journal: None,
         tier: cold.as_ref().map(|cold| cold.tier().clone()),
@@ -293,6 +294,7 @@ fn share(
         trash,
         replication: Replication::new(identity.replication_id.clone()),
         cluster: OnceLock::new(),
+        cluster_seen: Default::default(),
         this: OnceLock::new(),
         identity,
         started_ms: clock::now_ms(),

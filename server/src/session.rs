@@ -103,6 +103,10 @@ pub struct Session {
     pub wait_offset: Option<u64>,
     /// Whether a script runs: time stands still in it.
     pub in_script: bool,
+    /// READONLY
+    pub reads_replicas: bool,
+    /// Whether the connection is encrypted: it is sent to other nodes' ports for such.
+    pub encrypted: bool,
 }
 
 impl Session {
@@ -130,6 +134,8 @@ impl Session {
             hello: Hello::default(),
             wait_offset: None,
             in_script: false,
+            reads_replicas: false,
+            encrypted: false,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct Shared {
     pub replication: Replication,
     /// This node as a member of a cluster; set once the runtime is there, with `cluster-enabled`.
     pub cluster: OnceLock<Arc<dyn Member>>,
+    /// What Sentinel clients have been told of.
+    pub cluster_seen: crate::cluster::watch::Seen,
     /// This value itself, for threads that are started on the way.
     pub this: OnceLock<Weak<Shared>>,
     /// The scripts that are known, and the one that is busy.

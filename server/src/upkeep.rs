@@ -13,6 +13,7 @@ const EXPIRED_KEYS_MAX: usize = 2_000;
 /// Ten times a second, on one worker or another: deletes what has expired.
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
+    crate::cluster::watch::look(shared);
     shared.persistence.tick(&shared.settings, now_ms);
     if shared.persistence.loading.load(Ordering::Acquire) {
         return;

@@ -1,6 +1,7 @@
 //! Tests that see the whole of ashlar, and what they share.
 //!
 //! - [`resp`], [`process`]: a client of our own and real servers on free ports
+//! - [`cluster`]: clusters of them, with a network that can be cut
 //! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
 //! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
 //! - [`golden`]: scripts of commands with the replies they must give
@@ -8,6 +9,7 @@
 //! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod cli;
+pub mod cluster;
 pub mod differential;
 pub mod fuzz_targets;
 pub mod golden;

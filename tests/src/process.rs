@@ -101,8 +101,27 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Starts ashlar on this port and in this directory, which goes with the server in the end.
+    ///
+    /// # Errors
+    /// If it does not start, with its log.
+    pub fn ashlar_at(port: u16, dir: PathBuf, settings: &[&str]) -> io::Result<Server> {
+        let program = ashlar_binary().into();
+        Server::start_on(port, &program, &[&["server"], settings].concat(), dir)
+    }
+
+    /// Kills the process and gives its directory back.
+    pub fn kill(mut self) -> PathBuf {
+        let _ = self.child.kill();
+        self.reap();
+        std::mem::take(&mut self.dir)
+    }
+
     fn start_in(program: &OsString, args: &[&str], dir: PathBuf) -> io::Result<Server> {
-        let port = free_port()?;
+        Server::start_on(free_port()?, program, args, dir)
+    }
+
+    fn start_on(port: u16, program: &OsString, args: &[&str], dir: PathBuf) -> io::Result<Server> {
         let log = File::options().create(true).append(true).open(dir.join("log"))?;
         let child = Command::new(program)
             .args(args)

@@ -84,7 +84,7 @@ pub enum Change {
 }
 
 /// Changes in a batch at most.
-pub const BATCH_MAX: usize = 4 * GROUPS_MAX;
+pub const BATCH_MAX: usize = 8 * GROUPS_MAX;
 
 type Done = Result<(), String>;
 
@@ -179,6 +179,7 @@ impl Topology {
         for (first, last) in slots {
             self.slots[usize::from(*first)..=usize::from(*last)].fill(group);
         }
+        self.count_assigned();
     }
 
     fn add_node(&mut self, node: &NodeInfo) -> Result<u64, String> {
@@ -233,10 +234,9 @@ impl Topology {
         ensure(self.groups.len() < GROUPS_MAX, || {
             format!("there are {GROUPS_MAX} groups already")
         })?;
-        ensure(id >= self.next_group && id < GroupId::MAX, || {
-            format!("number {id} was a group's before")
-        })?;
-        let mut group = GroupInfo { id, ..group.clone() };
+        ensure(id >= self.next_group, || format!("number {id} was a group's before"))?;
+        ensure(id as usize <= GROUPS_MAX, || format!("groups are numbered up to {GROUPS_MAX}"))?;
+        let mut group = GroupInfo { id, born: false, ..group.clone() };
         tidy(&mut group);
         self.check_group(&group)?;
         self.groups.insert(id, group);
@@ -376,6 +376,7 @@ impl Topology {
         for group in self.groups.values() {
             self.check_group(group)?;
             ensure(group.id < self.next_group, || "a group's number is not given yet".into())?;
+            ensure(group.id as usize <= GROUPS_MAX, || "a group's number is too large".into())?;
         }
         let known = |group: &GroupId| *group == META_GROUP || self.groups.contains_key(group);
         ensure(self.slots.iter().all(known), || "a slot of no group".into())?;

@@ -91,6 +91,7 @@ impl Topology {
             let slots = made.slots.get_mut(usize::from(first)..=usize::from(last));
             slots.ok_or(Malformed)?.fill(group);
         }
+        made.count_assigned();
         made.moves = by(reader.list(MOVE_BYTES_MIN, read_move)?, |one| one.id)?;
         let settings = reader.list(8, |reader| Ok((read_text(reader)?, read_text(reader)?)))?;
         made.settings = settings.into_iter().collect();
@@ -180,7 +181,7 @@ fn read_group(reader: &mut Reader<'_>) -> Result<GroupInfo, Malformed> {
         learners: reader.list(8, Reader::u64)?,
         preferred: reader.u64()?,
         config_epoch: reader.u64()?,
-        born: reader.u8()? != 0,
+        born: read_bool(reader)?,
     })
 }
 

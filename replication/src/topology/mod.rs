@@ -30,8 +30,8 @@ pub const SLOTS: usize = ashlar_engine::slot::SLOTS as usize;
 pub const META_GROUP: GroupId = 0;
 /// Nodes of a cluster at most.
 pub const NODES_MAX: usize = 1_000;
-/// Groups of a cluster at most, the meta group not counted.
-pub const GROUPS_MAX: usize = crate::node::GROUPS_MAX - 1;
+/// Groups of a cluster at most, the meta group not counted; a group's number is not above it.
+pub const GROUPS_MAX: usize = crate::runtime::DATA_GROUPS_MAX;
 /// Members and learners of a group at most.
 pub const MEMBERS_MAX: usize = 15;
 /// Moves at a time at most.
@@ -185,6 +185,8 @@ pub struct Topology {
     pub current_epoch: u64,
     /// The group of each slot; 0 for nobody's.
     slots: Box<[GroupId; SLOTS]>,
+    /// How many of them somebody has: asked for by every request.
+    assigned: usize,
     next_node: NodeId,
     next_group: GroupId,
     next_move: u64,
@@ -201,6 +203,7 @@ impl Default for Topology {
             settings: BTreeMap::new(),
             current_epoch: 0,
             slots: Box::new([META_GROUP; SLOTS]),
+            assigned: 0,
             next_node: 1,
             next_group: 1,
             next_move: 1,
@@ -234,7 +237,12 @@ impl Topology {
 
     /// The slots that somebody has.
     pub fn assigned(&self) -> usize {
-        self.slots.iter().filter(|group| **group != META_GROUP).count()
+        self.assigned
+    }
+
+    /// To be called when slots have changed hands.
+    fn count_assigned(&mut self) {
+        self.assigned = self.slots.iter().filter(|group| **group != META_GROUP).count();
     }
 
     /// The slots of a group, in ascending order.

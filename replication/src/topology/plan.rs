@@ -86,13 +86,16 @@ pub fn place(nodes: &[NodeInfo], groups: usize, replicas: usize) -> Result<Place
         return Err(format!("the number of groups is from 1 to {}", GROUPS_MAX.min(SLOTS)));
     }
     let mut placed = Vec::with_capacity(groups);
+    let mut led: BTreeMap<NodeId, usize> = BTreeMap::new();
     for id in 1..=groups as GroupId {
         let mut members = Vec::with_capacity(copies + 1);
         while members.len() < copies {
             let next = known.choose(&members, takers.iter().copied());
             members.push(next.ok_or("too few nodes")?);
         }
-        let preferred = members[0];
+        let leads = |node: &&NodeId| (led.get(*node).copied().unwrap_or(0), **node);
+        let preferred = members.iter().min_by_key(leads).copied().unwrap_or(0);
+        *led.entry(preferred).or_default() += 1;
         if copies.is_multiple_of(2)
             && let Some(witness) = known.choose(&members, witnesses.iter().copied())
         {
@@ -320,6 +323,17 @@ fn spread_slots(topology: &Topology) -> Vec<Change> {
     changes
 }
 
+/// The member of a group that can lead and leads least.
+fn next_leader(
+    nodes: &Nodes<'_>,
+    group: &GroupInfo,
+    led: &BTreeMap<NodeId, usize>,
+) -> Option<NodeId> {
+    let can_lead = |node: &&NodeId| nodes.nodes.get(*node).is_some_and(|node| is_taker(node));
+    let candidates = group.members.iter().filter(can_lead).copied();
+    candidates.min_by_key(|node| (led.get(node).copied().unwrap_or(0), *node))
+}
+
 /// What takes all replicas off a node: other nodes take them over. Where there is no other node for a
 /// group, it keeps fewer copies if `shrink` allows that.
 ///
@@ -329,6 +343,10 @@ pub fn empty_node(topology: &Topology, node: NodeId, shrink: bool) -> Result<Vec
     let leaving = topology.nodes.get(&node).ok_or_else(|| format!("there is no node {node}"))?;
     let mut nodes = Nodes::new(topology.nodes.values().filter(|other| other.id != node));
     nodes.count(topology.groups.values());
+    let mut led: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for group in topology.groups.values() {
+        *led.entry(group.preferred).or_default() += 1;
+    }
     let mut changes = Vec::new();
     if !leaving.draining {
         changes.push(Change::Drain(node, true));
@@ -355,8 +373,13 @@ pub fn empty_node(topology: &Topology, node: NodeId, shrink: bool) -> Result<Vec
                 ));
             }
         }
+        let next = next_leader(&nodes, &changed, &led).filter(|_| group.preferred == node);
         let GroupInfo { members, learners, .. } = changed;
         changes.push(Change::SetMembers { group: group.id, members, learners });
+        if let Some(next) = next {
+            *led.entry(next).or_default() += 1;
+            changes.push(Change::SetPreferred(group.id, next));
+        }
     }
     Ok(changes)
 }

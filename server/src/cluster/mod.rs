@@ -2,7 +2,7 @@
 //!
 //! The node's runtime is behind the seam [`Member`]: the topology as the meta group has it, who leads
 //! which group, who is silent. What is here reads that and speaks Redis's cluster protocol
-//! (routing, the CLUSTER commands) and its sentinel protocol. It keeps no state of its own
+//! ([`route`], [`view`], the CLUSTER commands) and its sentinel protocol. It keeps no state of its own
 //! besides what Sentinel clients set.
 //!
 //! ```text
@@ -11,10 +11,27 @@
 //! CLUSTER ASHLAR ..., CLUSTER ADDSLOTS -> Change -> Member::change -> meta group
 //! ```
 
+pub mod admin;
+pub mod cli;
+pub mod facts;
+pub mod fake;
+pub mod own;
+mod propose;
+pub mod route;
+pub mod sentinel;
+pub mod show;
+#[cfg(test)]
+mod tests;
+pub mod view;
+pub mod watch;
+
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::GroupId;
 use ashlar_replication::topology::{Change, Topology};
 use std::sync::Arc;
+
+pub use propose::propose;
+pub use route::Route;
 
 /// What becomes of a change: the meta group's reply, to be read by
 /// [`answer`](ashlar_replication::topology::answer), or why it never got there.
@@ -55,4 +72,21 @@ pub trait Member: Send + Sync {
     /// Sends a message of PUBLISH to the subscribers at all other nodes, or of SPUBLISH to those at
     /// the nodes of one group.
     fn publish(&self, group: Option<GroupId>, channel: &[u8], message: &[u8]);
+}
+
+/// Milliseconds of a leader's silence until others stand for election, from which the elections of a
+/// group take a random time up to twice as much. After a second round, which two candidates at once
+/// make necessary now and then, `down-after-milliseconds` is not over yet.
+pub fn election_timeout_ms(settings: &crate::config::Settings) -> u64 {
+    (settings.count(crate::config::ids::DOWN_AFTER_MILLISECONDS) / 5).max(1)
+}
+
+/// The port that other nodes reach this one at: `cluster-port`, or 10000 above the port for clients.
+pub fn peer_port(settings: &crate::config::Settings, port: u16) -> u16 {
+    use crate::config::ids;
+    let own = u16::try_from(settings.number(ids::CLUSTER_PORT)).unwrap_or(0);
+    let tls = u16::try_from(settings.number(ids::TLS_PORT)).unwrap_or(0);
+    let port = if port == 0 { tls } else { port };
+    // Above the last port it starts over, clear of those that only the system may use.
+    if own != 0 { own } else { port.checked_add(10_000).unwrap_or(port - 40_000) }
 }

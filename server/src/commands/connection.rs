@@ -207,7 +207,9 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     reply.int(if protocol == Protocol::Resp3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.int(host.session.address.id as i64);
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+    let role = crate::cluster::facts::role(host.shared);
+    let mode = if role.is_some() { "cluster" } else { "standalone" };
+    for (field, value) in [("mode", mode), ("role", role.unwrap_or("master"))] {
         reply.bulk(field.as_bytes());
         reply.bulk(value.as_bytes());
     }
@@ -242,6 +244,7 @@ fn reset(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResu
     session.authenticated = !host.shared.needs_password();
     session.reply_mode = ReplyMode::On;
     session.no_touch = false;
+    session.reads_replicas = false;
     session.client.names.lock().name.clear();
     reply.set_protocol(Protocol::Resp2);
     reply.simple("RESET");

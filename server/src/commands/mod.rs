@@ -7,6 +7,7 @@ pub mod admin;
 pub mod client;
 mod client_kill;
 pub(crate) mod client_tracking;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod pubsub;
 pub mod replication;
 pub mod scripting;
+pub mod sentinel;
 pub mod server;
 pub mod transactions;
 
@@ -27,6 +29,7 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     acl::COMMANDS,
     admin::COMMANDS,
     client::COMMANDS,
+    cluster::COMMANDS,
     command::COMMANDS,
     config::COMMANDS,
     connection::COMMANDS,
@@ -38,6 +41,7 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     pubsub::COMMANDS,
     replication::COMMANDS,
     scripting::COMMANDS,
+    sentinel::COMMANDS,
     server::COMMANDS,
     transactions::COMMANDS,
 ];

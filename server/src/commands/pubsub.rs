@@ -189,6 +189,12 @@ fn publish(
 ) -> CmdResult {
     let shared = host.shared;
     shared.replication.feed.push(&[args[0], args[1], args[2]]);
+    if let Some(member) = shared.cluster.get() {
+        // Subscribers of a channel may be at any node, those of a shard channel at its group's.
+        let slot = ashlar_engine::slot::slot_of(args[1]);
+        let group = member.topology().group_of(slot).filter(|_| kind == Kind::Shard);
+        member.publish(group, args[1], args[2]);
+    }
     reply.int(shared.pubsub.publish(kind, args[1], args[2], &shared.mailboxes) as i64);
     Ok(())
 }

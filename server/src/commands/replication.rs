@@ -84,6 +84,9 @@ fn replicaof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
 }
 
 fn role(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if crate::cluster::facts::reply_role(host.shared, reply) {
+        return Ok(());
+    }
     let replication = &host.shared.replication;
     let status = replication.follower.status();
     let Some((name, port)) = status.primary else {

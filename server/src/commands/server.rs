@@ -1,10 +1,9 @@
-//! The server's place in the world: TIME, LOLWUT, and the answers of a node that has no
-//! cluster and no modules.
+//! The server's place in the world: TIME, LOLWUT, and the answers of a node that has no modules.
 
 use crate::clock;
 use crate::host::Host;
 use crate::info::{ASHLAR_VERSION, REDIS_VERSION};
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::HostCommand;
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number::parse_i64;
@@ -28,10 +27,6 @@ pub const COMMANDS: &[HostCommand] = &[
             .syntax("[VERSION version:integer]"),
         lolwut,
     ),
-    no_cluster("READONLY", 1, "Allows reads of a replica."),
-    no_cluster("READWRITE", 1, "Takes READONLY back."),
-    no_cluster("ASKING", 1, "Announces a redirected command."),
-    no_cluster("CLUSTER", -2, "Tells about the cluster."),
     HostCommand::container(
         Command::hosted("MODULE", -2, Group::Server).docs("4.0.0", "", "Tells about modules."),
         MODULE,
@@ -54,13 +49,6 @@ const MODULE: &[HostCommand] = &[
         Ok(())
     }),
 ];
-
-const fn no_cluster(name: &'static str, arity: i32, summary: &'static str) -> HostCommand {
-    let run: HostRun =
-        |_, _, _| Err(Error::text("ERR This instance has cluster support disabled").into());
-    let command = Command::hosted(name, arity, Group::Cluster).flags(ANY_TIME.union(Flags::FAST));
-    HostCommand::new(command.docs("3.0.0", "O(1)", summary), run)
-}
 
 fn no_modules(_: &mut Host<'_, '_>, _: &[&[u8]], _: &mut Reply<'_>) -> CmdResult {
     Err(Error::text("ERR this server does not load modules").into())

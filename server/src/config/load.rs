@@ -220,6 +220,9 @@ impl Loader {
             }
             return;
         }
+        if name.eq_ignore_ascii_case(b"sentinel") {
+            return self.sentinel(words, place, line);
+        }
         let shown = String::from_utf8_lossy(name).into_owned();
         let Some(id) = Id::find(name) else {
             return self.error(place, unknown(&shown), line);
@@ -236,6 +239,26 @@ impl Loader {
             }
             Err(reason) => self.error(place, format!("{shown}: {reason}"), &line),
         }
+    }
+
+    /// A line of `sentinel.conf`. The groups of a cluster watch over themselves: where the first primary
+    /// is and how many Sentinels agree is accepted and needs no setting, a majority always decides.
+    fn sentinel(&mut self, words: &[Vec<u8>], place: &str, line: &str) {
+        let option = words.first().map(|word| word.to_ascii_lowercase()).unwrap_or_default();
+        let (setting, value): (&[u8], _) = match (option.as_slice(), words) {
+            (b"monitor", [_, name, _, _, _]) => (b"sentinel-master-names", name),
+            (b"down-after-milliseconds", [_, _, ms]) => (b"down-after-milliseconds", ms),
+            (b"failover-timeout", [_, _, ms]) => (b"failover-timeout", ms),
+            (b"parallel-syncs", [_, _, _]) => return,
+            _ => {
+                let forms = "monitor NAME HOST PORT QUORUM, down-after-milliseconds NAME MS and \
+                             failover-timeout NAME MS";
+                let message =
+                    format!("sentinel: every node is its own Sentinel; known are {forms}");
+                return self.error(place, message, line);
+            }
+        };
+        self.directive(setting, std::slice::from_ref(value), place, line);
     }
 
     /// A setting without an implementation may keep its default only.
@@ -325,6 +348,21 @@ mod tests {
                 "redis.conf, line 6: loadmodule: modules can't be loaded\n    loadmodule a",
             ]
         );
+    }
+
+    #[test]
+    fn lines_of_a_sentinel_are_understood() {
+        let settings = text(
+            "sentinel monitor first 10.0.0.1 6379 2\nsentinel down-after-milliseconds first 3000\n\
+             sentinel failover-timeout first 20000\nsentinel parallel-syncs first 1\n\
+             sentinel monitor second 10.0.0.2 6379 2\n",
+        )
+        .unwrap();
+        assert_eq!(settings.string(ids::SENTINEL_MASTER_NAMES), "first second");
+        assert_eq!(settings.number(ids::DOWN_AFTER_MILLISECONDS), 3000);
+        assert_eq!(settings.number(ids::FAILOVER_TIMEOUT), 20000);
+        let errors = text("sentinel auth-pass first secret\nsentinel monitor a\n").unwrap_err();
+        assert_eq!(errors.len(), 2, "{errors:?}");
     }
 
     #[test]

@@ -196,6 +196,32 @@ pub(super) fn read_primary(
     }
 }
 
+/// `sentinel-master-names`: names of groups in their order, as Sentinel allows them.
+pub(super) fn read_names(words: &[&[u8]], current: &[u8], again: bool) -> Result<Vec<u8>, Reason> {
+    if matches!(words, [b""]) {
+        return Ok(Vec::new());
+    }
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_".contains(byte);
+    if words.iter().any(|word| word.is_empty() || !word.iter().all(allowed)) {
+        return Err("a name is letters, digits, '.', '-' and '_'".into());
+    }
+    // The `sentinel monitor` lines of a file add up.
+    let mut names: Vec<&[u8]> = Vec::new();
+    if again {
+        names.extend(current.split(|byte| *byte == b' ').filter(|name| !name.is_empty()));
+    }
+    for word in words {
+        if names.contains(word) {
+            return Err("a name stands twice".into());
+        }
+        names.push(word);
+    }
+    if names.len() > WORDS_MAX {
+        return Err("too many names".into());
+    }
+    Ok(names.join(&b' '))
+}
+
 /// The text of an I/O error without the `(os error N)` that Rust appends.
 pub(crate) fn os_text(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -217,6 +243,15 @@ mod tests {
         assert_eq!(read_save(&[b""], b"3600 1", true).unwrap(), b"");
         for wrong in ["1", "1 2 3", "0 1", "1 -1", "a b", "1 "] {
             assert!(read_save(&words(wrong), b"", false).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_groups_add_up() {
+        assert_eq!(read_names(&words("one two"), b"x", false).unwrap(), b"one two");
+        assert_eq!(read_names(&words("two"), b"one", true).unwrap(), b"one two");
+        for wrong in ["a a", "a:b", "a  b"] {
+            assert!(read_names(&words(wrong), b"", false).is_err(), "{wrong}");
         }
     }
 

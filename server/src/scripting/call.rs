@@ -5,6 +5,7 @@ use super::gformat::format_g;
 use super::lua::{Kind, Raise, Stack};
 use super::run::Run;
 use crate::acl::{Place, Reason, Refusal};
+use crate::cluster::route;
 use crate::host::{Flow, Host};
 use crate::monitor;
 use crate::registry::Resolved;
@@ -108,6 +109,9 @@ fn run_command(
     }
     if host.shared.replication.restricted.load(Ordering::Relaxed) {
         host.admit_on_replica(flags)?;
+    }
+    if let Some(member) = host.shared.cluster.get() {
+        route::admit_in_script(host, &**member, &resolved, args, &run.slot)?;
     }
     if run.is_full.get() && !run.wrote.get() && flags.contains(Flags::DENYOOM) {
         return Err(Error::OutOfMemory);

@@ -276,6 +276,7 @@ fn prepare(
         return Err(Error::text(text));
     }
     run.read_only.set(what.read_only || no_writes);
+    run.slot.set(what.keys.first().map(|key| ashlar_engine::slot::slot_of(key)));
     let declared = what.flags.contains(ScriptFlags::DECLARED);
     if host.shared.settings.number(ids::MAXMEMORY) != 0 {
         let room = match host.session.in_transaction {

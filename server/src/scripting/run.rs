@@ -30,6 +30,8 @@ pub struct Run {
     pub loading: Cell<bool>,
     /// Whether what runs is a function and not a script.
     pub is_function: Cell<bool>,
+    /// In a cluster, the slot of the keys, once there are any.
+    pub slot: Cell<Option<u16>>,
     /// Number of calls so far; each has random numbers of its own.
     pub calls: Cell<u64>,
     /// Random numbers of `math.random`.
@@ -99,6 +101,7 @@ impl Run {
         self.is_full.set(false);
         self.wrote.set(false);
         self.loading.set(false);
+        self.slot.set(None);
         self.calls.set(0);
         self.json.set(Default::default());
         self.random.set(seed & super::math::STATE_MASK);

@@ -9,6 +9,7 @@ mod observability;
 mod persistence;
 mod process;
 mod replication;
+pub use replication::{READS_LEASE, READS_LOCAL, READS_READINDEX, REDIRECTS_READONLY};
 
 use super::kind::Kind;
 use super::setting::{Group, Setting};
@@ -41,7 +42,6 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("rename-command", "commands keep their names; protect the server with requirepass"),
     ("loadmodule", "modules can't be loaded"),
     ("loadmodule-ex", "modules can't be loaded"),
-    ("sentinel", "there is no separate Sentinel process"),
 ];
 
 const INT_MAX: i64 = i32::MAX as i64;

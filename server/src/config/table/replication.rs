@@ -1,9 +1,8 @@
-//! Replication with Redis servers, and cluster mode, which is accepted as far as leaving it out breaks no
-//! promise.
+//! Replication with Redis servers, and cluster mode.
 
 use super::super::kind::Kind;
 use super::super::setting::Setting;
-use super::super::special::read_primary;
+use super::super::special::{read_names, read_primary};
 use super::{int, int_from, memory_from};
 
 const UNUSED: &str = "it makes no difference here";
@@ -122,7 +121,7 @@ pub(super) const REPLICATION: &[Setting] = &[
     ),
 ];
 
-const NO_CLUSTER: &str = "used with cluster-enabled only";
+const NO_CLUSTER: &str = "groups of replicas do without it";
 
 const fn cluster(
     name: &'static str,
@@ -133,24 +132,96 @@ const fn cluster(
     Setting::new(name, kind, default, doc).ignored(NO_CLUSTER)
 }
 
+/// Nodes that follow answer as a Redis replica does.
+pub const REDIRECTS_READONLY: i64 = 1;
+/// How a read of a strong key makes sure that it sees the newest value.
+pub const READS_READINDEX: i64 = 0;
+/// By a lease that the leader holds on its own clock.
+pub const READS_LEASE: i64 = 1;
+/// Not at all.
+pub const READS_LOCAL: i64 = 2;
+
 pub(super) const CLUSTER: &[Setting] = &[
     Setting::new("cluster-enabled", Kind::Bool, "no", "Be a node of a cluster.")
         .start()
         .only_default("cluster mode is not part of this version"),
     cluster("cluster-config-file", Kind::Text, "nodes.conf", "File of the node's state.").start(),
-    cluster("cluster-node-timeout", int_from(0), "15000", "Milliseconds until a node is failing."),
-    cluster("cluster-port", int(0, 65535), "0", "Port of the cluster bus.").start(),
-    cluster("cluster-announce-ip", Kind::Text, "", "Address to tell other nodes."),
-    cluster("cluster-announce-port", int(0, 65535), "0", "Port to tell other nodes."),
-    cluster("cluster-announce-tls-port", int(0, 65535), "0", "TLS port to tell other nodes."),
-    cluster("cluster-announce-bus-port", int(0, 65535), "0", "Bus port to tell other nodes."),
-    cluster("cluster-announce-hostname", Kind::Text, "", "Host name to tell other nodes."),
+    used(
+        "cluster-node-timeout",
+        &[],
+        int_from(1),
+        "15000",
+        "Milliseconds of silence until CLUSTER NODES shows a node as failing. Fail-over does not wait \
+         for it, see `down-after-milliseconds`.",
+    ),
+    used(
+        "down-after-milliseconds",
+        &[],
+        int(250, 600_000),
+        "5000",
+        "A leader that is silent has been replaced after this time: the election time-out is a fifth \
+         of it. SENTINEL shows a node as `s_down` after it.",
+    )
+    .start(),
+    used(
+        "failover-timeout",
+        &[],
+        int(1, 600_000),
+        "10000",
+        "Milliseconds after which a hand-over of the leadership that somebody asked for is given up.",
+    ),
+    used(
+        "sentinel-master-names",
+        &[],
+        Kind::Words { read: read_names, form: "NAME ..." },
+        "",
+        "Names of the first, second, ... group for SENTINEL; without one, the first group is \
+         `mymaster` and group N is `ashlar-N`.",
+    ),
+    used("cluster-port", &[], int(0, 65535), "0", "Port for other nodes; 0 is `port` + 10000.")
+        .start(),
+    used("cluster-announce-ip", &[], Kind::Text, "", "Address to tell clients and other nodes."),
+    used("cluster-announce-port", &[], int(0, 65535), "0", "Port to tell clients."),
+    used("cluster-announce-tls-port", &[], int(0, 65535), "0", "TLS port to tell clients."),
+    used("cluster-announce-bus-port", &[], int(0, 65535), "0", "Port to tell other nodes."),
+    used("cluster-announce-hostname", &[], Kind::Text, "", "Host name to tell clients."),
     cluster("cluster-announce-human-nodename", Kind::Text, "", "Name of the node in logs."),
-    cluster(
+    used(
         "cluster-preferred-endpoint-type",
+        &[],
         Kind::Enum(&[("ip", 0), ("hostname", 1), ("unknown-endpoint", 2)]),
         "ip",
-        "What CLUSTER SLOTS names nodes by.",
+        "What CLUSTER SLOTS and redirections name nodes by.",
+    ),
+    used("cluster-site", &[], Kind::Text, "", "The site that this node stands in.").start(),
+    used(
+        "cluster-witness",
+        &[],
+        Kind::Bool,
+        "no",
+        "Vote in groups, but keep no data and answer no reads.",
+    )
+    .start(),
+    used(
+        "cluster-reads",
+        &[],
+        Kind::Enum(&[
+            ("readindex", READS_READINDEX),
+            ("lease", READS_LEASE),
+            ("local", READS_LOCAL),
+        ]),
+        "readindex",
+        "How a leader makes sure that a read sees the newest write: by asking a majority, by a lease on \
+         its own clock, or not at all.",
+    ),
+    used(
+        "cluster-redirects",
+        &[],
+        Kind::Enum(&[("moved", 0), ("readonly", REDIRECTS_READONLY)]),
+        "moved",
+        "How a node that follows in a key's group answers: `moved` sends clients to the leader, as \
+         cluster clients expect; `readonly` answers reads and refuses writes, as Sentinel clients \
+         expect of a replica.",
     ),
     cluster("cluster-migration-barrier", int_from(0), "1", "Replicas a primary keeps."),
     cluster("cluster-allow-replica-migration", Kind::Bool, "yes", "Let replicas change primary."),
@@ -163,10 +234,23 @@ pub(super) const CLUSTER: &[Setting] = &[
     .aliases(&["cluster-slave-validity-factor"]),
     cluster("cluster-replica-no-failover", Kind::Bool, "no", "Never take over by itself.")
         .aliases(&["cluster-slave-no-failover"]),
-    cluster("cluster-require-full-coverage", Kind::Bool, "yes", "Stop when a slot has no node."),
-    cluster("cluster-allow-reads-when-down", Kind::Bool, "no", "Read when the cluster is down."),
-    cluster(
+    used(
+        "cluster-require-full-coverage",
+        &[],
+        Kind::Bool,
+        "yes",
+        "Answer for no key while a slot belongs to nobody.",
+    ),
+    used(
+        "cluster-allow-reads-when-down",
+        &[],
+        Kind::Bool,
+        "no",
+        "Answer reads of READONLY clients from what is here while no leader is known.",
+    ),
+    used(
         "cluster-allow-pubsubshard-when-down",
+        &[],
         Kind::Bool,
         "yes",
         "Sharded messages when the cluster is down.",

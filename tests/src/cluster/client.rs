@@ -1,0 +1,125 @@
+//! A client of a cluster, as simple as one can be: it sends each command to the node that it believes
+//! to lead the key's slot, goes where MOVED sends it, and tries again where the cluster asks for that.
+
+use crate::resp::{Argv, Client, Value};
+use ashlar_engine::slot::slot_of;
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long it waits before it tries again.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It was answered.
+    Reply(Value),
+    /// The connection broke once it was sent: it may have been run or not.
+    Unknown,
+    /// It was not run in time.
+    NotRun,
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct ClusterClient {
+    /// Ports of the nodes that are known from the start.
+    ports: Vec<u16>,
+    connections: HashMap<u16, Client>,
+    leaders: HashMap<u16, u16>,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// Redirections and errors that asked for another try.
+    pub retries: usize,
+    next: usize,
+}
+
+impl ClusterClient {
+    /// A client that knows these nodes of this machine.
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> ClusterClient {
+        ClusterClient {
+            ports: ports.into_iter().collect(),
+            connections: HashMap::new(),
+            leaders: HashMap::new(),
+            timeout: Duration::from_secs(20),
+            retries: 0,
+            next: 0,
+        }
+    }
+
+    /// Runs a command whose first argument is its key. It is sent once more only where the answer says
+    /// that it was not run.
+    pub fn call(&mut self, argv: &Argv) -> Outcome {
+        let slot = argv.get(1).map_or(0, |key| slot_of(key));
+        let since = Instant::now();
+        while since.elapsed() < self.timeout {
+            let port = self.leaders.get(&slot).copied().unwrap_or_else(|| self.any());
+            let Ok(client) = self.connection(port) else {
+                self.forget(slot, port);
+                continue;
+            };
+            let reply = match client.call(argv) {
+                Ok(reply) => reply,
+                Err(_) => {
+                    self.forget(slot, port);
+                    return Outcome::Unknown;
+                }
+            };
+            let Value::Error(text) = &reply else { return Outcome::Reply(reply) };
+            let text = String::from_utf8_lossy(text).into_owned();
+            let words: Vec<&str> = text.split(' ').collect();
+            match words.first().copied() {
+                Some("MOVED") => {
+                    let port = words.get(2).and_then(|address| address.rsplit_once(':'));
+                    let port = port.and_then(|(_, port)| port.parse().ok());
+                    self.retries += 1;
+                    self.leaders.insert(slot, port.unwrap_or(0));
+                }
+                Some("CLUSTERDOWN" | "TRYAGAIN" | "LOADING") => {
+                    self.forget(slot, port);
+                    std::thread::sleep(PAUSE);
+                }
+                _ => return Outcome::Reply(reply),
+            }
+        }
+        Outcome::NotRun
+    }
+
+    /// The same by words of one line; what is no reply is an error.
+    ///
+    /// # Errors
+    /// If it may not have been run.
+    pub fn line(&mut self, line: &str) -> io::Result<Value> {
+        match self.call(&crate::resp::words(line)) {
+            Outcome::Reply(reply) => Ok(reply),
+            other => Err(io::Error::other(format!("{line}: {other:?}"))),
+        }
+    }
+
+    fn any(&mut self) -> u16 {
+        self.next += 1;
+        self.ports[self.next % self.ports.len()]
+    }
+
+    fn forget(&mut self, slot: u16, port: u16) {
+        self.retries += 1;
+        self.leaders.remove(&slot);
+        self.connections.remove(&port);
+    }
+
+    fn connection(&mut self, port: u16) -> io::Result<&mut Client> {
+        if !self.connections.contains_key(&port) {
+            let mut client = match Client::connect(port) {
+                Ok(client) => client,
+                Err(error) => {
+                    std::thread::sleep(PAUSE);
+                    return Err(error);
+                }
+            };
+            client.set_timeout(Duration::from_secs(5))?;
+            self.connections.insert(port, client);
+        }
+        self.connections.get_mut(&port).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
