@@ -145,6 +145,28 @@ fn all_types_come_back_from_a_snapshot_and_from_the_log() {
     }
 }
 
+const LIBRARY: &str = "#!lua name=mine\nredis.register_function('answer', function() return 42 end)";
+
+#[test]
+fn functions_come_back() {
+    for settings in [&["--save", "3600 1"][..], &["--appendonly", "yes"]] {
+        let home = Home::new();
+        let server = home.start(settings);
+        let mut client = server.client();
+        let load = [&b"FUNCTION"[..], b"LOAD", LIBRARY.as_bytes()].map(<[u8]>::to_vec);
+        assert_eq!(client.pipeline(&[load]).unwrap()[0].text(), "mine");
+        for _ in 0..3 {
+            // The second one lets the log go that has the call.
+            ask(&mut client, "SET k v");
+            assert_eq!(ask(&mut client, "SAVE"), "OK");
+        }
+        let _ = client.line("SHUTDOWN NOSAVE");
+        server.wait();
+        let server = home.start(settings);
+        assert_eq!(ask(&mut server.client(), "FCALL answer 0"), "42", "{settings:?}");
+    }
+}
+
 #[test]
 fn a_cache_keeps_nothing() {
     let home = Home::new();

@@ -239,6 +239,7 @@ impl Engine {
         for shard in &self.shards {
             shard.lock().clear();
         }
+        self.libraries.replace_all([]);
     }
 
     /// Number of databases, which never changes.

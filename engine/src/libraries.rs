@@ -70,12 +70,7 @@ impl Libraries {
 
     /// Appends all libraries as bytes: pairs of name and text, each with its length.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        for (name, text) in self.by_name.lock().iter() {
-            for part in [&name[..], &text[..]] {
-                varint::push(out, part.len() as u64);
-                out.extend_from_slice(part);
-            }
-        }
+        encode(&self.all().0, out);
     }
 
     /// Puts the libraries of [`Libraries::encode`]'s bytes in the place of all that there are; `None`
@@ -91,6 +86,16 @@ impl Libraries {
         }
         self.replace_all(libraries);
         Some(())
+    }
+}
+
+/// Appends libraries as bytes, see [`Libraries::encode`].
+pub fn encode(libraries: &[Library], out: &mut Vec<u8>) {
+    for (name, text) in libraries {
+        for part in [&name[..], &text[..]] {
+            varint::push(out, part.len() as u64);
+            out.extend_from_slice(part);
+        }
     }
 }
 

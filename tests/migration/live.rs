@@ -211,6 +211,8 @@ fn redis_cli_makes_a_copy() {
     let (ashlar, target) = (Server::ashlar(&[]), Server::redis(&UNPROTECTED));
     let mut from = ashlar.client();
     run(&mut from, &fill(&mut Random::new(7)));
+    let library = b"#!lua name=mine\nredis.register_function('answer', function() return 42 end)";
+    run(&mut from, &[vec![b"FUNCTION".to_vec(), b"LOAD".to_vec(), library.to_vec()]]);
     let file = ashlar.dir().join("copy.rdb");
     let port = ashlar.port().to_string();
     let status = Command::new("redis-cli").args(["-p", &port, "--rdb"]).arg(&file).output();
@@ -224,6 +226,7 @@ fn redis_cli_makes_a_copy() {
     );
     run(&mut to, &[words("DEBUG RELOAD NOSAVE")]);
     assert_equal(&mut from, &mut to);
+    assert_eq!(to.line("FCALL answer 0").expect("a reply"), Value::Int(42));
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub use rows::{Row, Rows};
 
 use crate::engine::{DbStats, Engine};
 use crate::keyspace::HandOver;
+use crate::libraries::Library;
 use crate::tier::row::RowId;
 use crate::tier::store::ColdError;
 use parking_lot::Mutex;
@@ -71,6 +72,7 @@ pub struct Cut<'e> {
     /// The shard that is being read; the number of shards at the end.
     shard: usize,
     dbs: Vec<DbStats>,
+    libraries: Vec<Library>,
     fault: Option<ColdError>,
 }
 
@@ -110,9 +112,10 @@ impl Engine {
         for number in 0..self.shard_count() {
             executor.with_shard(number, |shard| shard.begin_saving(&handed));
         }
+        let libraries = self.libraries().all().0;
         let at_cut = at_cut();
         executor.release();
-        Some((Cut { engine: self, handed, shard: 0, dbs, fault: None }, at_cut))
+        Some((Cut { engine: self, handed, shard: 0, dbs, libraries, fault: None }, at_cut))
     }
 }
 
@@ -120,6 +123,11 @@ impl Cut<'_> {
     /// Keys of each database at the cut.
     pub fn dbs(&self) -> &[DbStats] {
         &self.dbs
+    }
+
+    /// The libraries of functions at the cut.
+    pub fn libraries(&self) -> &[Library] {
+        &self.libraries
     }
 
     /// Bytes of rows that were handed over and not read yet.

@@ -13,7 +13,7 @@
 //!          16  payload
 //! ```
 //! Numbers are little-endian. Payloads are rkyv archives (unaligned, little-endian, 32-bit offsets),
-//! but for LARGE and END, which are below, and COLD, which is the cold tier's.
+//! but for LARGE and END, which are below, COLD, which is the cold tier's, and LIBRARIES.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -50,12 +50,14 @@ pub enum Kind {
     Cold = 4,
     /// The totals: the last frame.
     End = 5,
+    /// All libraries of functions, see [`crate::libraries::Libraries::encode`]; at most once.
+    Libraries = 6,
 }
 
 impl Kind {
     pub fn from_number(number: u8) -> Option<Kind> {
-        use Kind::{Cold, End, Info, Large, Rows};
-        [Info, Rows, Large, Cold, End].into_iter().find(|kind| *kind as u8 == number)
+        use Kind::{Cold, End, Info, Large, Libraries, Rows};
+        [Info, Rows, Large, Cold, End, Libraries].into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

@@ -163,6 +163,11 @@ impl<R: Read> Loading<'_, R> {
                     self.progress.keys.fetch_add(rows, Ordering::Relaxed);
                     keys += rows;
                 }
+                Kind::Libraries => {
+                    let read = self.engine.libraries().decode(&unit.joined());
+                    let what = "the libraries of functions cannot be read";
+                    read.ok_or(SnapshotError::Damaged(unit.number, what))?;
+                }
                 Kind::Info | Kind::End => {
                     return Err(SnapshotError::Damaged(unit.number, "a frame out of place"));
                 }

@@ -184,7 +184,7 @@ impl Unit {
     }
 
     /// The payloads of all frames as one.
-    fn joined(&self) -> Vec<u8> {
+    pub fn joined(&self) -> Vec<u8> {
         let payloads = self.frames[..self.count].iter();
         payloads.flat_map(|(_, payload)| payload.iter().copied()).collect()
     }

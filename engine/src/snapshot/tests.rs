@@ -178,6 +178,39 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(read(&next, 1, 1), Err(SnapshotError::Version(2))));
 }
 
+/// The libraries of functions are part of the state: also where they do not fit one frame.
+#[test]
+fn libraries_come_back() {
+    let store = store(3);
+    fill(&store);
+    store.engine().libraries().set(b"small", b"#!lua name=small");
+    let small = write(store.engine(), 1);
+    store.engine().libraries().set(b"long", &vec![b'l'; 2_500_000]);
+    let long = write(store.engine(), 1);
+    for bytes in [&small, &long] {
+        let (engine, _) = read(bytes, 2, 3).unwrap();
+        assert_eq!(engine.libraries().all().0.len(), if bytes == &small { 1 } else { 2 });
+        assert_eq!(read(&write(&engine, 1), 1, 1).unwrap().0.image(), engine.image());
+    }
+    assert_eq!(read(&long, 2, 2).unwrap().0.image(), store.engine().image());
+    store.engine().clear();
+    assert_eq!(store.engine().image(), b"");
+}
+
+#[test]
+fn the_fixture_with_libraries_is_read() {
+    let engine = Engine::with_options(EngineOptions { hash_seed: 7, ..Default::default() });
+    engine.libraries().set(b"one", b"#!lua name=one\nserver.log(1)");
+    engine.libraries().set(b"two", b"");
+    let path = "src/snapshot/fixtures/v1-libraries.snap";
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("ASHLAR_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, write(&engine, 77)).unwrap();
+    }
+    let (loaded, _) = read(&std::fs::read(&path).unwrap(), 1, 1).unwrap();
+    assert_eq!(loaded.image(), engine.image());
+}
+
 /// The format is frozen: a file that an earlier build wrote is read for ever.
 #[test]
 fn the_fixture_of_version_1_is_read() {

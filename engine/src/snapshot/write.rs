@@ -6,6 +6,7 @@ use super::format::{
     ROWS_BYTES, RowsV1, RunV1, encode_header, frame_crc,
 };
 use crate::cut::{Cut, Row, Rows};
+use crate::libraries::{self, Library};
 use rkyv::api::high::{HighSerializer, to_bytes_in};
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
@@ -86,7 +87,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds the rows of a cut, step by step; after each, `step` gets the rows so far and the bytes
+    /// Adds the libraries and the rows of a cut, step by step; after each, `step` gets the rows so far and the bytes
     /// that wait in memory. If it returns `false`, the rest is left out.
     ///
     /// # Errors
@@ -96,6 +97,7 @@ impl<W: Write> Writer<W> {
         cut: &mut Cut<'_>,
         mut step: impl FnMut(u64, usize) -> bool,
     ) -> io::Result<()> {
+        self.libraries(cut.libraries())?;
         let mut rows = Rows::default();
         loop {
             let more = cut.step(&mut rows);
@@ -132,22 +134,39 @@ impl<W: Write> Writer<W> {
         head.extend_from_slice(&row.access.to_le_bytes());
         head.extend_from_slice(&row.expiry.unwrap_or(NO_EXPIRY).to_le_bytes());
         head.extend_from_slice(&(row.key.len() as u32).to_le_bytes());
-        let mut left = head.len() + row.key.len() + row.value.len();
-        let mut buf = head;
-        for part in [row.key, row.value] {
-            let mut part = part;
+        self.chunked(Kind::Large, head, &[row.key, row.value])
+    }
+
+    /// Adds the libraries of functions. Nothing is written where there are none.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn libraries(&mut self, libraries: &[Library]) -> io::Result<()> {
+        if libraries.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        libraries::encode(libraries, &mut bytes);
+        self.chunked(Kind::Libraries, Vec::new(), &[&bytes])
+    }
+
+    /// Writes what begins with `buf` and goes on with `parts` as frames of [`LARGE_BYTES`].
+    fn chunked(&mut self, kind: Kind, mut buf: Vec<u8>, parts: &[&[u8]]) -> io::Result<()> {
+        let mut left = buf.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+        for part in parts {
+            let mut part = *part;
             while !part.is_empty() {
                 let (now, later) = part.split_at(part.len().min(LARGE_BYTES - buf.len()));
                 buf.extend_from_slice(now);
                 part = later;
                 if buf.len() == LARGE_BYTES {
                     left -= buf.len();
-                    self.frame(Kind::Large, if left > 0 { MORE } else { 0 }, &buf)?;
+                    self.frame(kind, if left > 0 { MORE } else { 0 }, &buf)?;
                     buf.clear();
                 }
             }
         }
-        if buf.is_empty() { Ok(()) } else { self.frame(Kind::Large, 0, &buf) }
+        if buf.is_empty() { Ok(()) } else { self.frame(kind, 0, &buf) }
     }
 
     /// Adds a part of the index of the cold tier, at most 4 MiB.

@@ -51,6 +51,9 @@ pub fn write<W: Write>(shared: &Shared, mut cut: Cut<'_>, out: W) -> io::Result<
     writer.aux("redis-bits", "64")?;
     writer.aux("ctime", &(now_ms / 1000).to_string())?;
     writer.aux("ashlar-ver", ASHLAR_VERSION)?;
+    for (_, text) in cut.libraries() {
+        writer.function(text)?;
+    }
     let sizes: Vec<(usize, usize)> = cut.dbs().iter().map(|db| (db.keys, db.expires)).collect();
     let (mut rows, mut value, mut selected) = (Rows::default(), Vec::new(), None);
     loop {
