@@ -145,7 +145,8 @@ fn all_types_come_back_from_a_snapshot_and_from_the_log() {
     }
 }
 
-const LIBRARY: &str = "#!lua name=mine\nredis.register_function('answer', function() return 42 end)";
+const LIBRARY: &str =
+    "#!lua name=mine\nredis.register_function('answer', function() return 42 end)";
 
 #[test]
 fn functions_come_back() {
@@ -154,7 +155,7 @@ fn functions_come_back() {
         let server = home.start(settings);
         let mut client = server.client();
         let load = [&b"FUNCTION"[..], b"LOAD", LIBRARY.as_bytes()].map(<[u8]>::to_vec);
-        assert_eq!(client.pipeline(&[load]).unwrap()[0].text(), "mine");
+        assert_eq!(client.pipeline(&[load.to_vec()]).unwrap()[0].text(), "mine");
         for _ in 0..3 {
             // The second one lets the log go that has the call.
             ask(&mut client, "SET k v");

@@ -27,15 +27,17 @@ const POLICIES: u64 = u64::MAX - 1;
 const DIGEST_SEED: u64 = 0x5EED_0FA5_41A2;
 
 impl Engine {
-    /// A digest of the keys with their values and expiries. Access data is no part of it: reads
+    /// A digest of the keys with their values and expiries, in memory and on disk. Access data is no part of it: reads
     /// change it, and they are not replicated. Digests compare within one version of ashlar.
     pub fn digest(&self) -> u64 {
         let mut buf = Vec::new();
-        let mut sum = 0u64;
+        let (mut sum, mut cold) = (0u64, 0u64);
         // A sum, since entries come in no particular order.
-        self.for_each_entry(|db, entry| {
-            sum = sum.wrapping_add(entry_digest(db, &entry, &mut buf));
-        });
+        self.for_each_entry(
+            |db, entry| sum = sum.wrapping_add(entry_digest(db, &entry, &mut buf)),
+            |row| cold = cold.wrapping_add(row_digest(&row)),
+        );
+        let mut sum = sum.wrapping_add(cold);
         let mut policies = Vec::new();
         self.policies().encode(&mut policies);
         if !policies.is_empty() {
@@ -43,20 +45,25 @@ impl Engine {
         }
         let mut libraries = Vec::new();
         self.libraries().encode(&mut libraries);
-        if !libraries.is_empty() {
-            sum = sum.wrapping_add(hash(&libraries));
-        }
-        sum
+        if libraries.is_empty() { sum } else { sum.wrapping_add(hash(&libraries)) }
     }
 
-    /// The whole state as bytes; [`Engine::from_image`] reads them.
+    /// The whole state as bytes, values on disk included; [`Engine::from_image`] reads them.
     pub fn image(&self) -> Vec<u8> {
-        let mut entries = Vec::new();
-        self.for_each_entry(|db, entry| {
-            let mut bytes = Vec::new();
-            push_entry(db, &entry, &mut bytes);
-            entries.push((db, entry.key().to_vec(), bytes));
-        });
+        let (mut entries, mut cold) = (Vec::new(), Vec::new());
+        self.for_each_entry(
+            |db, entry| {
+                let mut bytes = Vec::new();
+                push_entry(db, &entry, &mut bytes);
+                entries.push((db, entry.key().to_vec(), bytes));
+            },
+            |row| {
+                let mut bytes = Vec::new();
+                push_row(&row, &mut bytes);
+                cold.push((row.db, row.key.to_vec(), bytes));
+            },
+        );
+        entries.append(&mut cold);
         entries.sort_unstable();
         let mut image: Vec<u8> = entries.into_iter().flat_map(|(_, _, bytes)| bytes).collect();
         let mut policies = Vec::new();
@@ -123,13 +130,27 @@ impl Engine {
         fresh.then_some(at)
     }
 
-    /// Visits every entry of every database, in no particular order, while all shards are locked.
-    fn for_each_entry(&self, mut each: impl FnMut(u32, EntryRef<'_>)) {
+    /// Visits every entry of every database, and every key that is on disk alone, in no particular order,
+    /// while all shards are locked. A value that cannot be read is left out.
+    fn for_each_entry(
+        &self,
+        mut each: impl FnMut(u32, EntryRef<'_>),
+        mut each_cold: impl FnMut(Row<'_>),
+    ) {
         let mut executor = self.executor();
         executor.lock_all();
         executor.for_each_shard(|shard| {
             for (number, db) in shard.dbs().iter().enumerate() {
-                db.table().for_each(|entry| each(number as u32, EntryRef::new(entry, db)));
+                let number = number as u32;
+                db.table().for_each(|entry| each(number, EntryRef::new(entry, db)));
+                let (Some(cold), Some(tier)) = (db.cold(), self.tier()) else { continue };
+                cold.for_all(|row, expiry| {
+                    let Ok(value) = tier.read(row) else { return };
+                    let (access, key, value) = (value.access, value.key(), value.value());
+                    if db.find(self.hasher().hash(key), key).is_none() {
+                        each_cold(Row { db: number, expiry, access, key, value });
+                    }
+                });
             }
         });
     }

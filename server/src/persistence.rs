@@ -94,12 +94,16 @@ pub enum NotStarted {
 /// If another process uses it, or the disk fails.
 pub fn open(settings: &Settings, random: u64) -> io::Result<Option<Directory>> {
     let dir = directory(settings);
-    let keeps = settings.flag(ids::APPENDONLY) || !settings.text(ids::SAVE).is_empty();
-    if !keeps && !dir.is_dir() {
+    if !keeps(settings) && !dir.is_dir() {
         return Ok(None);
     }
     let directory = Directory::open(Arc::new(RealDisk), &dir, random);
     directory.map(Some).map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// Whether the settings ask for anything to be kept.
+pub fn keeps(settings: &Settings) -> bool {
+    settings.flag(ids::APPENDONLY) || !settings.text(ids::SAVE).is_empty()
 }
 
 fn directory(settings: &Settings) -> PathBuf {

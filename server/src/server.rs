@@ -254,7 +254,11 @@ fn share(
     // A second server of the same process keeps the seed of the first: it is random all the same.
     ashlar_engine::value::dense::seed_hashes(word(56));
     let cold = match crate::tier::is_wanted(&settings) {
-        true => Some(ColdTier::open(&settings, word(0))?),
+        true => {
+            let seed = directory.map_or(word(0), Directory::hash_seed);
+            let loads = directory.is_some_and(Directory::has_data);
+            Some(ColdTier::open(&settings, seed, loads || persistence::keeps(&settings))?)
+        }
         false => None,
     };
     let engine = Arc::new(Engine::with_options(EngineOptions {
@@ -400,7 +404,7 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         log: settings.flag(ids::APPENDONLY),
         segment_bytes: settings.count(ids::LOG_SEGMENT_SIZE),
         threads: cores.min(LOAD_THREADS_MAX),
-        companion: None,
+        relieve: shared.cold.is_some().then(|| relieve(shared)),
     };
     let started = Instant::now();
     let recovered = directory.recover(&shared.engine, &options, &persistence.recovering);
@@ -432,6 +436,12 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         thread = Gate::start(shared)?;
     }
     Ok((storage, keys, thread))
+}
+
+/// Makes room while the log is run.
+fn relieve(shared: &Arc<Shared>) -> Arc<dyn Fn() + Send + Sync> {
+    let shared = shared.clone();
+    Arc::new(move || crate::tier::relieve(&shared))
 }
 
 fn raise_clients_limit(settings: &Settings) {

@@ -14,7 +14,7 @@ use crate::host::settle;
 use crate::mailbox::{Address, Message};
 use crate::proc;
 use crate::shared::Shared;
-use ashlar_engine::tier::store::{ColdError, StoreKind, open};
+use ashlar_engine::tier::store::{ColdError, StoreKind, open, open_durable};
 use ashlar_engine::tier::{Needs, Tier};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::io;
@@ -61,17 +61,12 @@ pub fn is_wanted(settings: &Settings) -> bool {
 }
 
 impl ColdTier {
-    /// Opens the store that the settings name, empty.
+    /// Opens the store that the settings name: empty, unless it is `durable` since snapshots and the
+    /// log bring its keys back.
     ///
     /// # Errors
     /// If it cannot be opened or emptied.
-    pub fn open(settings: &Settings, hash_seed: u64) -> io::Result<ColdTier> {
-        if settings.flag(ids::APPENDONLY) || !settings.show(ids::SAVE).is_empty() {
-            return Err(io::Error::other(
-                "a cold store does not go together with appendonly yes or save: neither would find \
-                 its values again",
-            ));
-        }
+    pub fn open(settings: &Settings, hash_seed: u64, durable: bool) -> io::Result<ColdTier> {
         let name = settings.string(ids::COLD_STORE);
         let kind = StoreKind::from_name(&name).unwrap_or_default();
         let dir = settings.string(ids::DIR);
@@ -80,13 +75,21 @@ impl ColdTier {
         let folder = folder.join(kind.name());
         let memory = u64::try_from(settings.number(ids::COLD_MEMORY)).unwrap_or(0);
         let failed = |error: ColdError| io::Error::other(error.to_string());
-        // What another run left is not named by anything.
-        open(kind, &folder, memory).map_err(failed)?.store.destroy().map_err(failed)?;
-        let store = open(kind, &folder, memory).map_err(failed)?.store;
+        let store = if durable {
+            open_durable(kind, &folder, memory).map_err(failed)?
+        } else {
+            // What another run left is not named by anything.
+            open(kind, &folder, memory).map_err(failed)?.store.destroy().map_err(failed)?;
+            open(kind, &folder, memory).map_err(failed)?.store
+        };
+        let tier = Tier::new(store, kind.name(), hash_seed);
+        if durable {
+            tier.set_durable();
+        }
         let (jobs, queue) = unbounded();
         let (pressed, pressure) = bounded(1);
         Ok(ColdTier {
-            tier: Tier::new(store, kind.name(), hash_seed),
+            tier,
             jobs,
             queue,
             pressed,
@@ -202,6 +205,10 @@ fn upkeep(shared: &Shared) {
             let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
             cold.measure(max > 0 && cold.used_bytes() > max - max / FREE_SHARE);
         }
+        if shared.persistence.loading.load(Ordering::Acquire) {
+            // What the index names is not known yet; the loader makes room itself.
+            continue;
+        }
         let now_ms = clock::now_ms();
         let mut result = make_room(shared, cold, now_ms, &mut short_since);
         let idle_ms = shared.settings.count(ids::COLD_THRESHOLD).saturating_mul(1000);
@@ -226,6 +233,19 @@ fn upkeep(shared: &Shared) {
         } else {
             faults = 0;
         }
+    }
+}
+
+/// While the log is run at the start: takes values out, where memory is short, before it goes on.
+pub fn relieve(shared: &Shared) {
+    let Some(cold) = &shared.cold else { return };
+    let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+    if max == 0 || cold.used_bytes() <= max {
+        return;
+    }
+    if let Err(error) = make_room(shared, cold, clock::now_ms(), &mut None) {
+        // They stay in memory; whether that is too much shows.
+        tracing::error!("{error}");
     }
 }
 

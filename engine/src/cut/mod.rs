@@ -24,8 +24,9 @@ mod rows;
 pub use rows::{Row, Rows};
 
 use crate::engine::{DbStats, Engine};
-use crate::keyspace::HandOver;
+use crate::keyspace::{Db, HandOver};
 use crate::libraries::Library;
+use crate::tier::db::ColdDb;
 use crate::tier::row::RowId;
 use crate::tier::store::ColdError;
 use parking_lot::Mutex;
@@ -72,6 +73,8 @@ pub struct Cut<'e> {
     /// The shard that is being read; the number of shards at the end.
     shard: usize,
     dbs: Vec<DbStats>,
+    /// Of these, the keys that the cold tier has rows of.
+    cold: Vec<DbStats>,
     libraries: Vec<Library>,
     fault: Option<ColdError>,
 }
@@ -107,15 +110,26 @@ impl Engine {
         executor.lock_all();
         let dbs = executor.db_stats();
         if let Some(tier) = self.tier() {
-            tier.begin_cut();
+            let mut generations = Vec::new();
+            executor.with_shard(0, |shard| {
+                generations.extend(shard.dbs().iter().map(Db::generation));
+            });
+            tier.begin_cut(generations);
         }
         for number in 0..self.shard_count() {
             executor.with_shard(number, |shard| shard.begin_saving(&handed));
         }
+        let mut cold = vec![DbStats::default(); dbs.len()];
+        executor.for_each_shard(|shard| {
+            for (stats, db) in cold.iter_mut().zip(shard.dbs()) {
+                stats.keys += db.cold().map_or(0, |cold| cold.index().len());
+                stats.expires += db.cold().map_or(0, ColdDb::all_expiring);
+            }
+        });
         let libraries = self.libraries().all().0;
         let at_cut = at_cut();
         executor.release();
-        Some((Cut { engine: self, handed, shard: 0, dbs, libraries, fault: None }, at_cut))
+        Some((Cut { engine: self, handed, shard: 0, dbs, cold, libraries, fault: None }, at_cut))
     }
 }
 
@@ -123,6 +137,18 @@ impl Cut<'_> {
     /// Keys of each database at the cut.
     pub fn dbs(&self) -> &[DbStats] {
         &self.dbs
+    }
+
+    /// The keys that the cold tier has are saved otherwise, with its index: they do not count. Returns
+    /// how many there are.
+    pub(crate) fn leave_cold(&mut self) -> u64 {
+        let mut keys = 0;
+        for (all, cold) in self.dbs.iter_mut().zip(&mut self.cold) {
+            all.keys -= cold.keys;
+            all.expires -= cold.expires;
+            keys += std::mem::take(cold).keys as u64;
+        }
+        keys
     }
 
     /// The libraries of functions at the cut.

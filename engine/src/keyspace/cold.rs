@@ -5,6 +5,7 @@ use super::entry::EntryPtr;
 use super::saving::HandOver;
 use crate::tier::Tier;
 use crate::tier::db::{ColdDb, ColdKey};
+use crate::tier::fingerprint::Fingerprint;
 use crate::tier::row::RowId;
 use crate::value::NewValue;
 use std::sync::Arc;
@@ -187,11 +188,16 @@ impl Db {
     }
 
     /// Names a row that a snapshot names; `false` where its fingerprint is taken.
-    pub fn restore_cold(&mut self, tier: &Arc<Tier>, row: RowId, expiry: Option<i64>) -> bool {
+    pub fn restore_cold(
+        &mut self,
+        tier: &Arc<Tier>,
+        (print, epoch): (Fingerprint, u8),
+        expiry: Option<i64>,
+    ) -> bool {
         let generation = self.generation();
         let cold = self.cold_mut();
         let cold = cold.get_or_insert_with(|| Box::new(ColdDb::new(tier, generation)));
-        generation == row.generation && cold.restore(row.print, row.epoch, expiry)
+        cold.restore(print, epoch, expiry)
     }
 
     /// Forgets all cold keys, without a word to the tier.

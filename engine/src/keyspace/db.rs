@@ -420,6 +420,9 @@ impl Db {
     /// Goes on with the life that the database had when a snapshot was taken.
     pub fn set_generation(&mut self, generation: u32) {
         self.generation = generation;
+        if let Some(cold) = &mut self.cold {
+            cold.set_generation(generation);
+        }
     }
 
     /// The number that the database had at the running cut.
@@ -443,6 +446,10 @@ impl Db {
 
     /// Takes everything out, with what a running cut has still to save of it.
     pub fn take(&mut self) -> Db {
+        if let Some(cold) = &self.cold {
+            // Not only with its drop, which may come late: its rows are known to be given up.
+            cold.tier().drop_generation(self.generation);
+        }
         let mut fresh = Db::new(self.hasher.clone(), self.generation, self.databases);
         fresh.colour = self.colour;
         fresh.generation = self.generation.wrapping_add(self.databases);

@@ -5,7 +5,10 @@ use crate::command::Command;
 use crate::engine::{Engine, command_table};
 use crate::executor::{Call, Prefetched};
 use crate::reply::{Protocol, Reply};
+use std::sync::atomic::Ordering;
 
+/// Records between two calls of the host that may make room.
+const RELIEVED_EVERY: u64 = 64;
 /// Records between two reports of progress.
 const REPORTED_EVERY: u64 = 10_000;
 
@@ -26,20 +29,22 @@ fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
 }
 
 /// Runs the records that `reader` has, in order. The engine must not have a journal yet.
-/// `progress` gets the index of a record now and then.
+/// `progress` gets the index of a record now and then; `relieve` is called with no lock held, to make
+/// room in memory.
 ///
 /// # Errors
-/// If a record cannot be read, or names a command that this version does not have. What came
-/// before it has been run.
+/// If a record cannot be read, or names a command that this version does not have, or the cold tier
+/// lacks a value that it needs. What came before it has been run.
 pub fn replay(
     engine: &Engine,
     mut reader: Reader,
     mut progress: impl FnMut(u64),
+    relieve: impl Fn(),
 ) -> Result<Replayed, LogError> {
     // A limit that was lowered since must not refuse what was accepted then.
     let config = engine.config();
     engine.update_config(|config| config.proto_max_bulk_len = usize::MAX);
-    let result = run(engine, &mut reader, &mut progress);
+    let result = run(engine, &mut reader, &mut progress, &relieve);
     engine.update_config(|now| *now = (*config).clone());
     result
 }
@@ -48,9 +53,12 @@ fn run(
     engine: &Engine,
     reader: &mut Reader,
     progress: &mut impl FnMut(u64),
+    relieve: &impl Fn(),
 ) -> Result<Replayed, LogError> {
     let mut done = Replayed::default();
     let (mut executor, mut out) = (engine.executor(), Vec::new());
+    let faults = || engine.tier().map_or(0, |tier| tier.stats.faults.load(Ordering::Relaxed));
+    let faults_before = faults();
     while let Some(mut batch) = reader.next()? {
         for logged in batch.calls.by_ref() {
             if logged.args.first() == Some(&settings::NAME) {
@@ -79,6 +87,18 @@ fn run(
         // Nobody waits for these; counters go too, they count what clients did.
         executor.effects = Default::default();
         done.batches += 1;
+        if faults() != faults_before {
+            // Without the value the call did something else than when it was logged.
+            let fault = engine.tier().and_then(|tier| tier.fault());
+            let fault = fault.map_or_else(String::new, |fault| fault.to_string());
+            return Err(LogError::Io(format!(
+                "record {} needs a value on disk: {fault}",
+                batch.index
+            )));
+        }
+        if done.batches.is_multiple_of(RELIEVED_EVERY) {
+            relieve();
+        }
         if done.batches.is_multiple_of(REPORTED_EVERY) {
             progress(batch.index);
         }

@@ -3,14 +3,14 @@
 use super::{Info, Progress, SnapshotError, Writer, load};
 use crate::cut::Rows;
 use crate::engine::Engine;
-use crate::keyspace::EntryRef;
+use crate::keyspace::{Db, EntryRef};
 
 impl Engine {
     /// Writes all keys as a snapshot in memory and loads that in their place, while all shards are
     /// locked. Returns how many keys there are. The thread must hold no lock of the engine.
     ///
     /// # Errors
-    /// If a snapshot is on its way, or what was written does not load: then all is as before.
+    /// If a snapshot is on its way, there are keys on disk alone, or what was written does not load: then all is as before.
     pub fn reload(&self) -> Result<u64, SnapshotError> {
         let Some((cut, ())) = self.begin_cut(|| ()) else {
             return Err(SnapshotError::Unfit("a snapshot is being taken".into()));
@@ -19,6 +19,18 @@ impl Engine {
         drop(cut);
         let mut executor = self.executor();
         executor.lock_all();
+        let mut cold = 0;
+        executor.for_each_shard(|shard| {
+            cold += shard
+                .dbs()
+                .iter()
+                .filter_map(Db::cold)
+                .map(|cold| cold.index().len())
+                .sum::<usize>();
+        });
+        if cold > 0 {
+            return Err(SnapshotError::Unfit("there are keys in the cold tier".into()));
+        }
         let mut rows = Rows::default();
         executor.for_each_shard(|shard| {
             for (number, db) in shard.dbs().iter().enumerate() {

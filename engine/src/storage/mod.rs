@@ -13,6 +13,9 @@
 //! Without a log each snapshot gets a number of its own, one more than the one before, so that an
 //! older one does not pass for a newer one: what happened between them is in no log.
 //!
+//! With a cold tier that is durable ([`Tier::set_durable`](crate::tier::Tier::set_durable)) a snapshot has
+//! the names of cold keys, and their values are in the tier's store: what it names stays there.
+//!
 //! Nothing here starts a thread or reads a clock: the host does, see
 //! [`Keeper`](crate::embedded::Keeper) and the server.
 
@@ -41,44 +44,12 @@ use std::sync::atomic::AtomicU64;
 /// Name of the data directory in a server's working directory.
 pub const DIRECTORY: &str = "ashlar-data";
 
-/// What else belongs to a snapshot besides the keys in memory: the cold tier's index.
-pub trait Companion: Send + Sync {
-    /// The moment of the cut: all shards are locked. What [`Companion::write`] writes later is the
-    /// state of this moment.
-    fn begin(&self);
-
-    /// Writes the state of the cut, in parts of at most 4 MiB.
-    ///
-    /// # Errors
-    /// Those of `put`, or its own: the snapshot is given up then.
-    fn write(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
-
-    /// Makes durable what the snapshot relies on. After it the snapshot becomes valid.
-    ///
-    /// # Errors
-    /// If that fails: the snapshot is given up then.
-    fn flush(&self) -> io::Result<()>;
-
-    /// The snapshot is durable, or was given up.
-    fn end(&self, durable: bool);
-
-    /// Takes a part that was written, in any order and from any thread.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    fn load(&self, part: &[u8]) -> Result<(), String>;
-
-    /// All parts that were loaded so far are void: another snapshot is tried.
-    fn clear(&self);
-}
-
 /// An open data directory; other processes are refused while it lives.
 pub struct Storage {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     engine: Arc<Engine>,
     log: Option<Arc<Log>>,
-    companion: Option<Arc<dyn Companion>>,
     hash_seed: u64,
     random: u64,
     /// The records that the snapshots of the directory include up to, ascending.

@@ -1,8 +1,8 @@
 //! Opens a data directory: the newest snapshot, then the log.
 
 use super::files::{self, Source};
-use super::save::SaveProgress;
-use super::{Companion, Storage, StorageError, lock, log_dir};
+use super::save::{KEPT, SaveProgress};
+use super::{Storage, StorageError, lock, log_dir};
 use crate::disk::{Disk, Lock, Mode};
 use crate::engine::Engine;
 use crate::log::{Log, LogOptions, Recovered, Replayed, replay};
@@ -33,14 +33,14 @@ pub struct RecoverOptions {
     pub segment_bytes: u64,
     /// Threads that load.
     pub threads: usize,
-    /// What else belongs to the snapshots.
-    pub companion: Option<Arc<dyn Companion>>,
+    /// Called again and again while the log is run, with no lock held: may make room in memory.
+    pub relieve: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for RecoverOptions {
     fn default() -> RecoverOptions {
         let segment_bytes = LogOptions::default().segment_bytes;
-        RecoverOptions { log: true, segment_bytes, threads: 1, companion: None }
+        RecoverOptions { log: true, segment_bytes, threads: 1, relieve: None }
     }
 }
 
@@ -97,6 +97,11 @@ impl Directory {
         Ok(Directory { disk, dir: dir.into(), hash_seed, random, snapshots, lock })
     }
 
+    /// Whether there is a snapshot or a log, so that something is to be loaded.
+    pub fn has_data(&self) -> bool {
+        !self.snapshots.is_empty() || has_log(&*self.disk, &log_dir(&self.dir))
+    }
+
     /// The seed that the engine's hash tables must have.
     pub fn hash_seed(&self) -> u64 {
         self.hash_seed
@@ -110,14 +115,13 @@ impl Directory {
     pub fn adopt(self, engine: &Arc<Engine>) -> Result<Storage, StorageError> {
         let number = self.snapshots.last().copied().unwrap_or(0);
         let snapshots = self.snapshots.clone();
-        Ok(self.into_storage(engine, None, None, snapshots, number, 0))
+        Ok(self.into_storage(engine, None, snapshots, number, 0))
     }
 
     fn into_storage(
         self,
         engine: &Arc<Engine>,
         log: Option<Arc<Log>>,
-        companion: Option<Arc<dyn Companion>>,
         snapshots: Vec<u64>,
         number: u64,
         bytes: u64,
@@ -127,7 +131,6 @@ impl Directory {
             dir: self.dir,
             engine: engine.clone(),
             log,
-            companion,
             hash_seed: self.hash_seed,
             random: self.random,
             snapshots: Mutex::new(snapshots),
@@ -154,6 +157,7 @@ impl Directory {
         let mut snapshots = self.snapshots.clone();
         let newest = snapshots.last().copied().unwrap_or(0);
         let floor = self.load_newest(engine, options, progress, &mut snapshots, &mut opened)?;
+        self.remove_void(engine, &mut snapshots)?;
         let log = self.open_log(engine, options, floor, progress, &mut opened)?;
         let reached = opened.recovered.last.max(floor);
         if reached < newest {
@@ -180,8 +184,7 @@ impl Directory {
             )
             .unwrap_or(all)
         });
-        let companion = options.companion.clone();
-        let storage = self.into_storage(engine, log, companion, snapshots, reached, bytes);
+        let storage = self.into_storage(engine, log, snapshots, reached, bytes);
         storage.log_base.store(log_base, Ordering::Relaxed);
         Ok((storage, opened))
     }
@@ -214,8 +217,8 @@ impl Directory {
                 Err(error) => opened.damaged.push(format!("{}: {error}", path.display())),
             }
             engine.clear();
-            if let Some(companion) = &options.companion {
-                companion.clear();
+            if let Some(tier) = engine.tier() {
+                tier.clear_index(engine);
             }
             snapshots.pop();
         }
@@ -232,11 +235,25 @@ impl Directory {
         progress.keys.store(0, Ordering::Relaxed);
         let file = self.disk.open(path, Mode::Read)?;
         let len = file.len()?;
-        let cold = |part: &[u8]| match &options.companion {
-            Some(companion) => companion.load(part),
+        let tier = engine.tier().filter(|tier| tier.is_durable());
+        let cold = |part: &[u8]| match tier {
+            Some(tier) => tier.load_index(engine, part),
             None => Err("it has cold keys, but there is no cold tier (see `cold-store`)".into()),
         };
         snapshot::load(engine, Source::new(file), Some(len), options.threads, progress, &cold)
+    }
+
+    /// Removes snapshots that name rows of the cold tier which may be given up from now on.
+    fn remove_void(&self, engine: &Engine, snapshots: &mut Vec<u64>) -> Result<(), StorageError> {
+        let Some(tier) = engine.tier().filter(|tier| tier.is_durable()) else { return Ok(()) };
+        let kept = if tier.older_is_void() { 1 } else { KEPT };
+        while snapshots.len() > kept {
+            let path = files::snapshot_path(&self.dir, snapshots[0]);
+            let removed = self.disk.remove(&path);
+            removed.map_err(|error| StorageError::io("remove an old snapshot", &error))?;
+            snapshots.remove(0);
+        }
+        Ok(())
     }
 
     /// Opens the log if there is one or is to be one, and runs what is behind the snapshot.
@@ -268,9 +285,9 @@ impl Directory {
         };
         progress.log_last.store(recovered.last, Ordering::Relaxed);
         let from = recovered.first.max(floor + 1);
-        opened.replayed = replay(engine, log.read_from(from), |index| {
-            progress.log_index.store(index, Ordering::Relaxed);
-        })?;
+        let relieve = || options.relieve.iter().for_each(|relieve| relieve());
+        let progress = |index| progress.log_index.store(index, Ordering::Relaxed);
+        opened.replayed = replay(engine, log.read_from(from), progress, relieve)?;
         opened.recovered = recovered;
         if options.log { Ok(Some(Arc::new(log))) } else { Ok(None) }
     }

@@ -5,11 +5,12 @@ use super::{Storage, StorageError, log_dir};
 use crate::disk::Mode;
 use crate::snapshot::Writer;
 use crate::stamp::Rng;
+use crate::tier::Tier;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Snapshots that are kept: the newest, and the one before with the log from there on.
-const KEPT: usize = 2;
+pub(super) const KEPT: usize = 2;
 
 /// How far a snapshot has come; other threads may look.
 #[derive(Debug, Default)]
@@ -31,8 +32,10 @@ pub struct SaveProgress {
 pub struct Saved {
     /// The last record of the log that it includes.
     pub log_index: u64,
-    /// Keys in it.
+    /// Keys in it with their values.
     pub keys: u64,
+    /// Keys of which it has the name, and the cold store the value.
+    pub cold_keys: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// The most bytes that waited in memory, as they were changed meanwhile.
@@ -54,6 +57,11 @@ pub(super) enum Bug {
     LateIndex,
     /// The log is let go of before the snapshot is durable.
     EarlyRelease,
+    /// The cold store does not force to disk what a snapshot names.
+    #[cfg(test)]
+    NoColdFlush,
+    /// Rows are deleted that a snapshot names.
+    EarlyGarbage,
 }
 
 #[cfg(test)]
@@ -104,11 +112,6 @@ impl Storage {
         }
         let running = Running(progress);
         let result = self.write_snapshot(now_ms, at_cut, &mut pause);
-        if let Some(companion) = &self.companion
-            && !matches!(result, Err(None))
-        {
-            companion.end(result.is_ok());
-        }
         let saved = result.map_err(|error| {
             error.map_or(StorageError::Busy, |error| StorageError::io("take a snapshot", &error))
         })?;
@@ -140,6 +143,11 @@ impl Storage {
         self.log.as_ref().map_or(0, |log| log.stats().bytes)
     }
 
+    /// The cold tier, if snapshots name its rows.
+    fn durable_tier(&self) -> Option<&Tier> {
+        self.engine.tier().map(|tier| &**tier).filter(|tier| tier.is_durable())
+    }
+
     /// `Err(None)` if there is a cut already.
     fn write_snapshot(
         &self,
@@ -149,8 +157,8 @@ impl Storage {
     ) -> Result<Saved, Option<io::Error>> {
         let log_bytes = self.log_bytes();
         let cut = self.engine.begin_cut(|| {
-            if let Some(companion) = &self.companion {
-                companion.begin();
+            if let Some(tier) = self.durable_tier() {
+                tier.begin_snapshot();
             }
             at_cut();
             match &self.log {
@@ -168,6 +176,7 @@ impl Storage {
             let log = self.log.as_ref();
             log.map(|log| log.release_before(log_index + 1));
         }
+        let cold_keys = self.durable_tier().map_or(0, |_| cut.leave_cold());
         let info = cut.info(log_index, now_ms, self.hash_seed);
         let progress = &self.progress;
         progress.keys.store(0, Ordering::Relaxed);
@@ -179,6 +188,9 @@ impl Storage {
             file.set_len(0)?;
             let id = Rng::new(self.random ^ log_index ^ (now_ms as u64).rotate_left(20)).next_u64();
             let mut writer = Writer::new(Sink::new(file), id, &info)?;
+            if let Some(tier) = self.durable_tier() {
+                tier.write_index(&self.engine, &mut |part| writer.cold(part))?;
+            }
             let mut goes_on = true;
             writer.cut(&mut cut, |rows, waiting| {
                 progress.keys.store(rows, Ordering::Relaxed);
@@ -191,9 +203,11 @@ impl Storage {
                 return Err(io::Error::other("it was given up"));
             }
             drop(cut);
-            if let Some(companion) = &self.companion {
-                companion.write(&mut |part| writer.cold(part))?;
-                companion.flush()?;
+            if let Some(tier) = self.durable_tier() {
+                // The snapshot names rows: they have to be on the disk before it is.
+                tier.store()
+                    .flush_durable()
+                    .map_err(|error| io::Error::other(error.to_string()))?;
             }
             let (keys, sink) = (writer.rows(), writer.finish()?);
             if !has(Bug::NoSync) {
@@ -203,7 +217,7 @@ impl Storage {
             if !has(Bug::NoSyncOfNames) {
                 self.disk.sync_dir(&files::snapshot_dir(&self.dir))?;
             }
-            Ok(Saved { log_index, keys, bytes: sink.bytes(), ..Saved::default() })
+            Ok(Saved { log_index, keys, cold_keys, bytes: sink.bytes(), ..Saved::default() })
         })();
         if result.is_err() {
             // The next start removes it too.
@@ -212,6 +226,12 @@ impl Storage {
         let mut saved = result.map_err(Some)?;
         saved.waiting_bytes_peak = progress.waiting_bytes_peak.load(Ordering::Relaxed);
         self.number.fetch_max(log_index, Ordering::Relaxed);
+        if let Some(tier) = self.durable_tier() {
+            tier.end_snapshot();
+            if has(Bug::EarlyGarbage) {
+                tier.free_all();
+            }
+        }
         let before = self.log_bytes();
         match self.let_go(log_index) {
             Ok(released) => saved.released = released,

@@ -1,6 +1,7 @@
 //! The crash harness for whole data directories: the machine ends at every operation of its disk, in
 //! the middle of snapshots too, while commands run between their steps. After each start the engine
-//! must be as it was after some record, with everything that was acknowledged.
+//! must be as it was after some record, with everything that was acknowledged. So it is with a cold tier,
+//! while values leave memory and come back.
 
 use super::save::{BUG, Bug};
 use super::*;
@@ -9,10 +10,14 @@ use crate::engine::{EngineOptions, command_table};
 use crate::executor::{Call, Executor, Prefetched};
 use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
+use crate::tier::Tier;
+use crate::tier::memory::MemoryStore;
+use crate::tier::store::{Batch, ColdError, ColdStore, EachRow};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 const LOSSES: [Loss; 3] = [Loss::Nothing, Loss::Everything, Loss::Some];
+const NOW_MS: i64 = 1_700_000_000_000;
 /// Commands of one life.
 const COMMANDS: u64 = 60;
 /// Starts and ends of the machine in one run.
@@ -26,6 +31,52 @@ enum Workload {
     Everysec,
     /// Snapshots alone.
     NoLog,
+}
+
+/// The cold store of a machine, whose writes are operations of its disk.
+#[derive(Clone)]
+struct ColdDisk {
+    rows: MemoryStore,
+    disk: SimDisk,
+}
+
+impl ColdDisk {
+    fn operation(&self) -> Result<(), ColdError> {
+        let done = self.disk.sync_dir(Path::new("/"));
+        done.map_err(|error| ColdError::Failed(error.to_string()))
+    }
+}
+
+impl ColdStore for ColdDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+        self.rows.get(key)
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
+        self.operation()?;
+        self.rows.apply(batch)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
+        self.rows.range(from, to, each)
+    }
+
+    fn flush_durable(&self) -> Result<(), ColdError> {
+        self.operation()?;
+        if has_bug(Bug::NoColdFlush) { Ok(()) } else { self.rows.flush_durable() }
+    }
+
+    fn size(&self) -> u64 {
+        self.rows.size()
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ColdError> {
+        Ok(())
+    }
+}
+
+fn has_bug(bug: Bug) -> bool {
+    BUG.get() == Some(bug)
 }
 
 /// What the outside knows.
@@ -48,7 +99,7 @@ impl Outside {
 }
 
 fn options(log: bool) -> RecoverOptions {
-    RecoverOptions { log, segment_bytes: 4096, threads: 2, companion: None }
+    RecoverOptions { log, segment_bytes: 4096, threads: 2, relieve: None }
 }
 
 fn open(
@@ -56,17 +107,43 @@ fn open(
     seed: u64,
     options: &RecoverOptions,
 ) -> Result<(Storage, Opened), StorageError> {
+    open_with(disk, None, seed, options)
+}
+
+fn open_with(
+    disk: &SimDisk,
+    cold: Option<&MemoryStore>,
+    seed: u64,
+    options: &RecoverOptions,
+) -> Result<(Storage, Opened), StorageError> {
     let directory = Directory::open(Arc::new(disk.clone()), Path::new("/data"), seed)?;
     let hash_seed = directory.hash_seed();
-    let engine = EngineOptions { shards: 3, hash_seed, ..EngineOptions::default() };
+    let tier = cold.map(|rows| {
+        let store = ColdDisk { rows: rows.clone(), disk: disk.clone() };
+        let tier = Tier::new(Box::new(store), "memory", hash_seed);
+        tier.set_durable();
+        tier
+    });
+    let engine = EngineOptions { shards: 3, hash_seed, tier, ..EngineOptions::default() };
     let engine = Arc::new(Engine::with_options(engine));
-    directory.recover(&engine, options, &Recovering::default())
+    let mut options = options.clone();
+    if cold.is_some() {
+        let engine = engine.clone();
+        options.relieve = Some(Arc::new(move || demote(&engine, seed)));
+    }
+    directory.recover(&engine, &options, &Recovering::default())
+}
+
+/// Some values leave memory. A failure shows as one of the disk.
+fn demote(engine: &Engine, random: u64) {
+    let tier = engine.tier().unwrap();
+    let _ = tier.make_room(engine, NOW_MS, random, 1 + random as usize % 3000, &|| 2000);
 }
 
 fn run(executor: &mut Executor<'_>, line: &str, seed: u64) {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let (_, command) = command_table().find(args[0]).unwrap();
-    let (mut out, stamp) = (Vec::new(), Stamp::new(1_700_000_000_000, seed));
+    let (mut out, stamp) = (Vec::new(), Stamp::new(NOW_MS, seed));
     let call =
         Call { command, args: &args, db: 0, stamp: &stamp, may_block: false, no_touch: false };
     executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
@@ -108,6 +185,13 @@ impl Machine<'_> {
     /// One command, or a transaction, and its acknowledgement.
     fn act(&mut self) {
         let engine = self.storage.engine().clone();
+        if let Some(tier) = engine.tier() {
+            match self.random.below(6) {
+                0..3 => demote(&engine, self.random.next_u64()),
+                3 => drop(tier.tidy(&mut engine.executor(), &Stamp::new(NOW_MS, 1))),
+                _ => {}
+            }
+        }
         // Records of settings change nothing.
         self.note_digests();
         let mut executor = engine.executor();
@@ -172,17 +256,24 @@ impl Machine<'_> {
 /// One life: opens the directory, checks it, and works until the machine ends or `commands` are done.
 fn live(
     disk: &SimDisk,
+    cold: Option<&MemoryStore>,
     workload: Workload,
     seed: u64,
     commands: u64,
     outside: &mut Outside,
 ) -> Result<(), String> {
-    let (storage, opened) = match open(disk, seed, &options(workload != Workload::NoLog)) {
+    let (storage, opened) = match open_with(disk, cold, seed, &options(workload != Workload::NoLog))
+    {
         Ok(opened) => opened,
         Err(_) if disk.is_stopped() => return Ok(()),
         Err(error) => return Err(format!("the directory does not open: {error}")),
     };
     check(&storage, opened.recovered.last, outside)?;
+    if let Some(fault) = storage.engine().tier().and_then(|tier| tier.fault())
+        && !disk.is_stopped()
+    {
+        return Err(fault.to_string());
+    }
     let random = Rng::new(seed);
     let mut machine = Machine { disk, storage: &storage, workload, random, outside };
     for number in 0..commands {
@@ -221,36 +312,51 @@ fn check(storage: &Storage, last: u64, outside: &mut Outside) -> Result<(), Stri
 }
 
 /// Runs a machine that ends at operation `stop` of its first life, and at random ones later.
-fn run_machine(workload: Workload, stop: u64, loss: Loss, seed: u64) -> Result<(), String> {
+fn run_machine(
+    workload: Workload,
+    tiered: bool,
+    stop: u64,
+    loss: Loss,
+    seed: u64,
+) -> Result<(), String> {
+    let rows = MemoryStore::default();
+    let cold = tiered.then_some(&rows);
     let mut random = Rng::new(seed ^ stop.rotate_left(32));
     let (mut disk, mut outside) = (SimDisk::new(seed), Outside::new());
     for life in 0..LIVES {
         disk.stop_at(if life == 0 { stop } else { 1 + random.below(200) as u64 });
-        live(&disk, workload, random.next_u64(), COMMANDS, &mut outside)?;
+        live(&disk, cold, workload, random.next_u64(), COMMANDS, &mut outside)?;
         disk.stop();
         if loss == Loss::Nothing && workload != Workload::NoLog {
             // A killed process: what was written counts as much as what was synced.
             outside.durable = outside.durable.max(outside.written);
         }
         disk = disk.reboot(loss, random.next_u64());
+        match loss {
+            Loss::Nothing => {}
+            Loss::Everything => rows.cut_power(),
+            Loss::Some => rows.cut_power_partly(&mut random),
+        }
     }
-    live(&disk, workload, seed, 0, &mut outside)
+    live(&disk, cold, workload, seed, 0, &mut outside)
 }
 
 /// Runs machines that end at each operation; how many, or the first that fails.
-fn sweep(seeds: std::ops::Range<u64>, step: usize) -> Result<u64, String> {
+fn sweep(tiered: bool, seeds: std::ops::Range<u64>, step: usize) -> Result<u64, String> {
     let mut runs = 0;
     for workload in [Workload::Always, Workload::Everysec, Workload::NoLog] {
         for seed in seeds.clone() {
             let disk = SimDisk::new(seed);
-            let whole =
-                live(&disk, workload, Rng::new(seed).next_u64(), COMMANDS, &mut Outside::new());
+            let rows = MemoryStore::default();
+            let (cold, mut outside) = (tiered.then_some(&rows), Outside::new());
+            let random = Rng::new(seed).next_u64();
+            let whole = live(&disk, cold, workload, random, COMMANDS, &mut outside);
             whole.map_err(|error| format!("without an end: {error}"))?;
             for loss in LOSSES {
                 for stop in (1..=disk.operations()).step_by(step) {
-                    run_machine(workload, stop, loss, seed).map_err(|error| {
+                    run_machine(workload, tiered, stop, loss, seed).map_err(|error| {
                         format!(
-                            "run_machine({workload:?}, {stop}, Loss::{loss:?}, {seed}): {error}"
+                            "run_machine({workload:?}, {tiered}, {stop}, Loss::{loss:?}, {seed}): {error}"
                         )
                     })?;
                     runs += 1;
@@ -264,18 +370,33 @@ fn sweep(seeds: std::ops::Range<u64>, step: usize) -> Result<u64, String> {
 #[test]
 fn a_machine_that_ends_anywhere_comes_back_with_an_exact_prefix() {
     // A larger number for a longer run by hand.
-    let seeds = std::env::var("ASHLAR_CRASH_SEEDS").ok().and_then(|text| text.parse().ok());
-    match sweep(0..seeds.unwrap_or(2), 1) {
-        Ok(runs) => assert!(runs > 1_000, "only {runs} ends were tried"),
-        Err(error) => panic!("{error}"),
+    let seeds: Option<u64> =
+        std::env::var("ASHLAR_CRASH_SEEDS").ok().and_then(|text| text.parse().ok());
+    // With a tier a life has many more operations: without more time, some of them are tried.
+    let by_hand = seeds.is_some();
+    for (tiered, seeds, step) in
+        [(false, seeds.unwrap_or(2), 1), (true, seeds.unwrap_or(1), if by_hand { 1 } else { 41 })]
+    {
+        match sweep(tiered, 0..seeds, step) {
+            Ok(runs) => assert!(runs > 200, "only {runs} ends were tried"),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
 #[test]
 fn known_bugs_are_found() {
-    for bug in [Bug::NoSync, Bug::NoSyncOfNames, Bug::LateIndex, Bug::EarlyRelease] {
+    for bug in [
+        Bug::NoSync,
+        Bug::NoSyncOfNames,
+        Bug::LateIndex,
+        Bug::EarlyRelease,
+        Bug::NoColdFlush,
+        Bug::EarlyGarbage,
+    ] {
         BUG.set(Some(bug));
-        let found = sweep(0..6, 2);
+        let tiered = matches!(bug, Bug::NoColdFlush | Bug::EarlyGarbage);
+        let found = sweep(tiered, 0..6, 2);
         BUG.set(None);
         assert!(found.is_err(), "{bug:?} was not found in {} runs", found.unwrap_or(0));
     }

@@ -13,7 +13,7 @@
 
 use super::Tier;
 use super::fingerprint::Fingerprint;
-use super::index::ColdIndex;
+use super::index::{ColdIndex, Named};
 use super::row::RowId;
 use super::sketch::Sketch;
 use indexmap::IndexMap;
@@ -27,6 +27,9 @@ type State = foldhash::fast::FixedState;
 /// Keys whose fingerprint is that of another key and that are known not to be cold; more are
 /// forgotten and found out again.
 const ABSENT_MAX: usize = 64;
+
+/// In the place of a snapshot period, which are numbered from 1 on: no snapshot names the row.
+const UNNAMED: u64 = 0;
 
 /// A cold key, as memory knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub(crate) struct ColdDb {
     loading: HashMap<Fingerprint, u64, State>,
     /// Keys that are being written, so that no two with one fingerprint are.
     moving: HashSet<Fingerprint, State>,
-    /// Rows that nothing names any more, with the snapshot period in which that happened.
+    /// Rows that no key has any more, with the snapshot period in which that happened, or with
+    /// [`UNNAMED`].
     garbage: HashMap<(Fingerprint, u8), u64, State>,
     /// Keys that share a fingerprint with a cold one, and are not it.
     absent: HashSet<Box<[u8]>, State>,
@@ -93,6 +97,11 @@ impl ColdDb {
 
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The database goes on with the life that it had when a snapshot was taken.
+    pub fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
     }
 
     /// The names of cold and cached keys.
@@ -169,7 +178,8 @@ impl ColdDb {
 
     /// Names the row of a key that loses its entry; `false` where its fingerprint is taken.
     pub fn add(&mut self, key: &[u8], print: Fingerprint, epoch: u8, expiry: Option<i64>) -> bool {
-        if self.garbage.contains_key(&(print, epoch)) || !self.index.insert(print, epoch) {
+        let named = Named { epoch, kept: false };
+        if self.garbage.contains_key(&(print, epoch)) || !self.index.insert(print, named) {
             return false;
         }
         self.absent.remove(key);
@@ -183,12 +193,24 @@ impl ColdDb {
         true
     }
 
+    /// Cold and cached keys that expire.
+    pub fn all_expiring(&self) -> usize {
+        self.expires.len()
+    }
+
+    /// Visits the rows of all cold and cached keys, with their expiries.
+    pub fn for_all(&self, mut each: impl FnMut(RowId, Option<i64>)) {
+        self.index.for_range(0, u64::MAX, |print, epoch| {
+            each(self.row(print, epoch), self.expires.get(&print).copied());
+        });
+    }
+
     /// Names a row that a snapshot names.
     pub fn restore(&mut self, print: Fingerprint, epoch: u8, expiry: Option<i64>) -> bool {
         if let Some(expiry) = expiry {
             self.expires.insert(print, expiry);
         }
-        self.index.insert(print, epoch)
+        self.index.insert(print, Named { epoch, kept: true })
     }
 
     /// Whether a row is in use, or waits to be deleted in its turn.
@@ -213,7 +235,8 @@ impl ColdDb {
 
     /// A row was written, in whole or in part, and nothing will name it.
     pub fn reject(&mut self, print: Fingerprint, epoch: u8) {
-        self.garbage.insert((print, epoch), self.tier.period());
+        let period = if self.tier.is_durable() { UNNAMED } else { self.tier.period() };
+        self.garbage.insert((print, epoch), period);
     }
 
     /// A cached key loses its entry.
@@ -232,17 +255,20 @@ impl ColdDb {
     /// or cold. Returns whether it was named, and its expiry if it was cold.
     pub fn forget(&mut self, print: Fingerprint, has_entry: bool) -> Option<Option<i64>> {
         self.loading.remove(&print);
-        let epoch = self.index.remove(print)?;
+        let Named { epoch, kept } = self.index.remove(print)?;
         let expiry = self.expires.swap_remove(&print);
         if has_entry {
             self.cached -= 1;
             self.cached_expiring -= usize::from(expiry.is_some());
         }
         let row = self.row(print, epoch);
+        let mut named = kept || !self.tier.is_durable();
         if let Some(cut) = &mut self.cut {
+            named |= cut.is_to_come(print);
             cut.keep(row, expiry);
         }
-        self.garbage.insert((print, epoch), self.tier.period());
+        let period = if named { self.tier.period() } else { UNNAMED };
+        self.garbage.insert((print, epoch), period);
         Some(expiry)
     }
 
@@ -313,6 +339,7 @@ impl ColdDb {
         while let Some(from) = cut.next
             && out.len() < rows_max
         {
+            self.index.keep(from);
             let (generation, saved, expires) = (self.generation, &cut.saved, &self.expires);
             cut.next = self.index.step(from, |print, epoch| {
                 if !saved.contains(&print) {
@@ -327,12 +354,17 @@ impl ColdDb {
         self.cut.is_some()
     }
 
-    /// Takes out rows that nothing names and that may be deleted: those that were let go before the
-    /// period `before`.
+    /// Whether a running cut has still to save something here.
+    pub fn is_in_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// Takes out rows that may be deleted: those that were let go before the period `before`, and
+    /// those that no snapshot names.
     pub fn take_garbage(&mut self, before: u64, out: &mut Vec<RowId>) {
         let generation = self.generation;
         self.garbage.retain(|&(print, epoch), period| {
-            let goes = *period < before;
+            let goes = *period < before.max(1);
             if goes {
                 out.push(RowId { generation, print, epoch });
             }
@@ -362,10 +394,14 @@ impl Default for ColdCut {
 }
 
 impl ColdCut {
+    /// Whether the walk has still to come to a key.
+    fn is_to_come(&self, print: Fingerprint) -> bool {
+        self.next.is_some_and(|next| print.word >= next)
+    }
+
     /// A row is given up, or gets another expiry: the cut keeps it as it is.
     fn keep(&mut self, row: RowId, expiry: Option<i64>) {
-        let to_come = self.next.is_some_and(|next| row.print.word >= next);
-        if to_come && self.saved.insert(row.print) {
+        if self.is_to_come(row.print) && self.saved.insert(row.print) {
             self.handed.push((row, expiry));
         }
     }

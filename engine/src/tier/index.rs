@@ -1,8 +1,10 @@
 //! The keys of the cold tier in memory: at most 16 bytes a key.
 //!
 //! ```text
-//! bucket, 128 bytes   11 slots of: word u64, tag u16 (the fingerprint), epoch u8 | length
+//! bucket, 128 bytes   11 slots of: word u64, tag u16 (the fingerprint), epoch u8, kept 1 bit | length
 //! ```
+//! The bit says that a snapshot names the key's row, so that it has to stay when the key has gone.
+//!
 //! A table of segments, each for one range of fingerprints: the first bits of the fingerprint choose
 //! it through a directory (Fagin et al., "Extendible hashing", TODS 1979). In its segment a fingerprint
 //! may be in either of two buckets, and makes room by moving others to their second bucket (Pagh and
@@ -26,30 +28,48 @@ const DIRECTORY_SHARE: usize = 16;
 struct Bucket {
     words: [u64; SLOTS],
     tags: [u16; SLOTS],
+    /// A bit a slot.
+    kept: u16,
     epochs: [u8; SLOTS],
     len: u8,
 }
+
+/// What the index knows of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    /// The epoch in which it was written.
+    pub epoch: u8,
+    /// Whether a snapshot names it.
+    pub kept: bool,
+}
+
+type Slot = (Fingerprint, Named);
 
 const _: () = assert!(size_of::<Bucket>() == 128, "a bucket is two cache lines");
 
 impl Bucket {
     const EMPTY: Bucket =
-        Bucket { words: [0; SLOTS], tags: [0; SLOTS], epochs: [0; SLOTS], len: 0 };
+        Bucket { words: [0; SLOTS], tags: [0; SLOTS], kept: 0, epochs: [0; SLOTS], len: 0 };
 
     fn find(&self, print: Fingerprint) -> Option<usize> {
         let len = self.len as usize;
         (0..len).find(|&at| self.words[at] == print.word && self.tags[at] == print.tag)
     }
 
-    fn at(&self, at: usize) -> (Fingerprint, u8) {
-        (Fingerprint { word: self.words[at], tag: self.tags[at] }, self.epochs[at])
+    fn named(&self, at: usize) -> Named {
+        Named { epoch: self.epochs[at], kept: self.kept >> at & 1 == 1 }
     }
 
-    fn set(&mut self, at: usize, (print, epoch): (Fingerprint, u8)) {
-        (self.words[at], self.tags[at], self.epochs[at]) = (print.word, print.tag, epoch);
+    fn at(&self, at: usize) -> Slot {
+        (Fingerprint { word: self.words[at], tag: self.tags[at] }, self.named(at))
     }
 
-    fn push(&mut self, slot: (Fingerprint, u8)) -> bool {
+    fn set(&mut self, at: usize, (print, named): Slot) {
+        (self.words[at], self.tags[at], self.epochs[at]) = (print.word, print.tag, named.epoch);
+        self.kept = self.kept & !(1 << at) | u16::from(named.kept) << at;
+    }
+
+    fn push(&mut self, slot: Slot) -> bool {
         let at = self.len as usize;
         if at == SLOTS {
             return false;
@@ -59,14 +79,14 @@ impl Bucket {
         true
     }
 
-    fn remove(&mut self, at: usize) -> u8 {
-        let epoch = self.epochs[at];
+    fn remove(&mut self, at: usize) -> Named {
+        let named = self.named(at);
         self.len -= 1;
         self.set(at, self.at(self.len as usize));
-        epoch
+        named
     }
 
-    fn iter(&self) -> impl Iterator<Item = (Fingerprint, u8)> {
+    fn iter(&self) -> impl Iterator<Item = Slot> {
         (0..self.len as usize).map(|at| self.at(at))
     }
 }
@@ -99,7 +119,7 @@ impl Segment {
     }
 
     /// Puts a slot into one of its places; gives back the one that found none.
-    fn place(&mut self, mut slot: (Fingerprint, u8)) -> Result<(), (Fingerprint, u8)> {
+    fn place(&mut self, mut slot: Slot) -> Result<(), Slot> {
         for kick in 0..KICKS_MAX {
             let (one, two) = self.places(slot.0);
             let emptier = if self.buckets[one].len <= self.buckets[two].len { one } else { two };
@@ -118,7 +138,7 @@ impl Segment {
     }
 
     /// The same slots and one more in another number of buckets, or in as many more as it takes.
-    fn rebuild(&mut self, mut count: usize, more: Option<(Fingerprint, u8)>) {
+    fn rebuild(&mut self, mut count: usize, more: Option<Slot>) {
         'size: loop {
             let mut fresh = Segment::new(count, self.depth);
             for slot in self.buckets.iter().flat_map(Bucket::iter).chain(more) {
@@ -185,8 +205,20 @@ impl ColdIndex {
         Some(segment.buckets[place].epochs[at])
     }
 
+    /// Says of the keys of the segment that has `from`, those from there on, that a snapshot names their
+    /// rows.
+    pub fn keep(&mut self, from: u64) {
+        let place = self.place(from);
+        let Some(&number) = self.directory.get(place) else { return };
+        for bucket in &mut self.segments[number as usize].buckets {
+            for at in 0..bucket.len as usize {
+                bucket.kept |= u16::from(bucket.words[at] >= from) << at;
+            }
+        }
+    }
+
     /// Adds a key; `false`, and nothing is changed, where its fingerprint is there already.
-    pub fn insert(&mut self, print: Fingerprint, epoch: u8) -> bool {
+    pub fn insert(&mut self, print: Fingerprint, named: Named) -> bool {
         if self.directory.is_empty() {
             self.directory.push(0);
             self.segments.push(Segment::new(1, 0));
@@ -197,7 +229,7 @@ impl ColdIndex {
         self.len += 1;
         let number = self.segment(print).expect("the directory has a segment for every word");
         let segment = &mut self.segments[number];
-        if let Err(left) = segment.place((print, epoch)) {
+        if let Err(left) = segment.place((print, named)) {
             let count = segment.buckets.len();
             segment.rebuild(count + 1 + count / 8, Some(left));
             let splits = segment.buckets.len() > BUCKETS_MAX
@@ -240,12 +272,12 @@ impl ColdIndex {
         }
     }
 
-    /// Removes a key; its row's epoch, if it was there.
-    pub fn remove(&mut self, print: Fingerprint) -> Option<u8> {
+    /// Removes a key; what was known of its row, if it was there.
+    pub fn remove(&mut self, print: Fingerprint) -> Option<Named> {
         let number = self.segment(print)?;
         let segment = &mut self.segments[number];
         let (place, at) = segment.find(print)?;
-        let epoch = segment.buckets[place].remove(at);
+        let named = segment.buckets[place].remove(at);
         segment.len -= 1;
         self.len -= 1;
         let count = segment.buckets.len();
@@ -255,7 +287,7 @@ impl ColdIndex {
         if self.len == 0 {
             *self = ColdIndex::default();
         }
-        Some(epoch)
+        Some(named)
     }
 
     /// Visits the keys whose word is from `from` to `to`, both included, in no particular order.
@@ -270,11 +302,11 @@ impl ColdIndex {
                 continue;
             }
             last = Some(number);
-            for (print, epoch) in
+            for (print, named) in
                 self.segments[number as usize].buckets.iter().flat_map(Bucket::iter)
             {
                 if (from..=to).contains(&print.word) {
-                    each(print, epoch);
+                    each(print, named.epoch);
                 }
             }
         }
@@ -300,7 +332,8 @@ impl ColdIndex {
                 let bucket = &segment.buckets[(start + step) % segment.buckets.len()];
                 if bucket.len > 0 {
                     let nth = random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-                    return Some(bucket.at(nth as usize % bucket.len as usize));
+                    let (print, named) = bucket.at(nth as usize % bucket.len as usize);
+                    return Some((print, named.epoch));
                 }
             }
             at = (at + 1) % self.segments.len();
@@ -315,6 +348,10 @@ mod tests {
     use crate::stamp::Rng;
     use std::collections::BTreeMap;
 
+    fn named(epoch: u8) -> Named {
+        Named { epoch, kept: epoch.is_multiple_of(3) }
+    }
+
     fn print(rng: &mut Rng) -> Fingerprint {
         Fingerprint { word: rng.next_u64(), tag: rng.next_u64() as u16 }
     }
@@ -328,14 +365,14 @@ mod tests {
                 let grow = step % 40_000 < 25_000;
                 if rng.below(10) < if grow { 8 } else { 2 } {
                     let (print, epoch) = (print(&mut rng), rng.next_u64() as u8);
-                    assert!(index.insert(print, epoch) && !index.insert(print, 1));
+                    assert!(index.insert(print, named(epoch)) && !index.insert(print, named(1)));
                     model.insert(print, epoch);
                 } else {
                     let from = print(&mut rng);
                     let some = model.range(from..).next().map(|(print, epoch)| (*print, *epoch));
                     let Some((print, epoch)) = some else { continue };
                     assert_eq!(index.get(print), Some(epoch), "seed {seed} step {step}");
-                    assert_eq!(index.remove(print), Some(epoch));
+                    assert_eq!(index.remove(print), Some(named(epoch)));
                     assert_eq!((index.remove(print), index.get(print)), (None, None));
                     model.remove(&print);
                 }
@@ -370,7 +407,7 @@ mod tests {
     fn a_key_takes_at_most_16_bytes() {
         let (mut index, mut rng) = (ColdIndex::default(), Rng::new(1));
         for count in 1..=400_000 {
-            index.insert(print(&mut rng), 0);
+            index.insert(print(&mut rng), named(0));
             if count > 2_000 && count % 1_000 == 0 {
                 let bytes = index.bytes() as f64 / f64::from(count);
                 assert!(bytes < 16.0, "{bytes} bytes a key at {count}");
@@ -379,13 +416,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_stays_marked_wherever_it_moves() {
+        let (mut index, mut rng) = (ColdIndex::default(), Rng::new(3));
+        let (mut old, mut from) = (Vec::new(), Some(0));
+        for _ in 0..5_000 {
+            old.push(print(&mut rng));
+            index.insert(old[old.len() - 1], Named { epoch: 1, kept: false });
+        }
+        while let Some(at) = from {
+            index.keep(at);
+            from = index.step(at, |_, _| ());
+        }
+        for _ in 0..5_000 {
+            assert!(index.insert(print(&mut rng), Named { epoch: 2, kept: false }));
+        }
+        for print in old {
+            assert_eq!(index.remove(print), Some(Named { epoch: 1, kept: true }));
+        }
+        while let Some((print, _)) = index.random(rng.next_u64()) {
+            assert_eq!(index.remove(print), Some(Named { epoch: 2, kept: false }));
+        }
+    }
+
+    #[test]
     fn equal_words_are_told_apart_by_their_tags() {
         let mut index = ColdIndex::default();
         for tag in 0..2_000 {
-            assert!(index.insert(Fingerprint { word: 5, tag }, 1));
+            assert!(index.insert(Fingerprint { word: 5, tag }, named(1)));
         }
         for tag in 0..2_000 {
-            assert_eq!(index.remove(Fingerprint { word: 5, tag }), Some(1));
+            assert_eq!(index.remove(Fingerprint { word: 5, tag }), Some(named(1)));
         }
     }
 }

@@ -2,8 +2,9 @@
 //! not flushed.
 
 use super::store::{Batch, ColdError, ColdStore, EachRow};
+use crate::stamp::Rng;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,6 +31,19 @@ impl MemoryStore {
     /// Loses all that was not flushed, as a power cut does.
     pub fn cut_power(&self) {
         *self.0.rows.lock() = self.0.durable.lock().clone();
+    }
+
+    /// Loses some of what was not flushed: which rows came to the disk nobody knows.
+    pub fn cut_power_partly(&self, random: &mut Rng) {
+        let mut rows = self.0.rows.lock();
+        let durable = self.0.durable.lock();
+        let keys: BTreeSet<&Vec<u8>> = rows.keys().chain(durable.keys()).collect();
+        let choose =
+            |key: &&Vec<u8>| if random.below(2) == 0 { rows.get(*key) } else { durable.get(*key) };
+        let mut choose = choose;
+        let left =
+            keys.into_iter().filter_map(|key| Some((key.clone(), choose(&key)?.clone()))).collect();
+        *rows = left;
     }
 
     /// Flips a bit in the row `nth % rows`, of its value; `false` where there are no rows.

@@ -68,7 +68,7 @@ pub struct Tier {
     next_number: AtomicU64,
     /// Epoch of rows that are written now.
     epoch: AtomicU8,
-    /// Snapshot periods so far. Rows that were given up in a period before `free_before` can go.
+    /// Number of the snapshot period. Rows that were given up in one before `free_before` can go.
     period: AtomicU64,
     free_before: AtomicU64,
     /// Flushed databases: their rows are to be deleted.
@@ -77,8 +77,13 @@ pub struct Tier {
     worker: Mutex<demote::Position>,
     /// Whether snapshots name rows, so that the store outlives the process.
     durable: AtomicBool,
-    /// The periods of the cuts of the two last snapshots that are durable.
-    snapshots: Mutex<[u64; 2]>,
+    /// The cuts of the two last snapshots that are durable, the older one first.
+    snapshots: Mutex<[snapshot::Kept; 2]>,
+    /// The last cut, and that of the snapshot that is being written.
+    at_cut: Mutex<snapshot::Pending>,
+    pending: Mutex<snapshot::Pending>,
+    /// Whether rows may be written that an older snapshot than the one that was loaded names.
+    older_is_void: AtomicBool,
     /// Where the search for rows that nothing names goes on; `None` once it is over.
     sweep: Mutex<Option<Vec<u8>>>,
     /// The last fault of the store.
@@ -96,12 +101,15 @@ impl Tier {
             stats: Stats::default(),
             next_number: AtomicU64::new(1),
             epoch: AtomicU8::new(0),
-            period: AtomicU64::new(0),
+            period: AtomicU64::new(1),
             free_before: AtomicU64::new(u64::MAX),
             dropped: Mutex::default(),
             worker: Mutex::default(),
             durable: AtomicBool::new(false),
             snapshots: Mutex::default(),
+            at_cut: Mutex::default(),
+            pending: Mutex::default(),
+            older_is_void: AtomicBool::new(false),
             sweep: Mutex::default(),
             fault: RwLock::default(),
         })
@@ -130,7 +138,10 @@ impl Tier {
     }
 
     pub(crate) fn drop_generation(&self, generation: u32) {
-        self.dropped.lock().push((generation, self.period()));
+        let mut dropped = self.dropped.lock();
+        if !dropped.iter().any(|(known, _)| *known == generation) {
+            dropped.push((generation, self.period()));
+        }
     }
 
     /// The last fault of the store, if there was one.
@@ -139,11 +150,12 @@ impl Tier {
     }
 
     /// A cut begins: rows that are given up from now on are kept until it has ended.
-    pub(crate) fn begin_cut(&self) {
+    /// `generations` are those of the databases.
+    pub(crate) fn begin_cut(&self, generations: Vec<u32>) {
         let period = self.period.fetch_add(1, Ordering::AcqRel) + 1;
         if self.is_durable() {
-            // Rows of keys that are written from now on have keys of their own.
-            self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.next_epoch();
+            *self.at_cut.lock() = snapshot::Pending::new(period, generations);
         } else {
             self.free_before.store(period, Ordering::Release);
         }

@@ -214,13 +214,7 @@ pub struct Opened {
 /// # Errors
 /// If the store cannot be created either.
 pub fn open(kind: StoreKind, dir: &Path, memory_bytes: u64) -> Result<Opened, ColdError> {
-    let open_dir = |dir: &Path| -> Result<Box<dyn ColdStore>, ColdError> {
-        match kind {
-            StoreKind::Sled => Ok(Box::new(super::sled::Sled::open(dir, memory_bytes)?)),
-            StoreKind::Fjall => Ok(Box::new(super::fjall::Fjall::open(dir, memory_bytes)?)),
-        }
-    };
-    match open_dir(dir) {
+    match open_dir(kind, dir, memory_bytes) {
         Ok(store) => Ok(Opened { store, set_aside: None }),
         Err(error @ ColdError::Unusable(_)) => Err(error),
         Err(_) => {
@@ -230,9 +224,41 @@ pub fn open(kind: StoreKind, dir: &Path, memory_bytes: u64) -> Result<Opened, Co
                 std::fs::remove_dir_all(&bad).map_err(failed)?;
             }
             std::fs::rename(dir, &bad).map_err(failed)?;
-            Ok(Opened { store: open_dir(dir)?, set_aside: Some(bad) })
+            Ok(Opened { store: open_dir(kind, dir, memory_bytes)?, set_aside: Some(bad) })
         }
     }
+}
+
+fn open_dir(
+    kind: StoreKind,
+    dir: &Path,
+    memory_bytes: u64,
+) -> Result<Box<dyn ColdStore>, ColdError> {
+    match kind {
+        StoreKind::Sled => Ok(Box::new(super::sled::Sled::open(dir, memory_bytes)?)),
+        StoreKind::Fjall => Ok(Box::new(super::fjall::Fjall::open(dir, memory_bytes)?)),
+    }
+}
+
+/// Opens or creates a store that may have the only copy of values: what cannot be opened stays where it
+/// is.
+///
+/// # Errors
+/// If the store cannot be opened, with what can be done about it.
+pub fn open_durable(
+    kind: StoreKind,
+    dir: &Path,
+    memory_bytes: u64,
+) -> Result<Box<dyn ColdStore>, ColdError> {
+    let opened = open_dir(kind, dir, memory_bytes);
+    opened.map_err(|error| match error {
+        ColdError::Unusable(_) => error,
+        error => ColdError::Unusable(format!(
+            "{error}. The values of cold keys are in {}: restore it from a backup, or move it away to \
+             go on without them",
+            dir.display()
+        )),
+    })
 }
 
 /// Runs what may panic inside a back end: sled does where its files are damaged.

@@ -335,7 +335,7 @@ fn a_snapshot_brings_cold_keys_back() {
     };
     let snapshot = |rig: &Rig, meanwhile: &dyn Fn()| {
         let engine = rig.store.engine();
-        let (mut cut, ()) = engine.begin_cut(|| ()).unwrap();
+        let (mut cut, ()) = engine.begin_cut(|| rig.tier.begin_snapshot()).unwrap();
         meanwhile();
         let (mut parts, mut rows) = (Vec::new(), Rows::default());
         rig.tier
@@ -347,7 +347,7 @@ fn a_snapshot_brings_cold_keys_back() {
         while cut.step(&mut rows) {}
         drop(cut);
         rig.tier.store().flush_durable().unwrap();
-        rig.tier.end_snapshot(true);
+        rig.tier.end_snapshot();
         let rows: Vec<_> =
             rows.iter().map(|row| (row.db, row.key.to_vec(), row.value.to_vec())).collect();
         (rows, parts)
