@@ -11,8 +11,9 @@ use crate::context::{Cx, LockedShards};
 use crate::effects::Effects;
 use crate::engine::{DbStats, Engine};
 use crate::error::{Error, Stop};
+use crate::image::value_digest;
 use crate::journal::{OpenBatch, Record};
-use crate::keyspace::{Place, Shard, Tracker, WatchToken};
+use crate::keyspace::{EntryRef, Place, Shard, Tracker, WatchToken};
 use crate::known_bugs::{self, Bug};
 use crate::policy::enforce::{self, Owner};
 use crate::propagate::Batch;
@@ -614,6 +615,16 @@ impl<'e> Executor<'e> {
             Some(entry) => entry.expired(now_ms),
             None => database.find_cold(hash, key).is_some_and(|cold| cold.expired(now_ms)),
         }
+    }
+
+    /// A digest of the live value of `key`, 0 where there is none.
+    pub fn value_digest(&mut self, db: u32, key: &[u8], now_ms: i64) -> u64 {
+        let hash = self.engine.hasher().hash(key);
+        let database = self.shard(key).db(db);
+        let entry = database.find(hash, key).filter(|entry| !entry.expired(now_ms));
+        entry.map_or(0, |entry| {
+            value_digest(&EntryRef::new(entry, database), &mut Vec::new()).max(1)
+        })
     }
 
     fn shard(&mut self, key: &[u8]) -> &mut Shard {

@@ -30,6 +30,21 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 const WAITING: u8 = 0;
 const SERVING: u8 = 1;
 const DONE: u8 = 2;
+/// Being tried, in a cluster, while something more came for it.
+const AGAIN: u8 = 3;
+/// Being tried, in a cluster, while its time ran out: it ends with the try.
+const LATE: u8 = 4;
+
+/// What becomes of a command after a try that found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It goes on waiting.
+    Wait,
+    /// It is tried again: something came meanwhile.
+    Again,
+    /// Its time is up.
+    Late,
+}
 
 /// A parked command.
 #[derive(Debug)]
@@ -46,6 +61,8 @@ pub struct Waiter {
     pub protocol: Protocol,
     /// Who is told once what it read changes.
     pub tracker: Option<Tracker>,
+    /// Whether each try is an agreement of its group.
+    pub is_agreed_on: bool,
     keys: Vec<Box<[u8]>>,
     state: AtomicU8,
 }
@@ -72,12 +89,52 @@ impl Waiter {
             }
         }
         let state = AtomicU8::new(WAITING);
-        Waiter { address, resolved, args, db, protocol, tracker: None, keys, state }
+        Waiter {
+            address,
+            resolved,
+            args,
+            db,
+            protocol,
+            tracker: None,
+            is_agreed_on: false,
+            keys,
+            state,
+        }
     }
 
     /// Whether it has been answered or has given up.
     pub fn is_done(&self) -> bool {
         self.state.load(Ordering::Acquire) == DONE
+    }
+
+    /// The first of its keys.
+    pub fn first_key(&self) -> Option<&[u8]> {
+        self.keys.first().map(|key| &**key)
+    }
+
+    /// Begins a try that another thread will end; `false` where one is under way, which is then
+    /// repeated, or where it is too late.
+    pub fn begin_try(&self) -> bool {
+        self.become_from(WAITING, SERVING) || {
+            self.become_from(SERVING, AGAIN);
+            false
+        }
+    }
+
+    /// Ends a try that found nothing.
+    pub fn end_try(&self) -> After {
+        if self.become_from(SERVING, WAITING) {
+            After::Wait
+        } else if self.become_from(AGAIN, WAITING) {
+            After::Again
+        } else {
+            After::Late
+        }
+    }
+
+    /// Ends the wait: there is a reply.
+    pub fn finish(&self) {
+        self.state.store(DONE, Ordering::Release);
     }
 
     fn become_from(&self, from: u8, to: u8) -> bool {
@@ -92,6 +149,14 @@ impl Waiter {
                 return true;
             }
             if self.state.load(Ordering::Acquire) == DONE {
+                return false;
+            }
+            // A try in a cluster takes as long as its group, and what it takes has to go to somebody.
+            if self.is_agreed_on
+                && (self.become_from(SERVING, LATE)
+                    || self.become_from(AGAIN, LATE)
+                    || self.state.load(Ordering::Acquire) == LATE)
+            {
                 return false;
             }
             std::thread::yield_now();
@@ -138,7 +203,13 @@ impl Blocking {
         true
     }
 
-    fn remove(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) {
+    /// All parked commands, each once for each of its keys.
+    pub fn all(&self) -> Vec<Arc<Waiter>> {
+        self.by_key.lock().values().flatten().cloned().collect()
+    }
+
+    /// Takes a command that has been answered out of its queues.
+    pub fn remove(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) {
         let mut by_key = self.by_key.lock();
         for key in &waiter.keys {
             let place = (waiter.db, key.clone());
@@ -185,6 +256,10 @@ impl Blocking {
         exec: &mut Executor<'_>,
         stamp: &Stamp,
     ) -> bool {
+        if waiter.is_agreed_on {
+            crate::strong::serve(shared, waiter);
+            return true;
+        }
         if !waiter.become_from(WAITING, SERVING) {
             return true;
         }

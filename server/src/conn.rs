@@ -4,8 +4,10 @@ use crate::blocking::Waiter;
 use crate::replication::primary::Detach;
 use crate::resp::decode::Resume;
 use crate::session::Session;
+use crate::strong::Confirmed;
 use crate::tls::TlsStream;
 use ashlar_engine::tier::Names;
+use ashlar_replication::raft::GroupId;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{self, Read, Write};
@@ -185,6 +187,8 @@ pub enum Waiting {
     Cold,
     /// The next request needs room in memory.
     Room,
+    /// A group of the cluster has to agree.
+    Agreement,
 }
 
 /// A connection.
@@ -227,6 +231,12 @@ pub struct Again {
     pub error: Option<String>,
     /// How often it has been run without having been answered.
     pub tries: u32,
+    /// Reads that their group has confirmed.
+    pub confirmed: Confirmed,
+    /// The group whose lease the read that runs stands on; asked again after it.
+    pub leased: Option<GroupId>,
+    /// Why the reads are not to be run.
+    pub refused: Option<ashlar_engine::error::Error>,
 }
 
 impl Conn {

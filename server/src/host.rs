@@ -19,6 +19,7 @@ use crate::replication::primary::Detach;
 use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
+use crate::strong::{Agreement, Confirmed};
 use ashlar_engine::command::Flags;
 use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
@@ -29,6 +30,7 @@ use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::tier::Needs;
+use ashlar_replication::raft::GroupId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -51,6 +53,8 @@ pub enum Flow {
     Cold(Needs),
     /// The command is to be run again once there is room in memory.
     Room,
+    /// The command waits for its group in the cluster; other ones may wait with it.
+    Agree(Box<Agreement>),
     /// The connection is closed once the replies are sent.
     Close,
 }
@@ -61,7 +65,12 @@ pub type AfterPark = Box<dyn FnOnce(&Arc<Shared>, Arc<Waiter>)>;
 impl Flow {
     /// Whether the request has been dealt with: otherwise it is run again later.
     pub fn is_done(&self) -> bool {
-        !matches!(self, Flow::Paused | Flow::Cold(_) | Flow::Room)
+        match self {
+            Flow::Paused | Flow::Cold(_) | Flow::Room => false,
+            // Reads run here once the group has said that they may.
+            Flow::Agree(agreement) => !matches!(**agreement, Agreement::Confirm(..)),
+            _ => true,
+        }
     }
 }
 
@@ -168,6 +177,14 @@ impl Host<'_, '_> {
                 if !self.again.begun {
                     monitor::feed(self, &resolved, args);
                 }
+                match self.agree(&resolved, args) {
+                    Ok(None) => {}
+                    Ok(Some(flow)) => return flow,
+                    Err(error) => {
+                        reply.error(&error);
+                        return Flow::Next;
+                    }
+                }
                 match resolved.host {
                     None => self.call_engine(&resolved, args, hint, &mut reply),
                     Some(run) => {
@@ -212,6 +229,9 @@ impl Host<'_, '_> {
         reply: &mut Reply<'_>,
     ) -> bool {
         let Some(member) = self.shared.cluster.get() else { return false };
+        if self.session.applies {
+            return false;
+        }
         let refusal = route::route(self, &**member, resolved, args)
             .error()
             .or_else(|| route::forbidden(resolved.command, args));
@@ -224,6 +244,40 @@ impl Host<'_, '_> {
         }
         reply.error(&refusal);
         true
+    }
+
+    /// In a cluster: what a request waits for that is answered here; `None` where it is run at once.
+    fn agree(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Result<Option<Flow>, Error> {
+        let Some(strong) = self.shared.strong.get() else { return Ok(None) };
+        if let Some(refusal) = self.again.refused.take() {
+            return Err(refusal);
+        }
+        let writes = resolved.command.flags.contains(Flags::WRITE);
+        let waits = strong.is_blocking(resolved) && writes && !self.session.in_transaction;
+        if waits && let Some(reply) = self.refuse_blocking(resolved, args) {
+            return Err(reply);
+        }
+        if waits {
+            let Flow::Blocked(waiter, until_ms) = self.park(resolved, args, true) else {
+                return Ok(None);
+            };
+            crate::strong::serve(self.shared, &waiter);
+            return Ok(Some(Flow::Blocked(waiter, until_ms)));
+        }
+        let agreement = self.agreement(resolved, args)?;
+        Ok(agreement.map(|agreement| Flow::Agree(Box::new(agreement))))
+    }
+
+    /// What is wrong with a command that may wait, before anybody does.
+    fn refuse_blocking(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Option<Error> {
+        let seconds = args.last().filter(|_| resolved.command.name.starts_with('B'))?;
+        let at_front = matches!(resolved.command.name, "BLMPOP" | "BZMPOP");
+        let seconds = if at_front { args.get(1)? } else { seconds };
+        match ashlar_engine::number::parse_f64(seconds) {
+            None => Some(Error::text("ERR timeout is not a float or out of range")),
+            Some(seconds) if seconds < 0.0 => Some(Error::text("ERR timeout is negative")),
+            Some(_) => None,
+        }
     }
 
     /// Runs a command of the engine.
@@ -276,12 +330,25 @@ impl Host<'_, '_> {
             self.track(resolved, args);
         }
         if outcome == Outcome::WouldBlock {
-            return self.park(resolved, args);
+            return self.park(resolved, args, false);
+        }
+        if let Some(group) = self.again.leased.take()
+            && !self.shared.strong.get().is_some_and(|strong| strong.holds_lease(group))
+        {
+            // The lease ended while the read ran: nobody can say how old it is.
+            reply.discard();
+            return self.confirm(group);
         }
         if !self.exec.effects.is_quiet() && !self.session.in_transaction {
             self.settle();
         }
         Flow::Next
+    }
+
+    #[cold]
+    fn confirm(&mut self, group: GroupId) -> Flow {
+        self.exec.release();
+        Flow::Agree(Box::new(Agreement::Confirm(group, Confirmed { group, reads: 1 })))
     }
 
     /// Enters the client as a reader of the keys of the read that just ran; their locks are still
@@ -314,7 +381,7 @@ impl Host<'_, '_> {
     }
 
     /// Parks a command that found nothing; the locks of its keys are still held.
-    fn park(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Flow {
+    fn park(&mut self, resolved: &Resolved, args: &[&[u8]], is_agreed_on: bool) -> Flow {
         let call = Call {
             command: resolved.command,
             args,
@@ -328,6 +395,7 @@ impl Host<'_, '_> {
         let (address, protocol) = (self.session.address, self.session.protocol);
         let mut waiter = Waiter::new(address, *resolved, owned, self.session.db, protocol);
         waiter.tracker = self.tracker_of(resolved);
+        waiter.is_agreed_on = is_agreed_on;
         let waiter = Arc::new(waiter);
         self.shared.blocking.park(&waiter, self.exec);
         self.exec.release();
@@ -575,7 +643,7 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
         // The primary says when its keys go.
-        let decides = !shared.replication.follower.is_following();
+        let decides = !shared.replication.follower.is_following() && shared.strong.get().is_none();
         if decides && shared.gate.get().is_none_or(|gate| gate.log.is_well()) {
             exec.delete_lapsed(stamp);
         } else {

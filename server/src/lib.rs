@@ -39,6 +39,7 @@ pub mod session;
 pub mod shared;
 pub mod slowlog;
 pub mod stats;
+pub mod strong;
 pub mod tier;
 pub mod timer;
 pub mod tls;

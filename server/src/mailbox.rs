@@ -1,5 +1,6 @@
 //! Messages to a worker: the only way to reach a connection from outside its thread.
 
+use crate::strong::Agreed;
 use ashlar_engine::tier::Names;
 use parking_lot::Mutex;
 use std::io;
@@ -42,6 +43,8 @@ pub enum Message {
     /// What the connection's next request needs from disk is in memory, with names that were read; or the
     /// error that it gets.
     Loaded(Address, Result<Names, String>),
+    /// The agreement that the connection waits for has come about, or not.
+    Agreed(Address, Agreed),
     /// There is room in memory: run the requests that wait for it.
     Room,
     /// Stop.
@@ -52,7 +55,7 @@ impl Message {
     fn bytes(&self) -> usize {
         let payload = match self {
             Message::Send(_, bytes) => bytes.len(),
-            Message::Unblock(_, bytes) => bytes.len(),
+            Message::Unblock(_, bytes) | Message::Agreed(_, Agreed::Replies(bytes)) => bytes.len(),
             _ => 0,
         };
         payload + size_of::<Message>()

@@ -51,7 +51,8 @@ pub fn make_room(host: &mut Host<'_, '_>) -> Room {
         // What a primary says cannot wait here.
         return if host.session.from_primary && room == Room::Wait { Room::Yes } else { room };
     }
-    match alloc::used_bytes() <= max || evict(host, max) {
+    let evicts = host.shared.strong.get().is_none();
+    match alloc::used_bytes() <= max || evicts && evict(host, max) {
         true => Room::Yes,
         false => Room::No,
     }

@@ -9,6 +9,7 @@ use crate::conn::Again;
 use crate::host::{Flow, Host};
 use crate::registry::Resolved;
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
+use crate::strong::Agreement;
 use crate::timer::Timer;
 use crate::worker::WRITE_BYTES;
 use ashlar_engine::command::{Command, Keys};
@@ -225,8 +226,20 @@ impl<'e> Pipeline<'e> {
             let start = out.len();
             let hint = item.key.map_or(Prefetched::NONE, |key| self.keys[key as usize]);
             flow = host.request(item.found, request, hint, out);
-            if let Flow::Cold(needs) = &mut flow {
-                look_ahead(host, &self.items[nth + 1..], args_start, args, needs);
+            match &mut flow {
+                Flow::Cold(needs) => {
+                    look_ahead(host, &self.items[nth + 1..], args_start, args, needs);
+                }
+                Flow::Agree(agreement) => {
+                    let more = &self.items[nth + 1..];
+                    if let Some(end) = gather(host, more, args_start, args, agreement)
+                        && flow.is_done()
+                    {
+                        at = end;
+                        break;
+                    }
+                }
+                _ => {}
             }
             if !flow.is_done() {
                 break;
@@ -271,6 +284,29 @@ fn look_ahead(
         }
     }
     host.exec.release();
+}
+
+/// Adds the further requests of a group that wait for the same agreement; the end of the last one.
+#[cold]
+fn gather(
+    host: &mut Host<'_, '_>,
+    items: &[Item<'_>],
+    mut args_start: usize,
+    args: &[&[u8]],
+    agreement: &mut Agreement,
+) -> Option<usize> {
+    let mut end = None;
+    for item in items {
+        let request = &args[args_start..item.args_end];
+        args_start = item.args_end;
+        let Some(resolved) = item.found.filter(|_| !request.is_empty()) else { break };
+        if !host.joins(agreement, resolved, request) {
+            break;
+        }
+        end = Some(item.end);
+    }
+    host.exec.release();
+    end
 }
 
 /// How a group ended.

@@ -23,6 +23,7 @@ use crate::{clock, commands, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
 use ashlar_engine::stamp::Rng;
 use ashlar_engine::storage::{Directory, RecoverOptions};
+use ashlar_replication::runtime::DATA_GROUPS_MAX;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
 use std::io;
@@ -74,6 +75,8 @@ pub struct Server {
     collector: Option<JoinHandle<()>>,
     loader: Option<JoinHandle<io::Result<Option<JoinHandle<()>>>>>,
     tier: Vec<JoinHandle<()>>,
+    /// The node of a cluster.
+    node: Option<crate::strong::Running>,
 }
 
 impl Server {
@@ -100,7 +103,11 @@ impl Server {
         let (trash, garbage) = crossbeam::channel::unbounded();
         let mut random = [0; 80];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let directory = persistence::open(&settings, word(&random, 64))?;
+        let in_cluster = settings.flag(ids::CLUSTER_ENABLED);
+        let directory = match in_cluster {
+            true => None,
+            false => persistence::open(&settings, word(&random, 64))?,
+        };
         let shared = share(settings, mailboxes, port, trash, directory.as_ref(), &random)?;
         let shared = Arc::new(shared);
         drop(shared.this.set(Arc::downgrade(&shared)));
@@ -110,7 +117,9 @@ impl Server {
             .spawn(move || collect(&garbage))?;
         let collector = Some(collector);
         let tier = crate::tier::start(&shared)?;
-        let mut server = Server { shared, workers: Vec::new(), collector, loader: None, tier };
+        let node = if in_cluster { Some(crate::strong::start(&shared)?) } else { None };
+        let mut server =
+            Server { shared, workers: Vec::new(), collector, loader: None, tier, node };
         for (number, poll) in polls.into_iter().enumerate() {
             let listeners = bound.iter().map(Bound::listener).collect::<io::Result<Vec<_>>>()?;
             let shared = server.shared.clone();
@@ -186,6 +195,9 @@ impl Server {
                 self.shared.stop();
             }
             result = result.and(ended);
+        }
+        if let Some(node) = self.node.take() {
+            result = result.and(node.stop());
         }
         // The last sender is in `shared`, which other threads may still hold: the collector is
         // not waited for, it has nothing that must be kept.
@@ -263,8 +275,13 @@ fn share(
     };
     let engine = Arc::new(Engine::with_options(EngineOptions {
         config: engine_config(&settings),
-        shards: if workers == 1 { 1 } else { (workers * SHARDS_PER_WORKER).min(1024) },
-        groups: false,
+        shards: match settings.flag(ids::CLUSTER_ENABLED) {
+            // One for each group, and one for the slots of none.
+            true => DATA_GROUPS_MAX + 1,
+            false if workers == 1 => 1,
+            false => (workers * SHARDS_PER_WORKER).min(1024),
+        },
+        groups: settings.flag(ids::CLUSTER_ENABLED),
         hash_seed: directory.map_or(word(0), Directory::hash_seed),
         journal: None,
         tier: cold.as_ref().map(|cold| cold.tier().clone()),
@@ -299,6 +316,7 @@ fn share(
         replication: Replication::new(identity.replication_id.clone()),
         cluster: OnceLock::new(),
         cluster_seen: Default::default(),
+        strong: OnceLock::new(),
         this: OnceLock::new(),
         identity,
         started_ms: clock::now_ms(),

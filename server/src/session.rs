@@ -7,6 +7,8 @@ use crate::replication::primary::Hello;
 use crate::tracking::SessionTracking;
 use ashlar_engine::keyspace::WatchToken;
 use ashlar_engine::reply::Protocol;
+use ashlar_replication::raft::RequestId;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,6 +105,10 @@ pub struct Session {
     pub wait_offset: Option<u64>,
     /// Whether a script runs: time stands still in it.
     pub in_script: bool,
+    /// Whether it runs what a group has agreed on.
+    pub applies: bool,
+    /// The id of its next write, where the client has named it.
+    pub request_id: Cell<RequestId>,
     /// READONLY
     pub reads_replicas: bool,
     /// Whether the connection is encrypted: it is sent to other nodes' ports for such.
@@ -134,6 +140,8 @@ impl Session {
             hello: Hello::default(),
             wait_offset: None,
             in_script: false,
+            applies: false,
+            request_id: Cell::default(),
             reads_replicas: false,
             encrypted: false,
         }

@@ -17,6 +17,7 @@ use crate::replication::Replication;
 use crate::scripting::busy::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
+use crate::strong::Strong;
 use crate::tier::ColdTier;
 use crate::tls::Tls;
 use crate::tracking::Tracking;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub cluster: OnceLock<Arc<dyn Member>>,
     /// What Sentinel clients have been told of.
     pub cluster_seen: crate::cluster::watch::Seen,
+    /// The same node, for requests on strong keys.
+    pub strong: OnceLock<Arc<Strong>>,
     /// This value itself, for threads that are started on the way.
     pub this: OnceLock<Weak<Shared>>,
     /// The scripts that are known, and the one that is busy.

@@ -8,8 +8,8 @@ use crate::busy_clients::BusyClients;
 use crate::clock;
 use crate::config::ids;
 use crate::conn::{
-    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
-    Waiting, write_some,
+    Again, Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED,
+    Stream, Waiting, write_some,
 };
 use crate::door::{Conns, Door};
 use crate::gate::{Gate, Passage};
@@ -20,6 +20,7 @@ use crate::pipeline::Pipeline;
 use crate::replication::primary::{self, Socket};
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
+use crate::strong::{Agreed, Agreement};
 use crate::tls::HANDSHAKE_MS_MAX;
 use crate::upkeep;
 use ashlar_engine::executor::{Executor, Prefetched};
@@ -399,6 +400,14 @@ impl<'e> Worker<'e> {
                     self.shared.waiting_for_room.fetch_add(1, Ordering::AcqRel);
                     self.press();
                 }
+                Flow::Agree(agreement) => {
+                    conn.again.begun = !matches!(*agreement, Agreement::Propose(..));
+                    conn.waiting = Some(Waiting::Agreement);
+                    if let Some(strong) = self.shared.strong.get() {
+                        let protocol = conn.session.protocol;
+                        strong.ask(conn.session.address, protocol, *agreement);
+                    }
+                }
                 Flow::Blocked(waiter, until_ms) => {
                     if let Some(until_ms) = until_ms {
                         let address = conn.session.address;
@@ -612,6 +621,7 @@ impl<'e> Worker<'e> {
                 Message::Adopt(stream) => self.adopt(stream),
                 Message::Loaded(address, loaded) => self.loaded(address, loaded),
                 Message::Room => self.resume_roomless(),
+                Message::Agreed(address, agreed) => self.agreed(address, agreed),
                 Message::Shutdown => {}
             }
         }
@@ -707,6 +717,27 @@ impl<'e> Worker<'e> {
                 self.go_on(slot);
             }
         }
+    }
+
+    /// The agreement that a connection waits for has come about, or not.
+    fn agreed(&mut self, address: Address, agreed: Agreed) {
+        let Some(conn) = self.conn(address) else { return };
+        if !matches!(conn.waiting, Some(Waiting::Agreement)) {
+            return;
+        }
+        conn.waiting = None;
+        match agreed {
+            Agreed::Replies(replies) => {
+                conn.again = Again::default();
+                if conn.session.reply_mode == crate::session::ReplyMode::On {
+                    conn.backlog.push(&replies);
+                }
+            }
+            Agreed::Confirmed(confirmed) => conn.again.confirmed = confirmed,
+            Agreed::Refused(error) => conn.again.refused = Some(error),
+        }
+        self.touched.push(address.slot);
+        self.go_on(address.slot);
     }
 
     /// Runs the requests of connections that had to wait for full mailboxes.

@@ -82,7 +82,6 @@ struct Link {
     sent: usize,
     snapshots: VecDeque<OutSnapshot>,
     retry_at_us: u64,
-    failed_before: bool,
 }
 
 struct InSnapshot {
@@ -106,6 +105,8 @@ pub struct Peers {
     registry: Registry,
     listener: Option<TcpListener>,
     secret: Vec<u8>,
+    /// The port that this node is reached at.
+    port: u16,
     /// This node's number, 0 while it has none.
     pub me: NodeId,
     /// The cluster's name, zeros while there is none.
@@ -131,12 +132,14 @@ impl Peers {
         nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
     ) -> io::Result<Peers> {
         listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
         let mut listener = TcpListener::from_std(listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         Ok(Peers {
             registry,
             listener: Some(listener),
             secret,
+            port,
             me: 0,
             cluster: [0; 20],
             links: BTreeMap::new(),
@@ -152,17 +155,7 @@ impl Peers {
     pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, PeerAddress>) {
         self.links.retain(|node, link| peers.get(node) == Some(&link.address));
         for (node, address) in peers.iter().filter(|(node, _)| **node != self.me) {
-            self.links.entry(*node).or_insert_with(|| Link {
-                address: address.clone(),
-                stream: None,
-                stage: Stage::Nonce,
-                input: Vec::new(),
-                out: Vec::new(),
-                sent: 0,
-                snapshots: VecDeque::new(),
-                retry_at_us: 0,
-                failed_before: false,
-            });
+            self.links.entry(*node).or_insert_with(|| Link::new(address.clone()));
         }
     }
 
@@ -334,7 +327,8 @@ impl Peers {
             && let Some(their_nonce) = link.input.first_chunk::<NONCE_BYTES>().copied()
         {
             let nonce = (self.nonce)();
-            let hello = Hello { cluster: self.cluster, from: self.me, to: node, nonce };
+            let (cluster, from, port) = (self.cluster, self.me, self.port);
+            let hello = Hello { cluster, from, to: node, port, nonce };
             let sent = hello.encode(&self.secret, &their_nonce);
             link.stage = Stage::Proof(Hello::expected(&sent, &self.secret, &their_nonce));
             link.input.drain(..NONCE_BYTES);
@@ -348,7 +342,6 @@ impl Peers {
             }
             link.input.clear();
             link.stage = Stage::Ready;
-            link.failed_before = false;
         }
         if link.input.len() > 64 {
             return Err(io::ErrorKind::InvalidData.into());
@@ -398,6 +391,10 @@ impl Peers {
         inbound.input.drain(..HELLO_BYTES);
         inbound.from = Some(hello.from);
         incoming.push(Incoming::Hello(hello.to, hello.cluster));
+        let host = inbound.stream.peer_addr()?.ip().to_string();
+        // The topology, which comes this way, will tell better.
+        let address = PeerAddress { host, port: hello.port };
+        self.links.entry(hello.from).or_insert_with(|| Link::new(address));
         // A node that has just been named goes by that name from here on.
         if self.me == 0 {
             (self.me, self.cluster) = (hello.to, hello.cluster);
@@ -407,6 +404,19 @@ impl Peers {
 }
 
 impl Link {
+    fn new(address: PeerAddress) -> Link {
+        Link {
+            address,
+            stream: None,
+            stage: Stage::Nonce,
+            input: Vec::new(),
+            out: Vec::new(),
+            sent: 0,
+            snapshots: VecDeque::new(),
+            retry_at_us: 0,
+        }
+    }
+
     /// Adds more of the snapshots that are to be sent, as long as not much waits.
     fn feed(&mut self, incoming: &mut Vec<Incoming>) {
         while self.out.len() - self.sent < BACKLOG_BYTES_SNAPSHOT

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! acceptor -> dialler   nonce [32]
-//! dialler -> acceptor   magic [8] | cluster [20] | from u64 | to u64 | nonce [32] | proof [32]
+//! dialler -> acceptor   magic [8] | cluster [20] | from u64 | to u64 | port u16 | nonce [32]
+//!                       | proof [32]
 //! acceptor -> dialler   proof [32]
 //! dialler -> acceptor   frames: length u32 | kind u8 | payload
 //! ```
@@ -23,7 +24,7 @@ pub const MAGIC: [u8; 8] = *b"ashlar\0\x01";
 /// Bytes of a nonce and of a proof.
 pub const NONCE_BYTES: usize = 32;
 /// Bytes of the dialler's greeting.
-pub const HELLO_BYTES: usize = 8 + 20 + 8 + 8 + NONCE_BYTES + 32;
+pub const HELLO_BYTES: usize = 8 + 20 + 8 + 8 + 2 + NONCE_BYTES + 32;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 5;
 /// Bytes of a frame at most.
@@ -55,6 +56,8 @@ pub struct Hello {
     pub from: NodeId,
     /// Whom it means to reach.
     pub to: NodeId,
+    /// The port that it is reached at: who was just added does not know that yet.
+    pub port: u16,
     /// Its random bytes.
     pub nonce: [u8; NONCE_BYTES],
 }
@@ -66,6 +69,7 @@ impl Hello {
         out.extend_from_slice(&self.cluster);
         push_u64(&mut out, self.from);
         push_u64(&mut out, self.to);
+        out.extend_from_slice(&self.port.to_le_bytes());
         out.extend_from_slice(&self.nonce);
         let proof = proof(secret, &[b"dial", &out, their_nonce]);
         out.extend_from_slice(&proof);
@@ -89,13 +93,14 @@ impl Hello {
         let mut cluster = [0; 20];
         cluster.copy_from_slice(reader.take(20)?);
         let (from, to) = (reader.u64()?, reader.u64()?);
+        let port = u16::from_le_bytes([reader.u8()?, reader.u8()?]);
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(reader.take(NONCE_BYTES)?);
         reader.end()?;
         if !same(theirs, &proof(secret, &[b"dial", greeting, my_nonce])) {
             return Err(Malformed);
         }
-        let hello = Hello { cluster, from, to, nonce };
+        let hello = Hello { cluster, from, to, port, nonce };
         Ok((hello, proof(secret, &[b"accept", greeting, my_nonce])))
     }
 
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_greeting_proves_the_secret() {
-        let hello = Hello { cluster: [7; 20], from: 1, to: 2, nonce: [3; 32] };
+        let hello = Hello { cluster: [7; 20], from: 1, to: 2, port: 3, nonce: [3; 32] };
         let sent = hello.encode(b"secret", &[9; 32]);
         let (read, proof) = Hello::decode(&sent, b"secret", &[9; 32]).unwrap();
         assert_eq!(read, hello);

@@ -88,5 +88,5 @@ pub fn peer_port(settings: &crate::config::Settings, port: u16) -> u16 {
     let tls = u16::try_from(settings.number(ids::TLS_PORT)).unwrap_or(0);
     let port = if port == 0 { tls } else { port };
     // Above the last port it starts over, clear of those that only the system may use.
-    if own != 0 { own } else { port.checked_add(10_000).unwrap_or(port - 40_000) }
+    if own != 0 { own } else { port.checked_add(10_000).unwrap_or_else(|| port - 40_000) }
 }

@@ -10,6 +10,7 @@ use crate::config::{REDIRECTS_READONLY, ids};
 use crate::host::Host;
 use crate::registry::Resolved;
 use crate::session::Session;
+use crate::shared::Shared;
 use ashlar_engine::command::{Command, Flags, Group, KeyList};
 use ashlar_engine::error::Error;
 use ashlar_engine::slot::slot_of;
@@ -105,7 +106,7 @@ fn join_keys(mut slot: Slot, command: &Command, args: &[&[u8]]) -> Slot {
 }
 
 /// Whether a command can do nothing but read.
-fn only_reads(command: &Command) -> bool {
+pub fn only_reads(command: &Command) -> bool {
     let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
     let runs_anything =
         command.group == Group::Scripting && !command.flags.contains(Flags::READONLY);
@@ -189,6 +190,20 @@ fn local(topology: &Topology, slot: u16, group: GroupId, wish: &Wish) -> Route {
     let switching = !topology.moves.is_empty()
         && topology.move_of(slot).is_some_and(|one| one.state == MoveState::Switching);
     if switching && !wish.only_reads { Route::TryAgain } else { Route::Local(group) }
+}
+
+/// Whether a request without any special case is answered by this node.
+pub fn is_here(host: &Host<'_, '_>, resolved: &Resolved, args: &[&[u8]]) -> bool {
+    let Some(member) = host.shared.cluster.get() else { return true };
+    forbidden(resolved.command, args).is_none()
+        && matches!(route(host, &**member, resolved, args), Route::Local(_))
+}
+
+/// That another node answers for a slot.
+pub fn moved_to(shared: &Shared, slot: u16, node: &NodeInfo) -> Error {
+    let name = Endpoint::of(&shared.settings).name(node).unwrap_or_default().to_owned();
+    let moved = Route::Moved { slot, host: name, port: port(node, false) };
+    moved.error().unwrap_or_else(|| Error::text(DOWN))
 }
 
 fn moved(host: &Host<'_, '_>, slot: u16, node: &NodeInfo) -> Route {

@@ -111,7 +111,7 @@ fn watch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
 }
 
 /// Whether a watched key has changed. One that has expired since counts as changed.
-fn is_spoiled(host: &mut Host<'_, '_>) -> bool {
+pub fn is_spoiled(host: &mut Host<'_, '_>) -> bool {
     if host.session.watch_token.is_dirty() {
         return true;
     }

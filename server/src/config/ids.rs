@@ -96,6 +96,7 @@ ids! {
     CLUSTER_READS = "cluster-reads",
     CLUSTER_REDIRECTS = "cluster-redirects",
     CLUSTER_REQUIRE_FULL_COVERAGE = "cluster-require-full-coverage",
+    CLUSTER_SECRET = "cluster-secret",
     CLUSTER_SITE = "cluster-site",
     CLUSTER_WITNESS = "cluster-witness",
     DOWN_AFTER_MILLISECONDS = "down-after-milliseconds",

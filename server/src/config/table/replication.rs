@@ -142,9 +142,18 @@ pub const READS_LEASE: i64 = 1;
 pub const READS_LOCAL: i64 = 2;
 
 pub(super) const CLUSTER: &[Setting] = &[
-    Setting::new("cluster-enabled", Kind::Bool, "no", "Be a node of a cluster.")
-        .start()
-        .only_default("cluster mode is not part of this version"),
+    used("cluster-enabled", &[], Kind::Bool, "no", "Be a node of a cluster.")
+        .start(),
+    used(
+        "cluster-secret",
+        &[],
+        Kind::Text,
+        "",
+        "What the nodes of the cluster know and others do not: without one, whoever reaches the port for \
+         nodes is taken for a node.",
+    )
+    .start()
+    .secret(),
     cluster("cluster-config-file", Kind::Text, "nodes.conf", "File of the node's state.").start(),
     used(
         "cluster-node-timeout",

@@ -1,0 +1,456 @@
+//! This node of the cluster, as the rest of the server sees it.
+
+use super::machine::ShardMachine;
+use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
+use crate::clock;
+use crate::cluster::{Done, Member};
+use crate::config::{READS_LEASE, READS_LOCAL, ids};
+use crate::mailbox::{Address, Message};
+use crate::registry::Resolved;
+use crate::shared::Shared;
+use ashlar_engine::command::Flags;
+use ashlar_engine::commands::internal;
+use ashlar_engine::disk::{Disk, Lock, RealDisk};
+use ashlar_engine::engine::Engine;
+use ashlar_engine::reply::Protocol;
+use ashlar_engine::slot::SLOTS;
+use ashlar_engine::storage::{self, DIRECTORY};
+use ashlar_replication::node::NodeId;
+use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId, Settings};
+use ashlar_replication::runtime::{self, DATA_GROUPS_MAX, Event, Handle, Options, wire};
+use ashlar_replication::topology::{Change, META_GROUP, Topology};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+/// Keys that one look for expired keys deletes in a group.
+const EXPIRED_KEYS_MAX: usize = 256;
+/// By how much two clocks may run apart while a lease holds.
+const LEASE_DRIFT_PERCENT: u32 = 10;
+
+/// The node.
+pub struct Strong {
+    handle: Arc<Handle>,
+    shared: Weak<Shared>,
+    engine: Arc<Engine>,
+    /// The group of each slot, 0 for nobody's: to be looked up without a lock.
+    groups: Arc<[AtomicU16; SLOTS as usize]>,
+    /// Whether reads are answered from what is here, without a round.
+    local_reads: bool,
+}
+
+/// What the runtime calls on its thread.
+struct NodeHost {
+    shared: Arc<Shared>,
+    groups: Arc<[AtomicU16; SLOTS as usize]>,
+}
+
+/// A node that runs.
+pub struct Running {
+    strong: Arc<Strong>,
+    thread: JoinHandle<()>,
+    _lock: Box<dyn Lock>,
+}
+
+impl Running {
+    /// Ends the node, and waits until it has ended.
+    ///
+    /// # Errors
+    /// If its thread panicked.
+    pub fn stop(self) -> io::Result<()> {
+        drop(self.strong.handle.ask(Event::Stop));
+        self.thread.join().map_err(|_| io::Error::other("the node's thread panicked"))
+    }
+}
+
+/// Starts this node of a cluster. Its files are in `ashlar-data/node` below `dir`.
+///
+/// # Errors
+/// If they are damaged or in use, or the system gives no socket or thread.
+pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
+    let settings = &shared.settings;
+    let data = Path::new(&settings.string(ids::DIR)).join(DIRECTORY);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    disk.create_dir(&data)?;
+    let lock = storage::lock(&*disk, &data).map_err(|error| io::Error::other(error.to_string()))?;
+    let dir = data.join("node");
+    let port = crate::cluster::peer_port(settings, shared.port);
+    let bind = bind_address(&settings.string(ids::BIND));
+    let listener = std::net::TcpListener::bind((bind.as_str(), port)).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("can't listen on {bind}:{port} for other nodes: {error}"),
+        )
+    })?;
+    let mut random = [0; 28];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut name = [0; 20];
+    name.copy_from_slice(&random[..20]);
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&random[20..]);
+    let groups: Arc<[AtomicU16; SLOTS as usize]> =
+        Arc::new([const { AtomicU16::new(0) }; SLOTS as usize]);
+    let host = NodeHost { shared: shared.clone(), groups: groups.clone() };
+    let options = Options {
+        disk,
+        dir,
+        name,
+        listener,
+        secret: settings.string(ids::CLUSTER_SECRET).as_bytes().to_vec(),
+        settings: timing(settings),
+        seed: u64::from_le_bytes(seed),
+    };
+    let nonce = || {
+        let mut nonce = [0; 32];
+        // Without randomness a greeting could be repeated; the next one is tried anew.
+        let _ = getrandom::fill(&mut nonce);
+        nonce
+    };
+    let (handle, thread) = runtime::start(host, options, nonce)?;
+    let strong = Arc::new(Strong {
+        handle,
+        shared: Arc::downgrade(shared),
+        engine: shared.engine.clone(),
+        groups,
+        local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
+    });
+    drop(shared.strong.set(strong.clone()));
+    drop(shared.cluster.set(strong.clone()));
+    // What the runtime said before anybody could hear it.
+    let topology = strong.handle.topology();
+    assign(shared, &strong.groups, &topology);
+    Ok(Running { strong, thread, _lock: lock })
+}
+
+/// Tells the engine and the workers which group has which slot.
+fn assign(shared: &Shared, groups: &[AtomicU16; SLOTS as usize], topology: &Topology) {
+    let mut changed: BTreeMap<GroupId, Vec<u16>> = BTreeMap::new();
+    for slot in 0..SLOTS {
+        let group = topology.group_of(slot).unwrap_or(0);
+        if u32::from(groups[usize::from(slot)].load(Ordering::Relaxed)) != group {
+            changed.entry(group).or_default().push(slot);
+        }
+    }
+    for (group, slots) in changed {
+        let shard = (group as usize).min(DATA_GROUPS_MAX);
+        shared.engine.assign_slots(slots.iter().copied(), shard);
+        for slot in slots {
+            groups[usize::from(slot)].store(group as u16, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The address on which other nodes are awaited: the first one that clients are, or all.
+fn bind_address(bind: &str) -> String {
+    let address = bind.split_ascii_whitespace().next().map(|word| word.trim_start_matches('-'));
+    match address {
+        None | Some("*" | "::*") => "0.0.0.0".to_owned(),
+        Some(address) => address.to_owned(),
+    }
+}
+
+/// How long things take, from `down-after-milliseconds`: its fifth is the time without a leader after
+/// which its followers elect another one.
+fn timing(settings: &crate::config::Settings) -> Settings {
+    const ELECTION_TICKS: u64 = 20;
+    let election_us = crate::cluster::election_timeout_ms(settings) * 1000;
+    let lease = settings.number(ids::CLUSTER_READS) == READS_LEASE;
+    Settings {
+        tick_us: election_us / ELECTION_TICKS,
+        election_ticks: ELECTION_TICKS as usize,
+        heartbeat_ticks: 2,
+        lease_drift_percent: lease.then_some(LEASE_DRIFT_PERCENT),
+        snapshot_bytes: 64 << 20,
+        ..Settings::default()
+    }
+}
+
+impl Strong {
+    /// The runtime.
+    pub fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// The group of a slot.
+    #[inline]
+    pub fn group_of(&self, slot: u16) -> Option<GroupId> {
+        let group = self.groups[usize::from(slot)].load(Ordering::Relaxed);
+        (group != 0).then_some(group.into())
+    }
+
+    /// Whether this node leads a group, as far as it knows.
+    #[inline]
+    pub fn leads(&self, group: GroupId) -> bool {
+        self.handle.leader(group) == Some(self.handle.me())
+    }
+
+    /// Whether what is here is as new as anything that was answered, at this moment.
+    #[inline]
+    pub fn holds_lease(&self, group: GroupId) -> bool {
+        self.handle.holds_lease(group)
+    }
+
+    /// Whether reads are not confirmed (`cluster-reads local`).
+    pub fn reads_locally(&self) -> bool {
+        self.local_reads
+    }
+
+    /// Whether a command may wait for its keys.
+    pub fn is_blocking(&self, resolved: &Resolved) -> bool {
+        resolved.command.flags.contains(Flags::BLOCKING)
+    }
+
+    /// The groups with data that this node leads.
+    pub fn led(&self) -> Vec<GroupId> {
+        (1..=DATA_GROUPS_MAX as GroupId).filter(|group| self.leads(*group)).collect()
+    }
+
+    /// Asks for what a connection waits for; it is told through its mailbox.
+    pub fn ask(&self, address: Address, protocol: Protocol, agreement: Agreement) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let tell = move |shared: &Shared, agreed: Agreed| {
+            shared.mailboxes[address.worker].post(Message::Agreed(address, agreed));
+        };
+        match agreement {
+            Agreement::Propose(group, request, slots) => {
+                let done = Box::new(move |answer: Answer| {
+                    let replies = match answer {
+                        Answer::Reply(replies) => replies,
+                        answer => refusals(&shared, &slots, &answer, protocol),
+                    };
+                    tell(&shared, Agreed::Replies(replies));
+                });
+                self.handle.ask_or_refuse(Event::Propose(group, request, done));
+            }
+            Agreement::Confirm(group, confirmed) => {
+                let done = Box::new(move |answer: Answer| {
+                    let agreed = match &answer {
+                        Answer::Reply(_) => Agreed::Confirmed(confirmed),
+                        answer => {
+                            let topology = shared.cluster.get().map(|member| member.topology());
+                            let slots = topology.and_then(|one| one.slots_of(group).next());
+                            Agreed::Refused(refusal(&shared, slots.unwrap_or(0), answer))
+                        }
+                    };
+                    tell(&shared, agreed);
+                });
+                self.handle.ask_or_refuse(Event::Confirm(group, done));
+            }
+            Agreement::Flush(groups, args) => self.flush(groups, args, protocol, tell),
+        }
+    }
+
+    fn flush(
+        &self,
+        groups: Vec<GroupId>,
+        args: Vec<Vec<u8>>,
+        protocol: Protocol,
+        tell: impl Fn(&Shared, Agreed) + Send + Sync + 'static,
+    ) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        if groups.is_empty() {
+            return tell(&shared, Agreed::Replies(b"+OK\r\n".to_vec()));
+        }
+        let left = Arc::new(Mutex::new((groups.len(), b"+OK\r\n".to_vec())));
+        let tell = Arc::new(tell);
+        for group in groups {
+            let (left, tell, shared) = (left.clone(), tell.clone(), shared.clone());
+            let stamp = shared.stamp(clock::now_ms());
+            let call = OwnedCall { db: 0, args: args.clone() };
+            let request = Request {
+                id: RequestId::default(),
+                protocol,
+                stamp,
+                conditions: Vec::new(),
+                calls: vec![call],
+            };
+            let done = Box::new(move |answer: Answer| {
+                let mut left = left.lock();
+                left.0 -= 1;
+                match answer {
+                    Answer::Reply(reply) if reply.starts_with(b"-") => left.1 = reply,
+                    Answer::Reply(_) => {}
+                    answer => left.1 = refusals(&shared, &[0], &answer, protocol),
+                }
+                if left.0 == 0 {
+                    tell(&shared, Agreed::Replies(std::mem::take(&mut left.1)));
+                }
+            });
+            self.handle.ask_or_refuse(Event::Propose(group, Box::new(request), done));
+        }
+    }
+
+    /// Ten times a second: has the groups that this node leads delete what has expired.
+    pub fn expire(&self, shared: &Shared, now_ms: i64) {
+        for group in self.led() {
+            let keys = self.engine.find_expired(group as usize, now_ms, EXPIRED_KEYS_MAX);
+            if keys.is_empty() {
+                continue;
+            }
+            let mut args = vec![internal::EXPIRE.as_bytes().to_vec()];
+            args.extend(keys);
+            let request = Request {
+                id: RequestId::default(),
+                protocol: Protocol::Resp2,
+                stamp: shared.stamp(now_ms),
+                conditions: Vec::new(),
+                calls: vec![OwnedCall { db: 0, args }],
+            };
+            self.handle.ask_or_refuse(Event::Propose(group, Box::new(request), Box::new(|_| {})));
+        }
+    }
+}
+
+impl Member for Strong {
+    fn me(&self) -> NodeId {
+        self.handle.me()
+    }
+
+    fn name(&self) -> [u8; 20] {
+        self.handle.name
+    }
+
+    fn peer_port(&self) -> u16 {
+        self.handle.peer_port
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        self.handle.topology()
+    }
+
+    fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let known = self.handle.leader(group);
+        if known.is_some() || group == META_GROUP {
+            return known;
+        }
+        // Of a group without a replica here only the topology tells.
+        let here = self.handle.group(group)?.here.load(Ordering::Relaxed);
+        if here {
+            return None;
+        }
+        self.topology().groups.get(&group).map(|group| group.preferred)
+    }
+
+    fn term(&self, group: GroupId) -> u64 {
+        self.handle.group(group).map_or(0, |group| group.term.load(Ordering::Relaxed))
+    }
+
+    fn applied(&self, group: GroupId) -> u64 {
+        self.handle.group(group).map_or(0, |group| group.applied.load(Ordering::Acquire))
+    }
+
+    fn silent_ms(&self, node: NodeId) -> Option<u64> {
+        if node == self.me() { Some(0) } else { self.handle.silent_ms(node) }
+    }
+
+    fn has_quorum(&self, group: GroupId) -> bool {
+        let topology = self.topology();
+        let timeout_ms = 2_000;
+        let alive = |node: &NodeId| self.silent_ms(*node).is_some_and(|silent| silent < timeout_ms);
+        let members = match topology.groups.get(&group) {
+            Some(group) => group.members.clone(),
+            None => topology.nodes.keys().copied().collect(),
+        };
+        members.iter().filter(|node| alive(node)).count() * 2 > members.len()
+    }
+
+    fn is_settled(&self, group: GroupId) -> bool {
+        self.handle.group(group).is_some_and(|group| group.settled.load(Ordering::Acquire))
+    }
+
+    fn change(&self, change: Change, done: Done) {
+        let done = Box::new(move |answer| {
+            done(match answer {
+                Answer::Reply(reply) => Ok(reply),
+                Answer::NotLeader(_) => Err("the meta group has no leader at the moment".into()),
+                Answer::Busy => Err("too much waits for the meta group".into()),
+                Answer::Refused => {
+                    Err("the node is in a cluster already, or the change does not name it".into())
+                }
+                Answer::Unknown | Answer::AppliedBefore | Answer::Forgotten => {
+                    Err("it is not known whether the change was made".into())
+                }
+            });
+        });
+        self.handle.ask_or_refuse(Event::Change(Box::new(change), done));
+    }
+
+    fn transfer(&self, group: GroupId, to: NodeId) {
+        drop(self.handle.ask(Event::Transfer(group, to)));
+    }
+
+    fn count_keys(&self, slot: u16) -> usize {
+        self.engine.keys_of_slot(slot, usize::MAX).len()
+    }
+
+    fn keys_in_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
+        self.engine.keys_of_slot(slot, max)
+    }
+
+    fn publish(&self, group: Option<GroupId>, channel: &[u8], message: &[u8]) {
+        let topology = self.topology();
+        let me = self.me();
+        let to: Vec<NodeId> = match group.and_then(|group| topology.groups.get(&group)) {
+            Some(group) => group.replicas().filter(|node| *node != me).collect(),
+            None => topology.nodes.keys().copied().filter(|node| *node != me).collect(),
+        };
+        if to.is_empty() {
+            return;
+        }
+        let mut payload = vec![wire::HOST, u8::from(group.is_some())];
+        payload.extend_from_slice(&(channel.len() as u32).to_le_bytes());
+        payload.extend_from_slice(channel);
+        payload.extend_from_slice(message);
+        drop(self.handle.ask(Event::Message(to, payload)));
+    }
+}
+
+impl runtime::Host for NodeHost {
+    type Data = ShardMachine;
+
+    fn machine(&self, group: GroupId) -> ShardMachine {
+        ShardMachine::new(&self.shared, (group as usize).min(DATA_GROUPS_MAX))
+    }
+
+    fn topology_changed(&self, topology: &Arc<Topology>) {
+        assign(&self.shared, &self.groups, topology);
+    }
+
+    fn leader_changed(&self, group: GroupId, leader: Option<NodeId>) {
+        let Some(strong) = self.shared.strong.get() else { return };
+        let me = strong.handle.me();
+        if group != META_GROUP && group as usize <= DATA_GROUPS_MAX {
+            self.shared.engine.show_shard(group as usize, leader == Some(me));
+        }
+        if leader.is_some_and(|leader| leader != me) {
+            super::park::send_elsewhere(&self.shared, strong, group);
+        }
+    }
+
+    fn message(&self, _: NodeId, payload: &[u8]) {
+        let Some((&sharded, rest)) = payload.split_first() else { return };
+        let Some((len, rest)) = rest.split_first_chunk::<4>() else { return };
+        let len = u32::from_le_bytes(*len) as usize;
+        let Some((channel, message)) = rest.split_at_checked(len) else { return };
+        let kind = match sharded {
+            0 => crate::pubsub::Kind::Channel,
+            _ => crate::pubsub::Kind::Shard,
+        };
+        self.shared.pubsub.publish(kind, channel, message, &self.shared.mailboxes);
+    }
+
+    fn failed(&self, reason: &str) {
+        tracing::error!("this node of the cluster has failed: {reason}");
+        self.shared.stop();
+    }
+}
+
+/// Reads that were confirmed, for a connection that runs its requests again.
+impl Confirmed {
+    /// None.
+    pub const NONE: Confirmed = Confirmed { group: 0, reads: 0 };
+}
