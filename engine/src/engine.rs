@@ -18,6 +18,7 @@ use crate::upkeep::Upkeep;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// A key-value engine.
 pub struct Engine {
@@ -39,9 +40,14 @@ pub struct Engine {
     hot_threshold: AtomicU32,
     /// Whether a cut is on its way.
     cut_running: AtomicBool,
+    /// Whether somebody holds shards for long.
+    busy: AtomicBool,
     databases: u32,
     tier: Option<Arc<Tier>>,
 }
+
+/// How often who waits for a shard looks whether it is worth it.
+const BUSY_LOOK: Duration = Duration::from_millis(5);
 
 /// How an engine is opened.
 #[derive(Clone, Default)]
@@ -101,6 +107,7 @@ impl Engine {
             by_frequency: AtomicBool::new(by_frequency),
             hot_threshold: AtomicU32::new(hot_threshold),
             cut_running: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             databases,
             tier: options.tier,
         }
@@ -284,6 +291,28 @@ impl Engine {
 
     pub(crate) fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].lock()
+    }
+
+    /// Says whether somebody holds shards for longer than calls are to wait; see
+    /// [`Executor::set_impatient`].
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Release);
+    }
+
+    /// Waits for a shard, but not for somebody who is busy with it.
+    #[inline]
+    pub(crate) fn lock_shard_unless_busy(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.shards[number].try_lock().or_else(|| self.wait_for_shard(number))
+    }
+
+    #[cold]
+    fn wait_for_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+        while !self.busy.load(Ordering::Acquire) {
+            if let Some(guard) = self.shards[number].try_lock_for(BUSY_LOOK) {
+                return Some(guard);
+            }
+        }
+        None
     }
 
     pub(crate) fn try_lock_shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {

@@ -36,6 +36,9 @@ pub enum Outcome {
     /// [`Tier::load`](crate::tier::Tier::load) has brought in what [`Executor::take_needs`] says. Only for
     /// a host that has asked for it with [`Executor::set_loads_elsewhere`].
     NeedsCold,
+    /// Its shards are held by a host that is busy with them for long; nothing was done. Only for a
+    /// host that has asked for it with [`Executor::set_impatient`].
+    Busy,
 }
 
 /// A call: a command with its arguments, in a database, at a time.
@@ -93,6 +96,8 @@ pub struct Executor<'e> {
     batch: Option<Box<OpenBatch>>,
     /// Whether the host loads what calls need from disk; otherwise it is done here.
     pub(crate) loads_elsewhere: bool,
+    /// Whether calls end with [`Outcome::Busy`] where they would wait for long.
+    impatient: bool,
     /// Whether the host has locked shards for several calls, so that they stay locked.
     pinned: bool,
     /// The one shard that all calls work on.
@@ -114,6 +119,7 @@ impl<'e> Executor<'e> {
             unit: None,
             batch: None,
             loads_elsewhere: false,
+            impatient: false,
             pinned: false,
             only: None,
             effects,
@@ -153,6 +159,9 @@ impl<'e> Executor<'e> {
             return Outcome::Failed;
         }
         let dirty = self.effects.dirty;
+        if !self.lock_for(call.command, call.args, &hint, self.impatient) {
+            return Outcome::Busy;
+        }
         let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
         if cx.policies.has_ttls() && cx.effects.dirty != dirty {
@@ -262,13 +271,13 @@ impl<'e> Executor<'e> {
 
     /// Lets `look` use the keys of a call without running it.
     pub fn inspect<T>(&mut self, call: &Call<'_>, look: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+        self.lock_call(call);
         look(&mut self.context(call, Prefetched::NONE))
     }
 
-    /// Locks the shards of a call and builds what its function works with.
+    /// Builds what a call's function works with; its shards are locked.
     #[inline]
     fn context(&mut self, call: &Call<'_>, hint: Prefetched) -> Cx<'_> {
-        self.lock_for(call.command, call.args, &hint);
         if self.config_version != self.engine.config_version() {
             (self.config, self.config_version) = self.engine.config_snapshot();
         }
@@ -351,20 +360,47 @@ impl<'e> Executor<'e> {
     /// Locks every shard, for calls that are to run as one (EXEC).
     pub fn lock_all(&mut self) {
         self.pinned = true;
-        self.lock_all_shards();
+        self.lock_all_shards(false);
     }
 
-    fn lock_all_shards(&mut self) {
+    /// The same where nobody holds shards for long; otherwise none is locked, and `false`.
+    pub fn try_lock_all(&mut self) -> bool {
+        self.pinned = self.lock_all_shards(true);
+        self.pinned
+    }
+
+    /// With `true`, calls that would wait for long end with [`Outcome::Busy`]: while
+    /// [`Engine::set_busy`] says that somebody holds shards for long.
+    #[inline]
+    pub fn set_impatient(&mut self, impatient: bool) {
+        self.impatient = impatient;
+    }
+
+    fn lock_all_shards(&mut self, impatient: bool) -> bool {
         if let Some(shard) = self.only {
-            return self.lock(&[shard]);
+            return self.lock(&[shard], impatient);
         }
-        if self.held.len() == self.engine.shard_count() {
-            return;
-        }
+        let count = self.engine.shard_count();
+        self.held.len() == count || self.lock_anew(0..count, impatient)
+    }
+
+    /// Locks these shards in the place of those that are held; none where that would take long.
+    fn lock_anew(&mut self, numbers: impl Iterator<Item = usize>, impatient: bool) -> bool {
         self.held.clear();
-        for number in 0..self.engine.shard_count() {
-            self.held.push((number, self.engine.lock_shard(number)));
+        for number in numbers {
+            let guard = match impatient {
+                false => self.engine.lock_shard(number),
+                true => match self.engine.lock_shard_unless_busy(number) {
+                    Some(guard) => guard,
+                    None => {
+                        self.release();
+                        return false;
+                    }
+                },
+            };
+            self.held.push((number, guard));
         }
+        true
     }
 
     /// Locks the shards of keys, and no others, for calls on them that are to run as one.
@@ -373,14 +409,14 @@ impl<'e> Executor<'e> {
         loop {
             let version = engine.sharding().version();
             if let Some(shard) = self.only {
-                self.lock(&[shard]);
+                self.lock(&[shard], false);
                 break;
             }
             let mut wanted: SmallVec<[usize; 8]> =
                 keys.iter().map(|key| engine.shard_of(key)).collect();
             wanted.sort_unstable();
             wanted.dedup();
-            self.lock(&wanted);
+            self.lock(&wanted, false);
             if self.is_current(version) {
                 break;
             }
@@ -389,25 +425,38 @@ impl<'e> Executor<'e> {
     }
 
     /// Locks the shards of a call, those and no others unless all that it needs are held already.
+    /// `false` where that would take long, see [`Executor::set_impatient`].
     #[inline]
-    fn lock_for(&mut self, command: &Command, args: &[&[u8]], hint: &Prefetched) {
+    pub(crate) fn lock_for(
+        &mut self,
+        command: &Command,
+        args: &[&[u8]],
+        hint: &Prefetched,
+        impatient: bool,
+    ) -> bool {
         if self.engine.shard_count() == 1 {
-            self.lock_first();
+            !self.held.is_empty() || self.lock_anew(0..1, impatient)
         } else {
-            self.lock_some(command, args, hint);
+            self.lock_some(command, args, hint, impatient)
         }
     }
 
-    fn lock_some(&mut self, command: &Command, args: &[&[u8]], hint: &Prefetched) {
+    fn lock_some(
+        &mut self,
+        command: &Command,
+        args: &[&[u8]],
+        hint: &Prefetched,
+        impatient: bool,
+    ) -> bool {
         if let Some(shard) = self.only {
-            return self.lock(&[shard]);
+            return self.lock(&[shard], impatient);
         }
         let sharding = self.engine.sharding();
         if self.held.len() == sharding.count() {
-            return;
+            return true;
         }
         if command.flags.contains(Flags::WHOLE_KEYSPACE) {
-            return self.lock_seen_shards();
+            return self.lock_seen_shards(impatient);
         }
         loop {
             let version = sharding.version();
@@ -428,9 +477,11 @@ impl<'e> Executor<'e> {
                     wanted.dedup();
                 }
             }
-            self.lock(&wanted);
+            if !self.lock(&wanted, impatient) {
+                return false;
+            }
             if self.is_current(version) {
-                return;
+                return true;
             }
         }
     }
@@ -447,18 +498,13 @@ impl<'e> Executor<'e> {
     }
 
     /// Locks the shards that commands see which look at all keys.
-    fn lock_seen_shards(&mut self) {
+    fn lock_seen_shards(&mut self, impatient: bool) -> bool {
         let sharding = self.engine.sharding();
         if sharding.is_fixed() {
-            return self.lock_all_shards();
+            return self.lock_all_shards(impatient);
         }
-        if self.pinned {
-            return;
-        }
-        self.held.clear();
-        for number in (0..sharding.count()).filter(|&number| sharding.is_seen(number)) {
-            self.held.push((number, self.engine.lock_shard(number)));
-        }
+        let seen = (0..sharding.count()).filter(|&number| sharding.is_seen(number));
+        self.pinned || self.lock_anew(seen, impatient)
     }
 
     /// From now on all calls work on this shard, whatever the table of slots says: for a host that
@@ -468,15 +514,9 @@ impl<'e> Executor<'e> {
     }
 
     /// Locks exactly the shards of `wanted`, which is sorted, unless all of them are held.
-    fn lock(&mut self, wanted: &[usize]) {
+    fn lock(&mut self, wanted: &[usize], impatient: bool) -> bool {
         let held = |number| self.held.binary_search_by_key(number, |(held, _)| *held).is_ok();
-        if wanted.iter().all(held) {
-            return;
-        }
-        self.held.clear();
-        for &number in wanted {
-            self.held.push((number, self.engine.lock_shard(number)));
-        }
+        wanted.iter().all(held) || self.lock_anew(wanted.iter().copied(), impatient)
     }
 
     /// Looks at a key ahead of its call.
@@ -631,7 +671,7 @@ impl<'e> Executor<'e> {
         let number = loop {
             let version = self.engine.sharding().version();
             let number = self.only.unwrap_or_else(|| self.engine.shard_of(key));
-            self.lock(&[number]);
+            self.lock(&[number], false);
             if self.is_current(version) {
                 break number;
             }
@@ -648,14 +688,18 @@ impl<'e> Executor<'e> {
         self.pinned
     }
 
-    /// Locks the shards of a call.
+    /// Locks the shards of a call, however long that takes.
     pub(crate) fn lock_call(&mut self, call: &Call<'_>) {
-        self.lock_for(call.command, call.args, &Prefetched::NONE);
+        self.lock_for(call.command, call.args, &Prefetched::NONE, false);
+    }
+
+    pub(crate) fn is_impatient(&self) -> bool {
+        self.impatient
     }
 
     /// Works on one shard, under its lock.
     pub(crate) fn with_shard<T>(&mut self, number: usize, look: impl FnOnce(&mut Shard) -> T) -> T {
-        self.lock(&[number]);
+        self.lock(&[number], false);
         let at = self.held.binary_search_by_key(&number, |(held, _)| *held);
         look(&mut self.held[at.expect("the shard was just locked")].1)
     }

@@ -191,6 +191,14 @@ pub enum Waiting {
     Agreement,
 }
 
+impl Waiting {
+    /// Whether it ends by itself before long, and the request that waits is to be run even though
+    /// its client sends nothing more. A client that is blocked or paused and hangs up gives up.
+    pub fn is_short(&self) -> bool {
+        !matches!(self, Waiting::Blocked(..) | Waiting::Paused)
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -212,6 +220,8 @@ pub struct Conn {
     pub own_index: u64,
     /// Whether the socket may have more to read: events come only for what is new.
     pub readable: bool,
+    /// Whether the peer has said that it sends nothing more: the end is behind what is there to read.
+    pub hung_up: bool,
     /// Set once it is to leave the worker and become a replica's.
     pub detach: Option<Detach>,
     /// Whether the connection is closed once the backlog is sent.
@@ -257,6 +267,7 @@ impl Conn {
             held: false,
             own_index: 0,
             readable: false,
+            hung_up: false,
             detach: None,
             closing: false,
             again: Again::default(),

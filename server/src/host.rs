@@ -321,8 +321,14 @@ impl Host<'_, '_> {
         // In a transaction the locks stay, and so does the thread; a primary's stream cannot wait.
         let here = self.session.in_transaction || self.session.from_primary;
         self.exec.set_loads_elsewhere(!here && self.again.tries < AGAIN_MAX);
+        self.exec.set_impatient(!here);
         let outcome = self.exec.run(&call, hint, reply);
+        self.exec.set_impatient(false);
         self.exec.set_loads_elsewhere(false);
+        if outcome == Outcome::Busy {
+            reply.error(&self.shared.scripts.busy_error());
+            return Flow::Next;
+        }
         if outcome == Outcome::NeedsCold {
             return self.wait_for_disk(reply);
         }

@@ -85,6 +85,8 @@ pub struct Worker<'e> {
     accept_later: Vec<usize>,
     /// Connections that wait for room in memory.
     roomless: Vec<usize>,
+    /// Connections that are closed once the shards can be had, with their places.
+    graves: Vec<(usize, Box<Conn>)>,
     /// When blocked clients give up: (time, place, id).
     deadlines: BTreeSet<(i64, usize, u64)>,
     next_tick_ms: i64,
@@ -135,6 +137,7 @@ impl<'e> Worker<'e> {
             crowded: Vec::new(),
             accept_later: Vec::new(),
             roomless: Vec::new(),
+            graves: Vec::new(),
             deadlines: BTreeSet::new(),
             next_tick_ms: 0,
             gate: shared.gate.get(),
@@ -178,6 +181,7 @@ impl<'e> Worker<'e> {
             }
             self.deliver();
             self.go_on_crowded();
+            self.bury();
             memory::evict_clients(self.shared, self.number);
             if now_ms >= self.next_tick_ms {
                 self.next_tick_ms = now_ms + TICK_MS;
@@ -202,7 +206,11 @@ impl<'e> Worker<'e> {
             return Duration::from_millis(1);
         }
         let now_ms = clock::now_ms();
-        let deadline = self.deadlines.first().map_or(i64::MAX, |deadline| deadline.0);
+        let mut deadline = self.deadlines.first().map_or(i64::MAX, |deadline| deadline.0);
+        if self.shared.scripts.is_busy.load(Ordering::Acquire) {
+            // Who gives up has to wait for the script.
+            deadline = i64::MAX;
+        }
         let until = self.next_tick_ms.min(deadline) - now_ms;
         Duration::from_millis(u64::try_from(until).unwrap_or(0))
     }
@@ -219,7 +227,8 @@ impl<'e> Worker<'e> {
         if result.is_ok() && conn.detach.is_some() {
             self.detach(slot, *conn);
         } else if result.is_err() || (conn.closing && conn.is_drained()) {
-            self.close(slot, *conn);
+            self.graves.push((slot, conn));
+            self.bury();
         } else if let Some(place) = self.conns.get_mut(slot) {
             *place = Some(conn);
         }
@@ -264,6 +273,7 @@ impl<'e> Worker<'e> {
         }
         self.with_conn(slot, |worker, conn| {
             conn.readable = true;
+            conn.hung_up |= hung_up;
             let waits = conn.waiting.is_some() || conn.closing;
             if hung_up && waits && conn.input.len() > INPUT_BYTES_MAX_BLOCKED {
                 // Its input is not read for now, so no end of it would be met.
@@ -281,6 +291,8 @@ impl<'e> Worker<'e> {
             return Ok(());
         }
         let got = match conn.stream.read(&mut self.read_buf) {
+            // What it sent before is run first, where only the server is to blame for the wait.
+            Ok(0) if conn.waiting.as_ref().is_some_and(Waiting::is_short) => return Ok(()),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(got) => got,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -291,8 +303,8 @@ impl<'e> Worker<'e> {
             Err(error) => return Err(error),
         };
         // A read that did not fill the buffer has emptied the socket: the next bytes come with an
-        // event of their own.
-        let ended = conn.stream.tls().is_some_and(|tls| tls.is_ended());
+        // event of their own. Not so the end, which may have come in one event with these bytes.
+        let ended = conn.hung_up || conn.stream.tls().is_some_and(|tls| tls.is_ended());
         conn.readable = got == READ_BYTES || ended;
         if conn.readable {
             self.again.push(conn.session.address.slot);
@@ -787,8 +799,29 @@ impl<'e> Worker<'e> {
         }
     }
 
+    /// Whether the shards can be had: waits for a script of another worker, but not for a busy one.
+    fn may_lock(&mut self) -> bool {
+        let is_free =
+            !self.shared.scripts.is_running.load(Ordering::Acquire) || self.exec.try_lock_all();
+        self.exec.release();
+        is_free
+    }
+
+    /// Closes the connections that are to be closed. What they watch or wait for is in the shards,
+    /// and a worker does not wait for these while it has other clients to tell that it is busy.
+    fn bury(&mut self) {
+        if !self.graves.is_empty() && self.may_lock() {
+            for (slot, conn) in std::mem::take(&mut self.graves) {
+                self.close(slot, *conn);
+            }
+        }
+    }
+
     /// Answers the blocked clients whose time is up.
     fn expire_deadlines(&mut self, now_ms: i64) {
+        if self.deadlines.first().is_none_or(|first| first.0 > now_ms) || !self.may_lock() {
+            return;
+        }
         while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
             if until_ms > now_ms {
                 break;

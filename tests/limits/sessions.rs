@@ -88,6 +88,31 @@ fn too_many_and_idle_clients_are_turned_away() {
     assert_eq!(text(&mut server.client(), "PUBLISH c m"), "1");
 }
 
+/// The end of what a client sends comes as an event only once. Here it comes together with the last
+/// bytes, as the only worker was asleep meanwhile.
+#[test]
+fn a_client_that_hangs_up_behind_its_last_bytes_is_let_go() {
+    let server = Server::ashlar(&["--io-threads", "1", "--enable-debug-command", "yes"]);
+    let mut sleeper = server.client();
+    for (sent, expected) in [
+        ("PING\r\n", "+PONG\r\n"),
+        ("PING\r\nECHO x\r\nPI", "+PONG\r\n$1\r\nx\r\n"),
+        ("SUBSCRIBE c\r\n", "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"),
+        ("BLPOP none 0\r\n", ""),
+        ("", ""),
+    ] {
+        sleeper.send(&["DEBUG", "SLEEP", "0.1"]).unwrap();
+        let mut client = server.client();
+        client.send_raw(sent.as_bytes()).unwrap();
+        client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(crate::read_until(&client, b""), expected.as_bytes(), "{sent:?}");
+        assert_eq!(sleeper.reply().unwrap().text(), "OK");
+    }
+    wait_for_blocked(&mut sleeper, 0);
+    let left = text(&mut sleeper, "CLIENT LIST");
+    assert_eq!(left.lines().count(), 1, "{left}");
+}
+
 #[test]
 fn slow_readers_are_cut_off() {
     let server = Server::ashlar(&["--client-output-buffer-limit", "normal 2mb 0 0 pubsub 2mb 0 0"]);

@@ -70,6 +70,11 @@ fn catching_errors_does_not_keep_a_script_alive() {
         "while true do pcall(function() while true do end end) end",
         "coroutine.wrap(function() while true do end end)()",
         "local t = setmetatable({}, {__index = function(t, k) while true do end end}) return t.x",
+        // A handler is no place to hide in, whether it runs after the kill or already before.
+        "xpcall(function() while true do end end, function() while true do end end)",
+        "xpcall(error, function() while true do end end)",
+        "while true do xpcall(function() while true do end end, function() return 1 end) end",
+        "local function f() return xpcall(f, f) end while true do f() end",
     ];
     for script in scripts {
         let running = start(&server, &["EVAL", script, "0"]);
@@ -77,6 +82,44 @@ fn catching_errors_does_not_keep_a_script_alive() {
         assert_eq!(text(&ask(&mut client, &["SCRIPT", "KILL"])), "OK", "{script}");
         assert!(running.join().unwrap().unwrap().is_error(), "{script}");
         until(&mut client, &["PING"], "PONG");
+    }
+}
+
+/// Whoever waits for a key when a script becomes busy is told as well, also on another worker,
+/// which goes on to serve its other clients.
+#[test]
+fn those_who_wait_already_are_told() {
+    let settings = ["--busy-reply-threshold", "300", "--io-threads", "3"];
+    let server = Server::ashlar(&settings);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.client()).collect();
+    let mut blocked: Vec<Client> = (0..6).map(|_| server.client()).collect();
+    for client in &mut blocked {
+        client.send(&["BLPOP", "nothing", "0.1"]).unwrap();
+    }
+    let mut watcher = server.client();
+    ask(&mut watcher, &["WATCH", "k"]);
+    ask(&mut clients[2], &["MULTI"]);
+    ask(&mut clients[2], &["GET", "k"]);
+    let script = start(&server, &["EVAL", "redis.call('get', 'k') while true do end", "0"]);
+    // One that hangs up leaves something in the shards.
+    drop(watcher);
+    let requests = [&["GET", "k"][..], &["SET", "k", "v"], &["EXEC"], &["DBSIZE"]];
+    let request = |nth: usize| requests.get(nth).copied().unwrap_or(&["GET", "k"]);
+    clients.iter_mut().enumerate().for_each(|(nth, client)| client.send(request(nth)).unwrap());
+    for (nth, client) in clients.iter_mut().enumerate() {
+        let mut reply = client.reply().unwrap();
+        // It may have come before the script.
+        while !text(&reply).contains("BUSY ") {
+            reply = ask(client, if nth == 2 { &["GET", "k"] } else { request(nth) });
+        }
+    }
+    assert_eq!(text(&ask(&mut clients[0], &["SCRIPT", "KILL"])), "OK");
+    assert!(script.join().unwrap().unwrap().is_error());
+    for client in &mut blocked {
+        assert_eq!(client.reply().unwrap(), Value::NullArray);
+    }
+    for client in &mut clients {
+        until(client, &["PING"], "PONG");
     }
 }
 

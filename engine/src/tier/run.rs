@@ -117,7 +117,9 @@ impl Executor<'_> {
     ) -> Outcome {
         let reads = call.command.flags.contains(Flags::READONLY);
         if !reads && needs_values(call.command, call.args) {
-            self.lock_call(call);
+            if !self.lock_for(call.command, call.args, &hint, self.is_impatient()) {
+                return Outcome::Busy;
+            }
             let mut needs = Needs::default();
             self.add_needs(call, &mut needs);
             if !needs.is_empty() {

@@ -12,6 +12,7 @@ use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::policy;
 use ashlar_engine::reply::{Reply, TOO_LONG};
 use ashlar_engine::tier::Needs;
+use std::sync::atomic::Ordering;
 
 const ANY: Flags =
     Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::ALLOW_BUSY);
@@ -91,6 +92,9 @@ fn watch(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         return Err(Error::text("ERR WATCH inside MULTI is not allowed").into());
     }
     let db = host.session.db;
+    if host.shared.scripts.is_running.load(Ordering::Acquire) && !host.exec.try_lock_all() {
+        return Err(host.shared.scripts.busy_error().into());
+    }
     for &key in &args[1..] {
         let session = &mut *host.session;
         let place = (db, Box::from(key));
@@ -142,7 +146,16 @@ fn exec(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         return Err(Stop::Cold);
     }
     // From the check of the watched keys to the last command, nobody else gets in between.
-    host.exec.lock_all();
+    if host.session.from_primary {
+        host.exec.lock_all();
+    } else if !host.exec.try_lock_all() {
+        // What is watched stays so, since to let go of it would wait too: at worst the next
+        // transaction is refused.
+        let reason = host.shared.scripts.busy_error();
+        let reason = reason.message();
+        let text = format!("EXECABORT Transaction discarded because of: {reason}");
+        return Err(Error::owned(text).into());
+    }
     let spoiled = is_spoiled(host);
     if spoiled {
         unwatch(host.exec, host.session);

@@ -1,6 +1,6 @@
 //! Functions of Lua's own libraries that are replaced or looked at first, and why.
 
-use super::lua::{Failed, Kind, Raise, Stack};
+use super::lua::{End, Failed, Kind, Raise, Stack};
 use std::ffi::{CString, c_int};
 use std::time::Duration;
 
@@ -39,6 +39,36 @@ pub fn pcall(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
             Ok(2)
         }
     }
+}
+
+/// `xpcall(function, handler)`: as Lua's own, but the handler runs when the function has been left.
+/// Lua runs it inside of the error, where no hook looks at how long it takes. To scripts, which see
+/// no stack, it makes no difference.
+pub fn xpcall(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
+    if stack.top() < 2 {
+        return Err(stack.arg_error(2, "value expected"));
+    }
+    stack.set_top(2);
+    stack.insert(1);
+    match stack.run(0, -1, 0) {
+        End::Done => {
+            stack.ensure(1)?;
+            stack.push_bool(true);
+            stack.replace(1);
+            return Ok(stack.top());
+        }
+        // The handler would have no memory either.
+        End::NoMemory => {}
+        End::Raised => {
+            if stack.call(1, 1, 0).is_err() {
+                stack.push_bytes(b"error in error handling");
+                stack.replace(-2);
+            }
+        }
+    }
+    stack.push_bool(false);
+    stack.insert(-2);
+    Ok(2)
 }
 
 /// `loadstring(text [, name])`: source text only.

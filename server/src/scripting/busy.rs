@@ -7,6 +7,7 @@
 use super::run::Run;
 use crate::config::ids;
 use crate::host::Host;
+use ashlar_engine::Engine;
 use ashlar_engine::error::Error;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -110,7 +111,7 @@ impl Scripts {
         Ok(())
     }
 
-    fn becomes_busy(&self, run: &Run, started: Instant) {
+    fn becomes_busy(&self, run: &Run, started: Instant, engine: &Engine) {
         let (name, command) = run.invocation().unwrap_or_default();
         tracing::warn!(
             "a script runs for more than busy-reply-threshold: {}",
@@ -120,12 +121,15 @@ impl Scripts {
         self.kill.store(false, Ordering::Release);
         *self.busy.lock() = Some(Busy { name, command, started, is_function });
         self.is_busy.store(true, Ordering::Release);
+        // Those who wait for a shard already are told as well.
+        engine.set_busy(true);
         run.is_busy.set(true);
     }
 
     /// A script has ended.
-    pub fn done(&self, run: &Run) {
+    pub fn done(&self, run: &Run, engine: &Engine) {
         if run.is_busy.replace(false) {
+            engine.set_busy(false);
             self.is_busy.store(false, Ordering::Release);
             *self.busy.lock() = None;
         }
@@ -146,7 +150,7 @@ pub fn look(host: &mut Host<'_, '_>, run: &Run) -> Verdict {
     }
     let scripts = &host.shared.scripts;
     if !run.is_busy.get() {
-        scripts.becomes_busy(run, started);
+        scripts.becomes_busy(run, started, &host.shared.engine);
     }
     scripts.wrote.store(run.wrote.get(), Ordering::Release);
     if let Some(others) = &mut host.others {

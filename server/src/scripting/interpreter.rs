@@ -235,18 +235,23 @@ impl Interpreter {
         host.shared.scripts.is_running.store(true, Ordering::Release);
         let outcome = run.lend(host, what, || stack.call(args, 1, 1));
         host.shared.scripts.is_running.store(false, Ordering::Release);
-        let result = match outcome {
-            Ok(()) => {
+        let result = match (outcome, run.why_ended()) {
+            // It has caught the error, and nothing came after that.
+            (Ok(()), Some(reason)) => {
+                stack.push_error_table(reason.as_bytes());
+                Err(failure(stack, what.name).into())
+            }
+            (Ok(()), None) => {
                 write_reply(stack, reply, run.protocol.get());
                 Ok(())
             }
-            Err(Failed) => Err(failure(stack, what.name).into()),
+            (Err(Failed), _) => Err(failure(stack, what.name).into()),
         };
         stack.set_top(0);
         if limit > 0 {
             self.lua.set_hook(0);
         }
-        host.shared.scripts.done(&self.lua.extra().run);
+        host.shared.scripts.done(&self.lua.extra().run, &host.shared.engine);
         result
     }
 
@@ -278,6 +283,9 @@ fn prepare(
     run.read_only.set(what.read_only || no_writes);
     run.slot.set(what.keys.first().map(|key| ashlar_engine::slot::slot_of(key)));
     let declared = what.flags.contains(ScriptFlags::DECLARED);
+    if declared && host.shared.replication.restricted.load(Ordering::Relaxed) {
+        admit_on_replica(host, what.flags)?;
+    }
     if host.shared.settings.number(ids::MAXMEMORY) != 0 {
         let room = match host.session.in_transaction {
             true => memory::has_room(host.shared),
@@ -294,7 +302,30 @@ fn prepare(
         let is_allowed = declared && may_fill;
         run.is_full.set(!(room || is_allowed));
     }
-    host.exec.lock_all();
+    if host.session.in_transaction {
+        host.exec.lock_all();
+    } else if !host.exec.try_lock_all() {
+        return Err(host.shared.scripts.busy_error());
+    }
+    Ok(())
+}
+
+/// Whether a script that says what it does may run on a replica; of one that does not, each
+/// command is looked at.
+fn admit_on_replica(host: &Host<'_, '_>, flags: ScriptFlags) -> Result<(), Error> {
+    let (follower, settings) = (&host.shared.replication.follower, &host.shared.settings);
+    let stale = !settings.flag(ids::REPLICA_SERVE_STALE_DATA) && !follower.is_connected();
+    if stale && !flags.contains(ScriptFlags::ALLOW_STALE) {
+        return Err(Error::text(
+            "MASTERDOWN Link with MASTER is down, replica-serve-stale-data is set to 'no' and \
+             'allow-stale' flag is not set on the script.",
+        ));
+    }
+    let may_write = !flags.contains(ScriptFlags::NO_WRITES) && !host.session.from_primary;
+    if may_write && settings.flag(ids::REPLICA_READ_ONLY) {
+        let text = "READONLY You can't write against a read only replica.";
+        return Err(Error::text(text));
+    }
     Ok(())
 }
 

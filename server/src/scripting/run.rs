@@ -115,6 +115,11 @@ impl Run {
         self.ended.set(Some(STOPPING));
     }
 
+    /// Why the script was ended, if it was.
+    pub fn why_ended(&self) -> Option<&'static str> {
+        self.ended.get()
+    }
+
     /// Whether the server stops in the middle of the script: what it did must not stay.
     pub fn is_cut_short(&self) -> bool {
         self.ended.get() == Some(STOPPING)

@@ -33,8 +33,9 @@ const REMOVED: [&CStr; 9] = [
 ];
 
 /// Functions in the place of Lua's own.
-const REPLACED: [(Option<&CStr>, &CStr, Body); 11] = [
+const REPLACED: [(Option<&CStr>, &CStr, Body); 12] = [
     (None, c"pcall", base::pcall),
+    (None, c"xpcall", base::xpcall),
     (None, c"load", base::load),
     (None, c"loadstring", base::loadstring),
     (None, c"pairs", pairs),

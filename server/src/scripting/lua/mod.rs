@@ -15,7 +15,7 @@ mod function;
 mod stack;
 
 pub use function::{Body, Check, Raise};
-pub use stack::{Failed, Kind, REGISTRY, Stack};
+pub use stack::{End, Failed, Kind, REGISTRY, Stack};
 
 use super::run::Run;
 use mlua_sys as ffi;

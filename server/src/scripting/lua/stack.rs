@@ -17,6 +17,17 @@ pub const REGISTRY: c_int = ffi::LUA_REGISTRYINDEX;
 #[derive(Clone, Copy, Debug)]
 pub struct Failed;
 
+/// How a call ended; the error's value is on top of the stack where it did not end well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It returned.
+    Done,
+    /// It raised an error.
+    Raised,
+    /// There was no memory, which no handler learns of.
+    NoMemory,
+}
+
 /// The types of Lua's values.
 #[allow(missing_docs, reason = "the names say it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,11 +379,21 @@ impl<'a> Stack<'a> {
     ///
     /// # Errors
     /// Where the function raised an error.
+    #[inline]
     pub fn call(&mut self, args: c_int, results: c_int, handler: c_int) -> Result<(), Failed> {
+        if self.run(args, results, handler) == End::Done { Ok(()) } else { Err(Failed) }
+    }
+
+    /// As [`Stack::call`], and tells how it ended.
+    pub fn run(&mut self, args: c_int, results: c_int, handler: c_int) -> End {
         self.extra.in_rust.set(false);
         let status = unsafe { ffi::lua_pcall(self.state, args, results, handler) };
         self.extra.in_rust.set(true);
-        if status == ffi::LUA_OK { Ok(()) } else { Err(Failed) }
+        match status {
+            ffi::LUA_OK => End::Done,
+            ffi::LUA_ERRMEM => End::NoMemory,
+            _ => End::Raised,
+        }
     }
 
     /// Opens Lua's own libraries: base with coroutines, table, string and math.
