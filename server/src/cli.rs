@@ -33,7 +33,9 @@ Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
        ashlar import FILE.rdb      load an RDB file into a running server
        ashlar export FILE.rdb      write all keys of a running server to an RDB file
                                    [--host HOST] [--port PORT] [--user USER] [--password PASSWORD]
-                                   [--quiet]; import: [--replace] keys that are there already
+                                   [--quiet]; import: [--replace] keys that are there already,
+                                   [--dir DIR] into the empty directory of a server that
+                                   does not run
                                    (a password is better given as ASHLAR_PASSWORD=...)
        ashlar cluster create HOST:PORT ...    make a cluster of nodes; also add-node, remove-node,
                                    rebalance, status: see ashlar cluster --help

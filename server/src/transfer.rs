@@ -48,6 +48,8 @@ pub struct Options {
     pub replace: bool,
     /// Whether nothing is said on the way.
     pub quiet: bool,
+    /// The directory of a server that does not run, in the place of a server.
+    pub dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -64,6 +66,7 @@ impl Options {
             password: std::env::var("ASHLAR_PASSWORD").unwrap_or_default(),
             replace: false,
             quiet: false,
+            dir: None,
         };
         let mut words = args.iter();
         let mut file = None;
@@ -81,6 +84,7 @@ impl Options {
                 }
                 b"--user" => options.user = value()?,
                 b"--password" | b"-a" => options.password = value()?,
+                b"--dir" => options.dir = Some(PathBuf::from(value()?)),
                 b"--replace" => options.replace = true,
                 b"--quiet" => options.quiet = true,
                 bytes if bytes.starts_with(b"-") && bytes.len() > 1 => {
@@ -121,7 +125,7 @@ pub struct Outcome {
 }
 
 /// Shows how far it is, on a line of standard error that is written over.
-struct Progress {
+pub(crate) struct Progress {
     quiet: bool,
     total: u64,
     start: Instant,
@@ -129,11 +133,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(quiet: bool, total: u64) -> Progress {
+    pub fn new(quiet: bool, total: u64) -> Progress {
         Progress { quiet, total, start: Instant::now(), shown: Instant::now() }
     }
 
-    fn show(&mut self, outcome: &Outcome, last: bool) {
+    pub fn show(&mut self, outcome: &Outcome, last: bool) {
         if self.quiet || (!last && self.shown.elapsed() < PROGRESS) {
             return;
         }
@@ -167,6 +171,9 @@ enum Sent {
 /// # Errors
 /// If the file or the connection fails or the server refuses a key; keys before it are there.
 pub fn import(options: &Options) -> io::Result<Outcome> {
+    if let Some(dir) = &options.dir {
+        return crate::import_dir::import(options, dir);
+    }
     let (from, total): (Box<dyn Read>, u64) = match options.file.as_os_str().as_bytes() {
         b"-" => (Box::new(io::stdin().lock()), 0),
         _ => {
@@ -372,6 +379,9 @@ fn next_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
 /// # Errors
 /// If the connection or the file fails or the server refuses; no file is left then.
 pub fn export(options: &Options) -> io::Result<Outcome> {
+    if options.dir.is_some() {
+        return Err(io::Error::other("export is from a running server: --dir is for import"));
+    }
     let mut link = options.connect()?;
     link.introduce(&options.credentials(), 0)?;
     if !matches!(link.ask(UNKNOWN, -1)?, Answer::Full(..)) {

@@ -10,7 +10,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 /// Lets a redis-server load files from anywhere.
-const UNPROTECTED: [&str; 4] =
+pub const UNPROTECTED: [&str; 4] =
     ["--enable-debug-command", "yes", "--enable-protected-configs", "yes"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,13 +29,13 @@ fn info(client: &mut Client, field: &str) -> String {
     value.unwrap_or_default().to_string()
 }
 
-fn follow(replica: &mut Client, primary: &Server) {
+pub fn follow(replica: &mut Client, primary: &Server) {
     let reply = replica.line(&format!("REPLICAOF 127.0.0.1 {}", primary.port())).expect("a reply");
     assert_eq!(reply.text(), "OK");
 }
 
 /// Waits until the replica has everything that the primary has done so far.
-fn caught_up(primary: &mut Client, replica: &mut Client) {
+pub fn caught_up(primary: &mut Client, replica: &mut Client) {
     until("the replica is connected", || info(replica, "master_link_status") == "up");
     let offset: i64 = info(primary, "master_repl_offset").parse().expect("an offset");
     until("the replica catches up", || {

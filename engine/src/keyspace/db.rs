@@ -483,6 +483,11 @@ impl Loose {
         Loose(ptr)
     }
 
+    /// The entry, to be read.
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef { ptr: self.0, life: PhantomData }
+    }
+
     fn into_ptr(self) -> EntryPtr {
         std::mem::ManuallyDrop::new(self).0
     }

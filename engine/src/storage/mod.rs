@@ -21,6 +21,7 @@
 
 mod error;
 mod files;
+mod fill;
 mod recover;
 mod save;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 
 pub use error::StorageError;
 pub use files::newest_snapshot;
+pub use fill::Filling;
 pub use recover::{Directory, Opened, RecoverOptions, Recovering};
 pub use save::{SaveProgress, Saved};
 

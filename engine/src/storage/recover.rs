@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A data directory that is locked and not read yet.
 pub struct Directory {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    hash_seed: u64,
-    random: u64,
-    snapshots: Vec<u64>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) hash_seed: u64,
+    pub(super) random: u64,
+    pub(super) snapshots: Vec<u64>,
     lock: Box<dyn Lock>,
 }
 
@@ -310,6 +310,6 @@ impl Directory {
     }
 }
 
-fn has_log(disk: &dyn Disk, dir: &Path) -> bool {
+pub(super) fn has_log(disk: &dyn Disk, dir: &Path) -> bool {
     disk.list(dir).is_ok_and(|names| names.iter().any(|name| name.ends_with(".log")))
 }

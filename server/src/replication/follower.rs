@@ -277,6 +277,7 @@ fn load<R: Read>(
         }
         follower.loading.store(true, Ordering::Release);
         applier.run(&[b"FLUSHALL"])?;
+        applier.run(&[b"FUNCTION", b"FLUSH"])?;
         applier.release();
     }
     let (mut keys, mut payload) = (0u64, Vec::new());
