@@ -2,7 +2,7 @@
 
 use ashlar_server::Server;
 use ashlar_server::config::{Caller, Source, load};
-use ashlar_tests::process::temporary_dir;
+use ashlar_tests::process::{self, temporary_dir, workspace};
 use ashlar_tests::resp::{self, Value};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,32 @@ impl Authority {
             }
         }
         panic!("no server")
+    }
+
+    /// The daemon, which besides its plain port listens to TLS on the port that is returned.
+    fn daemon(&self, settings: &[&str]) -> (process::Server, u16) {
+        let port = process::free_port().expect("a port");
+        let number = port.to_string();
+        let (cert, key, ca) = (self.path("cert.pem"), self.path("key.pem"), self.path("ca.pem"));
+        let own = [
+            "--tls-port",
+            &number,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca,
+        ];
+        (process::Server::ashlar(&[&own[..], settings].concat()), port)
+    }
+
+    /// Writes a certificate of a client and its key: their paths.
+    fn write_client(&self) -> (String, String) {
+        let (pem, key, _) = self.sign("a client");
+        std::fs::write(self.dir.join("client-key.pem"), key.serialize_pem()).expect("a file");
+        std::fs::write(self.dir.join("client.pem"), pem).expect("a file");
+        (self.path("client.pem"), self.path("client-key.pem"))
     }
 
     /// What a client trusts, and shows of itself.
@@ -284,4 +311,114 @@ fn what_is_missing_is_named_at_start() {
         let error = Server::start(settings).expect_err("no certificate").to_string();
         assert!(error.contains("tls-cert-file") || error.contains("/missing"), "{error}");
     }
+}
+
+/// What a program that must succeed writes.
+fn output(command: &mut Command) -> String {
+    let done = command.output().expect("the program is installed by `cargo xtask test`");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?}: {said}{error}");
+    said
+}
+
+/// redis-cli's TLS is OpenSSL's: another implementation than the one of the other tests.
+#[test]
+fn redis_cli_with_and_without_a_certificate() {
+    let authority = Authority::new();
+    authority.write("server");
+    let (_server, port) = authority.daemon(&["--tls-auth-clients", "yes"]);
+    let (cert, key) = authority.write_client();
+    let cli = |shows: bool, args: &[&str]| {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-h", "localhost", "-p", &port.to_string(), "--tls"]);
+        cli.args(["--cacert", &authority.path("ca.pem")]);
+        if shows {
+            cli.args(["--cert", &cert, "--key", &key]);
+        }
+        cli.args(args);
+        cli
+    };
+    assert_eq!(output(&mut cli(true, &["SET", "k", "v"])).trim(), "OK");
+    let large = "x".repeat(200_000);
+    assert_eq!(output(&mut cli(true, &["ECHO", &large[..100_000]])).trim().len(), 100_000);
+    assert_eq!(output(&mut cli(true, &["-3", "GET", "k"])).trim(), "v");
+    let listed = output(&mut cli(true, &["--scan"]));
+    assert_eq!(listed.trim(), "k");
+    let refused = cli(false, &["PING"]).output().expect("redis-cli");
+    assert!(!String::from_utf8_lossy(&refused.stdout).contains("PONG"));
+}
+
+/// redis-py's is Python's, with the name of the host verified.
+#[test]
+fn redis_py_over_tls() {
+    const SCRIPT: &str = "
+import redis, sys
+port, ca, cert, key = sys.argv[1:]
+for protocol in (2, 3):
+    client = redis.Redis(host='localhost', port=int(port), protocol=protocol, ssl=True,
+                         ssl_ca_certs=ca, ssl_certfile=cert, ssl_keyfile=key,
+                         ssl_check_hostname=True, decode_responses=True, socket_timeout=20)
+    client.flushall()
+    pipe = client.pipeline()
+    for n in range(2000):
+        pipe.set(f'key{n}', 'x' * n)
+    assert all(pipe.execute())
+    assert client.mget('key1', 'key1999') == ['x', 'x' * 1999]
+    listener = client.pubsub()
+    listener.subscribe('news')
+    assert listener.get_message(timeout=20)['type'] == 'subscribe'
+    assert client.publish('news', 'hello') == 1
+    assert listener.get_message(timeout=20)['data'] == 'hello'
+    assert client.blpop('none', timeout=0.05) is None
+    with client.lock('lock', timeout=10):
+        pass
+    listener.close()
+    client.close()
+stranger = redis.Redis(host='localhost', port=int(port), ssl=True, ssl_ca_certs=ca,
+                       socket_timeout=20, retry=None)
+try:
+    stranger.ping()
+except redis.ConnectionError:
+    print('refused')
+";
+    let authority = Authority::new();
+    authority.write("server");
+    let (_server, port) = authority.daemon(&["--tls-auth-clients", "yes"]);
+    let (cert, key) = authority.write_client();
+    let python = workspace().join(".venv/bin/python");
+    let mut command = Command::new(python);
+    command.args(["-c", SCRIPT, &port.to_string(), &authority.path("ca.pem"), &cert, &key]);
+    assert_eq!(output(&mut command).trim(), "refused");
+}
+
+/// The files are read again by themselves once a second; a signal does it at once, and finds what
+/// looks unchanged from outside.
+#[test]
+fn a_signal_has_the_certificates_read_again() {
+    let authority = Authority::new();
+    let first = authority.write("first");
+    let (server, port) = authority.daemon(&["--tls-auth-clients", "no"]);
+    let config = authority.client(false);
+    let shown = || {
+        let mut client = Client::connect(port, &config);
+        client.ask("PING").expect("a reply");
+        client.server_certificate()
+    };
+    assert_eq!(shown(), first);
+    let second = authority.write("other");
+    server.signal("HUP");
+    let since = Instant::now();
+    while shown() != second {
+        assert!(since.elapsed() < Duration::from_secs(20), "{}", server.log());
+    }
+    // What cannot be read is said, and changes nothing.
+    std::fs::write(authority.dir.join("cert.pem"), "no certificate").expect("a file");
+    server.signal("HUP");
+    let since = Instant::now();
+    while !server.log().contains("the old TLS certificates stay") {
+        assert!(since.elapsed() < Duration::from_secs(20), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(shown(), second);
 }

@@ -296,6 +296,45 @@ fn a_cache_that_listens_ends_up_current() {
     }
 }
 
+/// What a primary sends changes keys as any client does, and who has read them is told: after a
+/// write, an expiry, a removal of everything, and a copy that replaces all there is.
+#[test]
+fn writes_that_come_from_a_primary() {
+    let (primary, server) = (Server::redis(&[]), Server::ashlar(&[]));
+    let mut writer = primary.client();
+    ask(&mut writer, "MSET a 1 b 2 c 3");
+    let mut reader = server.client_of(3);
+    ask(&mut reader, "SET old here");
+    ok(&mut reader, "CLIENT TRACKING ON");
+    ask(&mut reader, "GET old");
+    let mut other = server.client();
+    ok(&mut other, &format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    // The copy begins with the end of everything that was there.
+    assert_eq!(reader.push().expect("a push"), everything());
+    let since = std::time::Instant::now();
+    while ask(&mut other, "GET c").text() != "3" {
+        assert!(since.elapsed().as_secs() < 20, "the copy does not come");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    reader.pushes.clear();
+    for key in ["a", "b", "c"] {
+        ask(&mut reader, &format!("GET {key}"));
+    }
+    ask(&mut writer, "SET a 2");
+    assert_eq!(reader.push().expect("a push"), invalidate(&["a"]));
+    ask(&mut writer, "MULTI");
+    ask(&mut writer, "PEXPIRE b 1");
+    ask(&mut writer, "EXEC");
+    assert_eq!(reader.push().expect("a push"), invalidate(&["b"]));
+    ask(&mut reader, "GET a");
+    let script = ["EVAL", "return redis.call('INCR', KEYS[1])", "1", "a"];
+    assert_eq!(writer.call(&script).expect("a reply"), Value::Int(3));
+    assert_eq!(reader.push().expect("a push"), invalidate(&["a"]));
+    ask(&mut reader, "GET c");
+    ask(&mut writer, "FLUSHALL");
+    assert_eq!(reader.push().expect("a push"), everything());
+}
+
 fn drop_invalid(cache: &mut HashMap<String, Value>, pushes: Vec<Value>) {
     for push in pushes {
         let Value::Push(parts) = push else { continue };
