@@ -3,8 +3,10 @@
 //! `ASHLAR_SEED=n` replays a seed, `ASHLAR_FAMILY=list` keeps to one family, `ASHLAR_COMMANDS=n` runs
 //! more of them.
 
+mod bugs;
 mod engine;
 mod harness;
+mod integers;
 mod server;
 
 /// How many commands a test runs for each seed.

@@ -68,6 +68,24 @@ struct State<'a> {
     family: &'a str,
     /// What `numkeys` or the like announced.
     announced: Option<usize>,
+    /// Where integers are, and what they are called: `COUNT count`.
+    integers: Vec<(usize, String)>,
+}
+
+/// What an argument that takes an integer is called within its command; `None` for others.
+fn integer_name(arg: &Arg) -> Option<String> {
+    let token = arg.token.as_ref().map(|token| format!("{token} ")).unwrap_or_default();
+    let is_integer = matches!(arg.kind, ArgKind::Integer | ArgKind::UnixTime);
+    is_integer.then(|| format!("{token}{}", arg.name))
+}
+
+/// The integers that a command takes, by their names in [`Generator::marked_call`].
+pub fn integers(args: &[Arg]) -> Vec<String> {
+    let inside = |arg: &Arg| match &arg.kind {
+        ArgKind::OneOf(args) | ArgKind::Block(args) => integers(args),
+        _ => integer_name(arg).into_iter().collect(),
+    };
+    args.iter().flat_map(inside).collect()
 }
 
 impl Generator {
@@ -78,14 +96,20 @@ impl Generator {
 
     /// One call of this command.
     pub fn call(&mut self, spec: &Spec) -> Argv {
-        let mut argv: Argv = spec.name.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-        let names = argv.len();
-        let mut state = State { command: &spec.name, family: &spec.family, announced: None };
-        self.sequence(&spec.args, &mut state, &mut argv);
+        let names = spec.name.split(' ').count();
+        let mut argv = self.marked_call(spec).0;
         if self.random.chance(self.mutated_percent) {
             self.mutate(&mut argv, names);
         }
         argv
+    }
+
+    /// One call as the syntax says, and where its integers are.
+    pub fn marked_call(&mut self, spec: &Spec) -> (Argv, Vec<(usize, String)>) {
+        let mut argv: Argv = spec.name.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let mut state = State { command: &spec.name, family: &spec.family, ..State::default() };
+        self.sequence(&spec.args, &mut state, &mut argv);
+        (argv, state.integers)
     }
 
     fn sequence(&mut self, args: &[Arg], state: &mut State<'_>, out: &mut Argv) {
@@ -129,7 +153,10 @@ impl Generator {
         state.announced = Some(repeat);
         match self.random.chance(5) {
             true => self.once(count, state, out),
-            false => out.push(repeat.to_string().into_bytes()),
+            false => {
+                state.integers.extend(integer_name(count).map(|name| (out.len(), name)));
+                out.push(repeat.to_string().into_bytes());
+            }
         }
         self.argument(list, Some(repeat), state, out);
     }
@@ -186,7 +213,10 @@ impl Generator {
             }
             ArgKind::Block(args) => self.sequence(args, state, out),
             ArgKind::Key => out.push(pools::key(&mut self.random, state.family, state.command)),
-            kind => out.push(pools::value(&mut self.random, state.command, &arg.name, kind)),
+            kind => {
+                state.integers.extend(integer_name(arg).map(|name| (out.len(), name)));
+                out.push(pools::value(&mut self.random, state.command, &arg.name, kind));
+            }
         }
     }
 

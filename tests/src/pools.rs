@@ -198,13 +198,27 @@ const LONGITUDES: &[&str] = &[
     "0",
     "179.9",
     "-179.9",
+    "180",
+    "-180",
     "181",
     "2.3522",
     "13.583333",
     "abc",
 ];
-const LATITUDES: &[&str] =
-    &["38.115556", "37.502669", "37.80", "0", "85.05", "-85.05", "86", "48.8566", "37.316667", "x"];
+const LATITUDES: &[&str] = &[
+    "38.115556",
+    "37.502669",
+    "37.80",
+    "0",
+    "85.05",
+    "-85.05",
+    "85.05112878",
+    "-85.05112878",
+    "86",
+    "48.8566",
+    "37.316667",
+    "x",
+];
 const RADII: &[&str] = &["0", "1", "100", "200.5", "1000", "400", "20000", "-1", "abc", "1e7"];
 const COUNTS: &[&str] = &["0", "1", "2", "3", "5", "10", "-1", "-2", "-5", "100", "abc", "1.5", ""];
 const SMALL: &[&str] = &["0", "1", "2", "3", "5", "10", "-1", "-2", "100"];
@@ -295,6 +309,10 @@ fn member(random: &mut Random) -> Vec<u8> {
 /// The pools of arguments whose name says more than their type.
 fn by_name(random: &mut Random, command: &str, name: &str) -> Option<Vec<u8>> {
     let pool: &[&str] = match name {
+        // So few that a list has some of them twice: from which end one is removed shows only then.
+        "element" | "pivot" if command.starts_with(['L', 'R']) && random.chance(70) => {
+            &["a", "b", "c"]
+        }
         "field" | "member" | "element" | "pivot" => return Some(member(random)),
         "score" | "increment" if command.starts_with('Z') => return Some(double(random)),
         "start" | "stop" | "min" | "max" | "end" => return Some(bound(random, command, name)),
