@@ -15,6 +15,8 @@ const CPU: &[(usize, f64)] = &[(1, 0.8), (16, 0.45), (64, 0.25)];
 const WEAK_SPOTS: &[&str] = &["ZADD", "MSET"];
 const WEAK_SPOT_PIPELINES: &[usize] = &[16, 64];
 const WEAK_SPOT_RATIO: f64 = 3.0;
+/// What a short script is to reach, at one pipeline: throughput and CPU time.
+const SCRIPT: (&str, usize, f64, f64) = ("EVALSHA", 16, 2.0, 0.5);
 /// Least throughput of SET with `appendfsync always`: pipeline, clients, ratio.
 const ALWAYS: &[(usize, usize, f64)] = &[(1, 1, 1.2), (1, 50, 1.2), (16, 50, 1.8), (64, 50, 1.8)];
 /// Least throughput with `everysec`, as a share of that without a log.
@@ -53,6 +55,13 @@ pub fn goals(results: &Results) -> Vec<Goal> {
             push(&mut goals, what, WEAK_SPOT_RATIO, true, ratio);
         }
     }
+    let (name, pipeline, throughput, cpu) = SCRIPT;
+    let of_script = |ratio: fn(&Throughput) -> Option<f64>| {
+        geometric_mean(at(results, pipeline).filter(|one| one.test == name).filter_map(ratio))
+    };
+    let what = |figure| format!("{figure} of a script of three commands, pipeline {pipeline}");
+    push(&mut goals, what("throughput"), throughput, true, of_script(throughput_ratio));
+    push(&mut goals, what("CPU"), cpu, false, of_script(cpu_ratio));
     for &(pipeline, goal) in CPU {
         let what = format!("CPU a command, {}", of_tests(pipeline));
         push(&mut goals, what, goal, false, mean(results, pipeline, cpu_ratio));
@@ -137,7 +146,7 @@ mod tests {
         let run = |rps, cpu_per_million| Run { rps, cpu_per_million, ..Run::default() };
         Throughput {
             test: name.to_owned(),
-            standard: true,
+            standard: name != "EVALSHA",
             pipeline: 16,
             clients: 50,
             size: 3,
@@ -149,12 +158,13 @@ mod tests {
 
     #[test]
     fn goals_are_judged_by_what_was_measured() {
-        let throughput = vec![test("ZADD", 4.0), test("GET", 0.25)];
+        let throughput = vec![test("ZADD", 4.0), test("GET", 0.25), test("EVALSHA", 1.9)];
         let goals = goals(&Results { throughput, ..Results::default() });
         let find = |start: &str| goals.iter().find(|goal| goal.what.starts_with(start)).unwrap();
         assert!(!find("throughput, geometric mean of 2 of the 20 tests, pipeline 16").met());
         assert!(!find("throughput of the slowest test (GET P16 c50 d3)").met());
         assert!(find("throughput of ZADD, pipeline 16").met());
+        assert!(!find("throughput of a script").met() && find("CPU of a script").met());
         assert!(find("CPU a command, geometric mean of 2 of the 20 tests, pipeline 16").met());
         assert!(!goals.iter().any(|goal| goal.what.contains("pipeline 64")));
     }
