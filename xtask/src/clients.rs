@@ -1,6 +1,7 @@
 //! The client libraries that the tests run, at the versions that the repository names.
 //!
-//! Python's go into `.venv`, so that `.venv/bin/python` finds them; Node.js's into
+//! Python's go into `.venv`, so that `.venv/bin/python` finds them, but for the job libraries, some of
+//! which want an older redis-py: these go into `.venv-jobs`. Node.js's go into
 //! `tests/clients/node/node_modules`. Each place keeps a copy of the list it was made from: the work is
 //! done again only when the list changes.
 
@@ -11,30 +12,47 @@ use std::path::{Path, PathBuf};
 use crate::packages;
 use crate::step::{Outcome, command, find, root, run, run_twice, succeeds};
 
-const REQUIREMENTS: &str = "tests/clients/python/requirements.txt";
+/// Each environment of Python, the list that it is made from, and what shows that it is whole.
+const ENVIRONMENTS: [(&str, &str, &str); 2] = [
+    (
+        ".venv",
+        "tests/clients/python/requirements.txt",
+        "import redis, celery, django, dramatiq, rq",
+    ),
+    (".venv-arq", "tests/clients/python/arq.txt", "import arq"),
+];
 const NODE: &str = "tests/clients/node";
 /// The copy of the list that a place was made from.
 const MADE_FROM: &str = ".made-from";
 
-/// The Python interpreter that finds the client libraries.
-pub fn python() -> PathBuf {
-    root().join(".venv/bin/python")
+/// The Python interpreter of an environment.
+fn python(place: &str) -> PathBuf {
+    root().join(place).join("bin/python")
 }
 
-/// Makes `.venv` with what `requirements.txt` names.
+/// Makes the environments of Python with what their lists name.
 pub fn provide_python(path: &OsStr, may_install: bool) -> Outcome {
-    let (list, place) = (root().join(REQUIREMENTS), root().join(".venv"));
-    if is_made(&list, &place) && succeeds(command(python(), &["-c", "import redis"])) {
+    ENVIRONMENTS.iter().try_for_each(|environment| provide(environment, path, may_install))
+}
+
+fn provide(
+    &(name, requirements, check): &(&str, &str, &str),
+    path: &OsStr,
+    may_install: bool,
+) -> Outcome {
+    let (list, place) = (root().join(requirements), root().join(name));
+    if is_made(&list, &place) && succeeds(command(python(name), &["-c", check])) {
         return Ok(());
     }
     let _ = fs::remove_dir_all(&place);
-    let pip = if make_environment(path, may_install)? {
-        vec!["install", "-q", "-r", REQUIREMENTS]
+    let site = format!("{name}/site");
+    let pip = if make_environment(name, path, may_install)? {
+        vec!["install", "-q", "-r", requirements]
     } else {
-        vec!["install", "-q", "--target", ".venv/site", "-r", REQUIREMENTS]
+        vec!["install", "-q", "--target", &site, "-r", requirements]
     };
     let args = [&["-m", "pip", "--disable-pip-version-check"], &pip[..]].concat();
-    run_twice("Python clients", || command(python(), &args))?;
+    run_twice("Python clients", || command(python(name), &args))?;
     made(&list, &place)
 }
 
@@ -54,11 +72,11 @@ pub fn provide_node(path: &OsStr) -> Outcome {
     made(&list, &place)
 }
 
-/// Makes `.venv` as a virtual environment: true. Where the machine's Python cannot (Debian splits the
-/// module off): `.venv/bin/python` is a script which adds `.venv/site` to the paths of a plain Python.
-fn make_environment(path: &OsStr, may_install: bool) -> Result<bool, String> {
+/// Makes a virtual environment: true. Where the machine's Python cannot (Debian splits the module
+/// off): its `bin/python` is a script which adds its `site` to the paths of a plain Python.
+fn make_environment(name: &str, path: &OsStr, may_install: bool) -> Result<bool, String> {
     let python3 = find("python3", path).ok_or("python3 is not in PATH")?;
-    let venv = || command(&python3, &["-m", "venv", ".venv"]);
+    let venv = || command(&python3, &["-m", "venv", name]);
     let can = || succeeds(command(&python3, &["-c", "import venv, ensurepip"]));
     if !can() && may_install {
         // Whether this worked is seen by asking again.
@@ -70,18 +88,18 @@ fn make_environment(path: &OsStr, may_install: bool) -> Result<bool, String> {
     if !succeeds(command(&python3, &["-m", "pip", "--version"])) {
         return Err("this Python has neither venv nor pip: install python3-venv".to_owned());
     }
-    write_wrapper(&python3).map_err(|error| format!(".venv/bin/python: {error}"))?;
+    write_wrapper(name, &python3).map_err(|error| format!("{name}/bin/python: {error}"))?;
     Ok(false)
 }
 
-fn write_wrapper(python3: &Path) -> std::io::Result<()> {
-    let site = root().join(".venv/site");
-    let _ = fs::remove_dir_all(root().join(".venv"));
-    fs::create_dir_all(root().join(".venv/bin"))?;
+fn write_wrapper(name: &str, python3: &Path) -> std::io::Result<()> {
+    let (place, site) = (root().join(name), root().join(name).join("site"));
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(place.join("bin"))?;
     let script =
         format!("#!/bin/sh\nPYTHONPATH='{}' exec '{}' \"$@\"\n", site.display(), python3.display());
-    fs::write(python(), script)?;
-    make_executable(&python())
+    fs::write(python(name), script)?;
+    make_executable(&python(name))
 }
 
 #[cfg(unix)]
