@@ -152,6 +152,9 @@ impl<'e> Executor<'e> {
         hint: Prefetched,
         reply: &mut Reply<'_>,
     ) -> Outcome {
+        if !self.lock_for(call.command, call.args, &hint, self.impatient) {
+            return Outcome::Busy;
+        }
         if self.engine.policies().any()
             && let Err(error) = self.check_classes(call)
         {
@@ -159,9 +162,6 @@ impl<'e> Executor<'e> {
             return Outcome::Failed;
         }
         let dirty = self.effects.dirty;
-        if !self.lock_for(call.command, call.args, &hint, self.impatient) {
-            return Outcome::Busy;
-        }
         let mut cx = self.context(call, hint);
         let result = run(&mut cx, call.args, reply);
         if cx.policies.has_ttls() && cx.effects.dirty != dirty {
