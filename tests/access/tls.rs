@@ -306,7 +306,8 @@ fn what_is_missing_is_named_at_start() {
         "--port 0 --tls-port 1",
         "--port 0 --tls-port 1 --tls-cert-file /missing --tls-key-file /missing",
     ] {
-        let flags = flags.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let own = flags.split(' ').chain(["--save", ""]);
+        let flags = own.map(|word| word.as_bytes().to_vec()).collect();
         let settings = load(&[Source::Flags(flags)]).expect("settings");
         let error = Server::start(settings).expect_err("no certificate").to_string();
         assert!(error.contains("tls-cert-file") || error.contains("/missing"), "{error}");
