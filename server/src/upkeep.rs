@@ -14,6 +14,9 @@ const EXPIRED_KEYS_MAX: usize = 2_000;
 pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     let stamp = shared.stamp(now_ms);
     crate::cluster::watch::look(shared);
+    if let Some(strong) = shared.strong.get() {
+        strong.tell();
+    }
     shared.persistence.tick(&shared.settings, now_ms);
     if shared.persistence.loading.load(Ordering::Acquire) {
         return;

@@ -45,8 +45,9 @@ pub struct GroupStatus {
     pub applied: AtomicU64,
     /// Until when reads need no round, microseconds of [`Handle::now_us`].
     pub lease_until_us: AtomicU64,
-    /// Whether its replicas are those that the topology names; only its leader knows.
-    pub settled: AtomicBool,
+    /// The group's epoch in the topology for which its replicas are those that are named there; 0 while
+    /// they are not. Only its leader knows.
+    pub settled_epoch: AtomicU64,
     /// Whether this node has a replica of it.
     pub here: AtomicBool,
 }

@@ -100,7 +100,8 @@ impl Steward {
         }
         let settled = complete && changes.is_empty() && !joint;
         if let Some(status) = driver.handle.group(id) {
-            status.settled.store(settled, Ordering::Release);
+            let epoch = driver.topology.groups.get(&id).map_or(0, |group| group.config_epoch);
+            status.settled_epoch.store(if settled { epoch } else { 0 }, Ordering::Release);
         }
         let me = driver.handle.me();
         // A leader that is to leave hands over first.

@@ -76,7 +76,7 @@ pub enum Change {
     /// Several changes, all of them or none, if the topology still has the version that they were
     /// planned on.
     Batch {
-        /// That version.
+        /// That version; 0 where it does not matter.
         version: u64,
         /// The changes, none of them a batch.
         changes: Vec<Change>,
@@ -142,7 +142,8 @@ impl Topology {
     }
 
     fn batch(&mut self, version: u64, changes: &[Change]) -> Result<u64, String> {
-        ensure(version == self.version, || "the topology has changed meanwhile; try again".into())?;
+        let fits = version == 0 || version == self.version;
+        ensure(fits, || "the topology has changed meanwhile; try again".into())?;
         ensure(changes.len() <= BATCH_MAX, || "too many changes at once".into())?;
         let mut next = self.clone();
         let mut made = 0;

@@ -99,7 +99,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         Change::FinishMove(1),
         Change::SetPreferred(1, 9),
         Change::Set("a".into(), "b\r\nc".into()),
-        Change::Batch { version: 0, changes: vec![] },
+        Change::Batch { version: 999, changes: vec![] },
         Change::Batch {
             version: before.version,
             changes: vec![Change::Drain(1, true), Change::Drain(9, true)],

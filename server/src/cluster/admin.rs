@@ -34,7 +34,8 @@ const FORMS: &[(&str, &str)] = &[
     ("ADDGROUP [<count>]", "Add groups without slots; REBALANCE gives them some."),
     (
         "REBALANCE",
-        "Spread replicas, slots and leaders evenly over the nodes, moving as little as can be.",
+        "Spread replicas, slots and leaders evenly over the nodes, moving as little as can be. Returns the \
+         number of changes; replicas and slots move after that.",
     ),
     ("MOVE <first> <last> <group>", "Move slots to a group, with their keys."),
     ("ABORTMOVE <move>", "Give a move up: its slots stay where they are."),
@@ -78,9 +79,14 @@ pub fn run(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
         }
         (_, rest) => plan(&topology, &name, rest).map(|change| (change, b"+OK\r\n".to_vec())),
     };
-    let (change, done) = plan?;
+    let (change, mut done) = plan?;
+    if let Change::Batch { changes, .. } = &change
+        && name == b"REBALANCE"
+    {
+        done = format!(":{}\r\n", changes.len()).into_bytes();
+    }
     if matches!(&change, Change::Batch { changes, .. } if changes.is_empty()) {
-        reply.ok();
+        reply.raw(&done);
         return Ok(());
     }
     let adds = matches!(change, Change::AddNode(_) | Change::StartMove { .. });
@@ -115,8 +121,11 @@ fn plan(topology: &Topology, name: &[u8], args: &[&[u8]]) -> Result<Change, Erro
     let batch = |changes| Change::Batch { version: topology.version, changes };
     Ok(match (name, args) {
         (b"ADDNODE", [description]) => Change::AddNode(own::parse(description).map_err(refused)?),
-        (b"ADDGROUP", []) => batch(add_groups(topology, 1)?),
-        (b"ADDGROUP", [number]) => batch(add_groups(topology, a_number(number, GROUPS_MAX)?)?),
+        (b"ADDGROUP", []) => Change::Batch { version: 0, changes: add_groups(topology, 1)? },
+        (b"ADDGROUP", [number]) => {
+            let changes = add_groups(topology, a_number(number, GROUPS_MAX)?)?;
+            Change::Batch { version: 0, changes }
+        }
         (b"REBALANCE", []) => batch(rebalance(topology).map_err(refused)?),
         (b"MOVE", [first, last, group]) => {
             let slot = |arg| a_number(arg, SLOTS - 1).map(|slot| slot as u16);
@@ -180,7 +189,8 @@ fn drain(topology: &Topology, node: NodeId, draining: bool) -> Change {
             changes.push(Change::SetPreferred(group.id, *next));
         }
     }
-    Change::Batch { version: topology.version, changes }
+    // What else changes meanwhile does not matter.
+    Change::Batch { version: 0, changes }
 }
 
 /// `[GROUPS n] [REPLICAS n] NODES description...`

@@ -166,6 +166,12 @@ fn wait(options: &Options, mut done: impl FnMut() -> io::Result<Option<String>>)
     }
 }
 
+/// Whether the same command may be taken in a moment.
+fn is_too_early(error: &io::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("-TRYAGAIN") || text.contains("try again") || text.contains("under way")
+}
+
 /// What is not as the topology says yet.
 fn missing(link: &mut Link) -> io::Result<Option<String>> {
     let info = ask(link, &["CLUSTER", "INFO"])?;
@@ -201,6 +207,12 @@ pub fn run(options: &Options) -> io::Result<String> {
                     "node {id} added; it keeps nothing until `ashlar cluster rebalance`"
                 ));
             }
+            let line = format!("node={id} ");
+            wait(options, || {
+                let status = ask(&mut link, &["CLUSTER", "ASHLAR", "STATUS"])?;
+                let seen = status.lines().any(|known| known.starts_with(&line));
+                Ok((!seen).then(|| "the node is not known yet".to_owned()))
+            })?;
             rebalance(options, &mut link)?;
             Ok(format!("node {id} added and given its share"))
         }
@@ -212,9 +224,7 @@ pub fn run(options: &Options) -> io::Result<String> {
             wait(options, || match ask(&mut link, &args) {
                 Ok(reply) if reply == "OK" => Ok(None),
                 Ok(reply) => Ok(Some(reply)),
-                Err(error) if error.to_string().starts_with("-TRYAGAIN") => {
-                    Ok(Some(error.to_string()))
-                }
+                Err(error) if is_too_early(&error) => Ok(Some(error.to_string())),
                 Err(error) => Err(error),
             })?;
             Ok(format!("node {node} removed; it can be stopped"))
@@ -229,7 +239,25 @@ pub fn run(options: &Options) -> io::Result<String> {
 
 fn rebalance(options: &Options, link: &mut Link) -> io::Result<()> {
     wait(options, || missing(link))?;
-    ask(link, &["CLUSTER", "ASHLAR", "REBALANCE"])?;
+    let version = |info: &str| field(info, "ashlar_topology_version").map(str::to_owned);
+    let (mut before, mut changes) = (None, String::new());
+    wait(options, || {
+        before = version(&ask(link, &["CLUSTER", "INFO"])?);
+        match ask(link, &["CLUSTER", "ASHLAR", "REBALANCE"]) {
+            Ok(reply) => changes = reply,
+            Err(error) if is_too_early(&error) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
+        }
+        Ok(None)
+    })?;
+    if changes == "0" {
+        return Ok(());
+    }
+    // Only once the node has seen the change itself does it tell what is missing of it.
+    wait(options, || {
+        let seen = version(&ask(link, &["CLUSTER", "INFO"])?) != before;
+        Ok((!seen).then(|| "the node has not seen the change".to_owned()))
+    })?;
     wait(options, || missing(link))
 }
 
@@ -257,8 +285,11 @@ fn create(options: &Options, groups: Option<&str>, replicas: Option<&str>) -> io
     for (link, address) in links.iter_mut().zip(&options.words) {
         wait(options, || {
             let info = ask(link, &["CLUSTER", "INFO"])?;
-            let ok = field(&info, "cluster_state") == Some("ok");
-            Ok((!ok).then(|| format!("{address} does not see the whole cluster")))
+            if field(&info, "cluster_state") != Some("ok") {
+                return Ok(Some(format!("{address} does not see the whole cluster")));
+            }
+            // A group starts at one node; only once the others have joined it does it stand their loss.
+            missing(link)
         })?;
     }
     ask(&mut links[0], &["CLUSTER", "ASHLAR", "STATUS"])

@@ -81,6 +81,22 @@ pub fn election_timeout_ms(settings: &crate::config::Settings) -> u64 {
     (settings.count(crate::config::ids::DOWN_AFTER_MILLISECONDS) / 5).max(1)
 }
 
+/// Who leads a group and was heard of lately: a leader that is silent for the election time-out is being
+/// replaced, and to send clients there would only cost them time.
+pub fn live_leader(
+    member: &dyn Member,
+    settings: &crate::config::Settings,
+    group: GroupId,
+) -> Option<NodeId> {
+    let limit_ms = election_timeout_ms(settings);
+    member.leader(group).filter(|leader| is_live(member, *leader, limit_ms))
+}
+
+/// Whether a node is this one, or was heard of in the last `limit_ms`.
+fn is_live(member: &dyn Member, node: NodeId, limit_ms: u64) -> bool {
+    node == member.me() || member.silent_ms(node).is_none_or(|silent_ms| silent_ms <= limit_ms)
+}
+
 /// The port that other nodes reach this one at: `cluster-port`, or 10000 above the port for clients.
 pub fn peer_port(settings: &crate::config::Settings, port: u16) -> u16 {
     use crate::config::ids;

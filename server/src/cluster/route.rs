@@ -170,7 +170,8 @@ pub fn route(
             return Route::Down(DOWN);
         }
     }
-    match member.leader(group).and_then(|leader| topology.nodes.get(&leader)) {
+    let leader = super::live_leader(member, settings, group);
+    match leader.and_then(|leader| topology.nodes.get(&leader)) {
         Some(leader) if leader.id == me => local(&topology, slot, group, &wish),
         // Messages of a shard reach all of its nodes.
         Some(_) if may_read_here || is_replica && wish.is_pubsub => Route::Local(group),

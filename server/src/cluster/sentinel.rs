@@ -53,7 +53,9 @@ impl<'a> Watch<'a> {
     pub fn new(shared: &'a Shared, member: &'a dyn super::Member) -> Watch<'a> {
         let settings = &shared.settings;
         let down_ms = settings.count(ids::DOWN_AFTER_MILLISECONDS);
-        let view = View::of(member, crate::clock::now_ms(), down_ms, Endpoint::of(settings));
+        // As a Sentinel does, it names the old master until there is a new one.
+        let limits = (down_ms, u64::MAX);
+        let view = View::of(member, crate::clock::now_ms(), limits, Endpoint::of(settings));
         Watch { view, settings }
     }
 

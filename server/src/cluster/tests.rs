@@ -8,7 +8,7 @@ use ashlar_replication::topology::{Change, NodeInfo};
 const NOW_MS: i64 = 1_700_000_000_000;
 
 fn view(fake: &Fake) -> View<'_> {
-    View::of(fake, NOW_MS, 15_000, Endpoint::Ip)
+    View::of(fake, NOW_MS, (15_000, 1_000), Endpoint::Ip)
 }
 
 fn lines(fake: &Fake) -> Vec<String> {
@@ -65,6 +65,12 @@ fn a_fail_over_moves_the_slots_to_the_new_leader() {
     assert_eq!(owned(&fake), ["0-5460", "5461-10921", "10922-16383"]);
     assert_eq!(view(&fake).known_leader(1), None);
     assert_eq!(view(&fake).served_slots(), (16384 - 5461, 5461));
+    // One that is silent is not waited for.
+    fake.state.lock().leaders.insert(1, Some(2));
+    fake.state.lock().silent_ms.insert(2, 1_001);
+    assert_eq!((view(&fake).known_leader(1), view(&fake).leader(1)), (None, 1));
+    fake.state.lock().leaders.clear();
+    assert_eq!((view(&fake).known_leader(2), view(&fake).leader(2)), (None, 1));
 }
 
 #[test]

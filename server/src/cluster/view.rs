@@ -4,7 +4,7 @@
 //! Redis knows primaries, each with slots and replicas. Here a node may lead some groups and follow in
 //! others. It is shown as the primary of all slots of the groups that it leads; one that leads none is
 //! a replica of the leader of its first group. A group whose leader is not known is shown with the one
-//! it is meant to have, so that no slot is without an owner.
+//! it is meant to have, or with a member that is up, so that no slot is without an owner.
 
 use super::Member;
 use crate::clock;
@@ -84,23 +84,34 @@ impl<'a> View<'a> {
     pub fn new(shared: &Shared, member: &'a dyn Member) -> View<'a> {
         let settings = &shared.settings;
         let timeout_ms = settings.count(ids::CLUSTER_NODE_TIMEOUT);
-        View::of(member, clock::now_ms(), timeout_ms, Endpoint::of(settings))
+        let limit_ms = super::election_timeout_ms(settings);
+        View::of(member, clock::now_ms(), (timeout_ms, limit_ms), Endpoint::of(settings))
     }
 
-    /// The same without a server.
+    /// The same without a server: with the silence above which a node is failing, and above which a
+    /// leader counts as none, milliseconds.
     pub fn of(
         member: &'a dyn Member,
         now_ms: i64,
-        timeout_ms: u64,
+        (timeout_ms, limit_ms): (u64, u64),
         endpoint: Endpoint,
     ) -> View<'a> {
         let topology = member.topology();
+        let live = |node: &NodeId| super::is_live(member, *node, limit_ms);
+        let keeps_data =
+            |node: &NodeId| topology.nodes.get(node).is_some_and(|node| node.role == Role::Data);
         let (mut leaders, mut led) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
         for group in topology.groups.values() {
             // Who was removed from the cluster leads nothing in it.
-            let leader = member.leader(group.id).filter(|node| topology.nodes.contains_key(node));
-            leaders.insert(group.id, (leader.unwrap_or(group.preferred), leader.is_some()));
-            led.entry(leader.unwrap_or(group.preferred)).or_default().push(group.id);
+            let leader = member.leader(group.id).filter(|node| keeps_data(node) && live(node));
+            // Clients that ask a member that is up are told to wait.
+            let shown = leader.or_else(|| {
+                let members = std::iter::once(group.preferred).chain(group.members.iter().copied());
+                members.filter(keeps_data).find(live)
+            });
+            let shown = shown.unwrap_or(group.preferred);
+            leaders.insert(group.id, (shown, leader.is_some()));
+            led.entry(shown).or_default().push(group.id);
         }
         let me = member.me();
         View { member, topology, me, now_ms, endpoint, timeout_ms, leaders, led }

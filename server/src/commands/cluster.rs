@@ -380,7 +380,7 @@ fn failover(host: &mut Host<'_, '_>, args: &[&[u8]], _: &mut Reply<'_>) -> CmdRe
         return Err(Error::text("ERR this node only learns: it cannot lead").into());
     }
     let changes = groups.iter().map(|group| Change::SetPreferred(*group, view.me)).collect();
-    let change = Change::Batch { version: view.topology.version, changes };
+    let change = Change::Batch { version: 0, changes };
     let (member, me) = (member(host)?.clone(), view.me);
     propose(host, change, move |_| {
         groups.iter().for_each(|group| member.transfer(*group, me));

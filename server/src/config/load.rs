@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_promise_that_can_not_be_kept_is_refused() {
-        for line in ["cluster-enabled yes", "tls-cluster yes"] {
+        for line in ["tls-cluster yes", "tls-replication yes"] {
             assert_eq!(text(line).unwrap_err().len(), 1, "{line}");
         }
         for line in ["appendonly no", "save \"\"", "save 60 1\nsave \"\"", "replicaof no one"] {

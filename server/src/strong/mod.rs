@@ -8,6 +8,7 @@
 //! the same group share it, so a pipeline costs one entry. [`path`] says what goes which way,
 //! [`machine`] what is agreed on, [`node`] is the node as the rest of the server sees it.
 
+mod heard;
 mod machine;
 mod node;
 mod park;

@@ -1,5 +1,6 @@
 //! This node of the cluster, as the rest of the server sees it.
 
+use super::heard::{self, Heard};
 use super::machine::ShardMachine;
 use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
 use crate::clock;
@@ -32,6 +33,11 @@ const EXPIRED_KEYS_MAX: usize = 256;
 /// By how much two clocks may run apart while a lease holds.
 const LEASE_DRIFT_PERCENT: u32 = 10;
 
+/// First byte of a message between hosts that is about leaders; 0 and 1 are PUBLISH and SPUBLISH.
+const LEADS: u8 = 2;
+/// How often other nodes are told what they know already.
+const TELL_US: u64 = 1_000_000;
+
 /// The node.
 pub struct Strong {
     handle: Arc<Handle>,
@@ -41,6 +47,10 @@ pub struct Strong {
     groups: Arc<[AtomicU16; SLOTS as usize]>,
     /// Whether reads are answered from what is here, without a round.
     local_reads: bool,
+    /// What other leaders tell of their groups.
+    heard: Heard,
+    /// What this node told last of those that it leads, and when.
+    told: Mutex<(Vec<u8>, u64)>,
 }
 
 /// What the runtime calls on its thread.
@@ -117,6 +127,8 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         engine: shared.engine.clone(),
         groups,
         local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
+        heard: Heard::default(),
+        told: Mutex::default(),
     });
     drop(shared.strong.set(strong.clone()));
     drop(shared.cluster.set(strong.clone()));
@@ -192,6 +204,34 @@ impl Strong {
     #[inline]
     pub fn holds_lease(&self, group: GroupId) -> bool {
         self.handle.holds_lease(group)
+    }
+
+    fn settled_epoch(&self, group: GroupId) -> u64 {
+        self.handle.group(group).map_or(0, |group| group.settled_epoch.load(Ordering::Acquire))
+    }
+
+    /// Tells the other nodes of the groups that this one leads, where there is something new or it is
+    /// time again.
+    pub fn tell(&self) {
+        let topology = self.topology();
+        let mut led = Vec::new();
+        for group in topology.groups.keys().filter(|group| self.leads(**group)) {
+            led.push((*group, self.term(*group), self.settled_epoch(*group)));
+        }
+        let (message, now_us) = (heard::message(&led), self.handle.now_us());
+        {
+            let mut told = self.told.lock();
+            if message.is_empty() || told.0 == message && now_us < told.1 + TELL_US {
+                return;
+            }
+            *told = (message.clone(), now_us);
+        }
+        let me = self.handle.me();
+        let to: Vec<NodeId> = topology.nodes.keys().copied().filter(|node| *node != me).collect();
+        if !to.is_empty() {
+            let payload = [&[wire::HOST, LEADS], message.as_slice()].concat();
+            drop(self.handle.ask(Event::Message(to, payload)));
+        }
     }
 
     /// Whether reads are not confirmed (`cluster-reads local`).
@@ -327,16 +367,19 @@ impl Member for Strong {
         if known.is_some() || group == META_GROUP {
             return known;
         }
-        // Of a group without a replica here only the topology tells.
-        let here = self.handle.group(group)?.here.load(Ordering::Relaxed);
-        if here {
+        if self.handle.group(group)?.here.load(Ordering::Relaxed) {
             return None;
         }
-        self.topology().groups.get(&group).map(|group| group.preferred)
+        // Of a group without a replica here only others know.
+        let topology = self.topology();
+        let told = self.heard.of(group).map(|told| told.leader);
+        let told = told.filter(|leader| topology.nodes.contains_key(leader));
+        told.or_else(|| topology.groups.get(&group).map(|group| group.preferred))
     }
 
     fn term(&self, group: GroupId) -> u64 {
-        self.handle.group(group).map_or(0, |group| group.term.load(Ordering::Relaxed))
+        let own = self.handle.group(group).map_or(0, |group| group.term.load(Ordering::Relaxed));
+        own.max(self.heard.of(group).map_or(0, |told| told.term))
     }
 
     fn applied(&self, group: GroupId) -> u64 {
@@ -359,7 +402,14 @@ impl Member for Strong {
     }
 
     fn is_settled(&self, group: GroupId) -> bool {
-        self.handle.group(group).is_some_and(|group| group.settled.load(Ordering::Acquire))
+        let Some(epoch) = self.topology().groups.get(&group).map(|group| group.config_epoch) else {
+            return false;
+        };
+        if self.leads(group) {
+            return self.settled_epoch(group) >= epoch;
+        }
+        let told = self.heard.of(group);
+        told.is_some_and(|told| told.settled_epoch >= epoch && told.term >= self.term(group))
     }
 
     fn change(&self, change: Change, done: Done) {
@@ -431,12 +481,18 @@ impl runtime::Host for NodeHost {
         }
     }
 
-    fn message(&self, _: NodeId, payload: &[u8]) {
-        let Some((&sharded, rest)) = payload.split_first() else { return };
+    fn message(&self, from: NodeId, payload: &[u8]) {
+        let Some((&kind, rest)) = payload.split_first() else { return };
+        if kind == LEADS {
+            if let Some(strong) = self.shared.strong.get() {
+                strong.heard.take(from, rest);
+            }
+            return;
+        }
         let Some((len, rest)) = rest.split_first_chunk::<4>() else { return };
         let len = u32::from_le_bytes(*len) as usize;
         let Some((channel, message)) = rest.split_at_checked(len) else { return };
-        let kind = match sharded {
+        let kind = match kind {
             0 => crate::pubsub::Kind::Channel,
             _ => crate::pubsub::Kind::Shard,
         };

@@ -109,6 +109,10 @@ impl ClusterClient {
     }
 
     fn connection(&mut self, port: u16) -> io::Result<&mut Client> {
+        // A node that was stopped has closed it: nothing is sent there, so nothing is unknown.
+        if self.connections.get(&port).is_some_and(|client| !is_open(client)) {
+            self.connections.remove(&port);
+        }
         if !self.connections.contains_key(&port) {
             let mut client = match Client::connect(port) {
                 Ok(client) => client,
@@ -122,4 +126,15 @@ impl ClusterClient {
         }
         self.connections.get_mut(&port).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// Whether the other end has not closed the connection yet.
+fn is_open(client: &Client) -> bool {
+    let stream = client.stream();
+    if stream.set_nonblocking(true).is_err() {
+        return false;
+    }
+    let seen = stream.peek(&mut [0]);
+    let blocks = stream.set_nonblocking(false).is_ok();
+    blocks && matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -279,14 +279,23 @@ impl Cluster {
         }
     }
 
-    /// Waits until every node that runs says that the cluster is whole.
+    /// Waits until every node that runs says that the cluster is whole, and each group kept by the nodes
+    /// that shall keep it.
     ///
     /// # Panics
     /// As [`Cluster::wait_until`].
     pub fn wait_ok(&self) {
         self.wait_until("every node sees a whole cluster", |cluster| {
             let mut running = cluster.nodes.iter().filter(|node| node.is_running());
-            running.all(|node| node.text("CLUSTER INFO").contains("cluster_state:ok"))
+            running.all(|node| {
+                let info = node.text("CLUSTER INFO");
+                let number = |name: &str| {
+                    let line = info.lines().find_map(|line| line.strip_prefix(name));
+                    line.and_then(|line| line.strip_prefix(':')).map(str::to_owned)
+                };
+                info.contains("cluster_state:ok")
+                    && number("ashlar_groups") == number("ashlar_groups_settled")
+            })
         });
     }
 

@@ -1,0 +1,8 @@
+//! Clusters of real daemons.
+//!
+//! The harness is `ashlar_tests::cluster`: nodes on free ports with a network between them that can be
+//! cut, and a client that follows redirections.
+
+mod clients;
+mod growth;
+mod work;
