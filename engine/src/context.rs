@@ -11,6 +11,7 @@ use crate::keyspace::{
 use crate::libraries::Libraries;
 use crate::policy::Policies;
 use crate::rdb;
+use crate::sites::Sites;
 use crate::stamp::{Rng, Stamp};
 use crate::tier::Tier;
 use crate::value::NewValue;
@@ -86,6 +87,7 @@ pub struct Cx<'a> {
     pub(crate) config: &'a EngineConfig,
     pub(crate) libraries: &'a Libraries,
     pub(crate) policies: &'a Policies,
+    pub(crate) sites: Option<&'a dyn Sites>,
     pub(crate) effects: &'a mut Effects,
     pub(crate) stamp: Stamp,
     /// The time by which keys expire: the stamp's, unless a primary decides.
@@ -523,6 +525,13 @@ impl Cx<'_> {
         rdb::seal(&mut payload);
         let at_ms = entry.expiry().unwrap_or(0).to_string();
         self.tell(&[b"RESTORE", key, at_ms.as_bytes(), &payload, b"REPLACE", b"ABSTTL"]);
+    }
+
+    /// What is left of a stream entry's sequence number divided by [`Stamp::SITES`], so that no two
+    /// sites give the same id; `None` where there is only one site.
+    pub fn stream_part(&self) -> Option<u64> {
+        let site = u64::from(self.stamp.site);
+        (1..Stamp::SITES).contains(&site).then_some(site)
     }
 
     /// Counts keys that were evicted.

@@ -12,6 +12,7 @@ use crate::libraries::Libraries;
 use crate::log::settings;
 use crate::policy::Policies;
 use crate::propagate::Propagate;
+use crate::sites::{self, Sites};
 use crate::stamp::Stamp;
 use crate::tier::Tier;
 use crate::upkeep::Upkeep;
@@ -32,6 +33,8 @@ pub struct Engine {
     upkeep: Upkeep,
     propagate: OnceLock<Arc<dyn Propagate>>,
     propagating: AtomicBool,
+    sites: OnceLock<Arc<dyn Sites>>,
+    sites_active: AtomicBool,
     libraries: Libraries,
     policies: Policies,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
@@ -102,6 +105,8 @@ impl Engine {
             upkeep: Upkeep::default(),
             propagate: OnceLock::new(),
             propagating: AtomicBool::new(false),
+            sites: OnceLock::new(),
+            sites_active: AtomicBool::new(false),
             libraries: Libraries::default(),
             policies: Policies::default(),
             by_frequency: AtomicBool::new(by_frequency),
@@ -287,6 +292,57 @@ impl Engine {
             return None;
         }
         self.propagate.get().map(|propagate| &**propagate)
+    }
+
+    /// Sets who keeps the state of keys that several sites write; only the first one is kept. To be
+    /// set before the engine is brought up to date from a log.
+    pub fn set_sites(&self, sites: Arc<dyn Sites>) {
+        drop(self.sites.set(sites));
+    }
+
+    /// Whether anybody keeps a state of keys that several sites write.
+    pub fn has_sites(&self) -> bool {
+        self.sites.get().is_some()
+    }
+
+    /// Says whether calls are news to other sites; not so while a log is replayed.
+    pub fn set_sites_active(&self, on: bool) {
+        self.sites_active.store(on, Ordering::Relaxed);
+    }
+
+    /// Who keeps the state of keys that several sites write, active or not.
+    pub(crate) fn sites(&self) -> Option<&dyn Sites> {
+        self.sites.get().map(|sites| &**sites)
+    }
+
+    /// The same, if calls are news to other sites.
+    #[inline]
+    pub(crate) fn active_sites(&self) -> Option<&dyn Sites> {
+        if !self.sites_active.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.sites()
+    }
+
+    /// Hands the whole state of the keys that several sites write to the journal, which lets go of
+    /// what it had of it before a snapshot. The thread must hold no lock of the engine.
+    pub fn log_sites(&self, stamp: &Stamp) {
+        let (Some(sites), Some(journal)) = (self.sites(), self.journal()) else { return };
+        let mut place = None;
+        loop {
+            // A call is in the journal before its locks are released: so a state that a call led to
+            // never comes before it.
+            let mut executor = self.executor();
+            executor.lock_all();
+            place = sites.dump(place, &mut |key, record| {
+                let args = [sites::RECORD.as_bytes(), key, record];
+                journal.append(&[Record { stamp, db: 0, args: &args }]);
+            });
+            executor.release();
+            if place.is_none() {
+                return;
+            }
+        }
     }
 
     pub(crate) fn lock_shard(&self, number: usize) -> MutexGuard<'_, Shard> {

@@ -17,7 +17,8 @@ use crate::keyspace::{EntryRef, Place, Shard, Tracker, WatchToken};
 use crate::known_bugs::{self, Bug};
 use crate::policy::enforce::{self, Owner};
 use crate::propagate::Batch;
-use crate::reply::{Reply, TOO_LONG};
+use crate::reply::{Protocol, Reply, TOO_LONG};
+use crate::sites;
 use crate::stamp::{Rng, Stamp};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
@@ -171,9 +172,13 @@ impl<'e> Executor<'e> {
         if self.effects.told.active && self.effects.dirty != dirty {
             self.propagate(call, result.is_ok());
         }
-        if self.effects.dirty != dirty
-            && let Some(journal) = self.engine.journal()
+        let changed = self.effects.dirty != dirty;
+        if call.command.is_write()
+            && let Some(sites) = self.engine.active_sites()
+            && sites.concerns(call)
         {
+            self.tell_sites(call, changed);
+        } else if changed && let Some(journal) = self.engine.journal() {
             let record = Record { stamp: call.stamp, db: call.db, args: call.args };
             match &mut self.batch {
                 None => self.effects.log_index = journal.append(&[record]),
@@ -210,6 +215,46 @@ impl<'e> Executor<'e> {
     fn check_classes(&mut self, call: &Call<'_>) -> Result<(), Error> {
         self.lock_call(call);
         enforce::check_call(self.engine, call, self.unit.as_mut())
+    }
+
+    /// Finds out what the other sites have to know of a call, and records both as one.
+    #[cold]
+    fn tell_sites(&mut self, call: &Call<'_>, changed: bool) {
+        let Some(sites) = self.engine.active_sites() else { return };
+        let alone = self.batch.is_none();
+        if alone {
+            self.begin_batch();
+        }
+        if changed && let Some(batch) = &mut self.batch {
+            batch.push(&Record { stamp: call.stamp, db: call.db, args: call.args });
+        }
+        let mut cx = self.context(call, Prefetched::NONE);
+        let after = sites.after(&mut cx, call, changed);
+        drop(cx);
+        if let Some(batch) = &mut self.batch {
+            for (key, record) in &after.records {
+                let args = [sites::RECORD.as_bytes(), key, record];
+                batch.push(&Record { stamp: call.stamp, db: 0, args: &args });
+            }
+        }
+        let stamp = Stamp { site: Stamp::MERGED, ..*call.stamp };
+        for fix in &after.fixes {
+            self.run_own(fix, &stamp);
+        }
+        if alone {
+            self.commit_batch();
+        }
+    }
+
+    /// Runs a call of the engine's own in database 0, whose reply nobody wants. The locks of its keys
+    /// are held, or it takes them.
+    pub fn run_own<A: AsRef<[u8]>>(&mut self, args: &[A], stamp: &Stamp) -> Outcome {
+        let args: SmallVec<[&[u8]; 8]> = args.iter().map(AsRef::as_ref).collect();
+        let found = args.first().and_then(|name| crate::engine::command_table().find(name));
+        let Some((_, command)) = found else { return Outcome::Failed };
+        let call = Call { command, args: &args, db: 0, stamp, may_block: false, no_touch: true };
+        let mut out = Vec::new();
+        self.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2))
     }
 
     /// Tells followers what a call did.
@@ -296,6 +341,7 @@ impl<'e> Executor<'e> {
             config: &self.config,
             libraries: self.engine.libraries(),
             policies: self.engine.policies(),
+            sites: self.engine.sites(),
             effects: &mut self.effects,
             stamp: *call.stamp,
             expiry_now_ms: if followed { i64::MIN } else { call.stamp.now_ms },

@@ -18,6 +18,11 @@ impl Stamp {
     /// The site of calls that come from a Redis primary that is followed. What expires is for the
     /// primary to say, which sends a DEL then: to such calls no key is past its expiry.
     pub const FOLLOWED: u16 = u16::MAX;
+    /// The site of calls that write what was merged from other sites: they are not news to any.
+    pub const MERGED: u16 = u16::MAX - 1;
+
+    /// Sites have numbers from 1 to below this; 0 is a server without sites.
+    pub const SITES: u64 = 1_024;
 
     /// A stamp at a time, with a seed.
     pub fn new(now_ms: i64, seed: u64) -> Stamp {

@@ -36,10 +36,35 @@ pub enum Bug {
     AmbiguousCalledRefused,
     /// A torn record at the end of the log is read as if it were whole.
     TornRecordAccepted,
+    /// An element of another site replaces one's own, instead of being merged with it.
+    MergeOverwrites,
+    /// What was undone is forgotten before every site knows of it.
+    ForgetEarly,
+    /// A link takes what it has sent for acknowledged.
+    CursorRunsAhead,
+    /// The sums of increments are not in the log.
+    SumsNotLogged,
+    /// What was merged is taken for news, and sent on.
+    Echo,
+    /// The clock of a site follows the wall clock back.
+    ClockGoesBack,
+    /// A removal undoes what the site has not seen.
+    RemovalUndoesUnseen,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those of sites that merge.
+    pub const SITES: [Bug; 7] = [
+        Bug::MergeOverwrites,
+        Bug::ForgetEarly,
+        Bug::CursorRunsAhead,
+        Bug::SumsNotLogged,
+        Bug::Echo,
+        Bug::ClockGoesBack,
+        Bug::RemovalUndoesUnseen,
+    ];
+
+    /// Those of groups that agree.
     pub const ALL: [Bug; 15] = [
         Bug::AcknowledgeBeforeCommit,
         Bug::AcknowledgeBeforePersist,

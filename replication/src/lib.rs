@@ -1,7 +1,8 @@
 //! Replication of ashlar's data.
 //!
 //! [`raft`] keeps the keys that must never be wrong: groups of nodes that agree on one order of
-//! calls before any of them is answered. Nothing but [`runtime`] reads a clock, a
+//! calls before any of them is answered. [`sites`] keeps those that several sites write at once and
+//! that converge. Nothing but [`runtime`] reads a clock, a
 //! file or a socket: a [`Node`] is told the time, the messages and what was persisted, and says
 //! what to send, to persist and to answer. So a whole cluster runs in one thread under one seed,
 //! and the same code runs between real sockets.
@@ -22,6 +23,7 @@ pub mod bytes;
 pub mod node;
 pub mod raft;
 pub mod runtime;
+pub mod sites;
 pub mod topology;
 
 #[cfg(feature = "known-bugs")]

@@ -163,6 +163,10 @@ impl InfoSource for Facts<'_> {
         })
     }
 
+    fn sites(&self) -> Option<&crate::sites::Sites> {
+        self.shared.sites.as_deref()
+    }
+
     fn cold(&self) -> Option<(&ColdTier, &Engine)> {
         self.shared.cold.as_ref().map(|cold| (cold, &*self.shared.engine))
     }

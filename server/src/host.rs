@@ -297,6 +297,15 @@ impl Host<'_, '_> {
             reply.error(&refusal);
             return Flow::Next;
         }
+        if let Some(sites) = &self.shared.sites
+            && resolved.command.flags.contains(Flags::WRITE)
+            && sites.refuses(resolved.command, args)
+        {
+            reply.error(&Error::text(
+                "READONLY This site is a backup: it takes no writes on global keys (see SITE PROMOTE)",
+            ));
+            return Flow::Next;
+        }
         if resolved.command.flags.contains(Flags::DENYOOM)
             && self.shared.settings.number(ids::MAXMEMORY) != 0
             && !self.session.in_transaction

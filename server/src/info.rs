@@ -214,6 +214,10 @@ pub trait InfoSource {
     fn log(&self) -> Option<LogFacts> {
         None
     }
+    /// What the server is among sites, if it is one.
+    fn sites(&self) -> Option<&crate::sites::Sites> {
+        None
+    }
     /// The cold tier, if there is one, with the data that it serves.
     fn cold(&self) -> Option<(&ColdTier, &Engine)> {
         None
@@ -268,6 +272,10 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Errorstats", true, error_stats),
     ("Latencystats", false, latency_stats),
     ("Tiers", true, tiers),
+    ("Sites", true, |source, out| match source.sites() {
+        Some(sites) => crate::sites::status::write(sites, out),
+        None => field(out, "site_id", 0),
+    }),
     ("Cluster", true, cluster),
     ("Sentinel", false, |source, out| {
         fields(out, source.cluster().unwrap_or_default().sentinel);

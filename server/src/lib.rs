@@ -38,6 +38,7 @@ pub mod scripting;
 pub mod server;
 pub mod session;
 pub mod shared;
+pub mod sites;
 pub mod slowlog;
 pub mod stats;
 pub mod strong;

@@ -286,6 +286,7 @@ fn share(
         journal: None,
         tier: cold.as_ref().map(|cold| cold.tier().clone()),
     }));
+    let sites = crate::sites::open(&settings, &engine)?;
     let persistence = Persistence::new(&settings, &engine, directory.is_some(), word(72));
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
@@ -328,6 +329,7 @@ fn share(
         adopted: AtomicU64::new(0),
         slow_log: Default::default(),
         latency: Default::default(),
+        sites,
         cold,
         waiting_for_room: AtomicUsize::new(0),
     })
@@ -401,6 +403,9 @@ fn load(shared: &Arc<Shared>, directory: Directory) -> io::Result<Option<JoinHan
                 shared.gate.get().inspect(|gate| gate.stop());
                 shared.stop();
                 return Err(error);
+            }
+            if let Some(sites) = &shared.sites {
+                sites.enter(shared);
             }
             persistence.finish_loading(Ok((storage, keys)));
             Ok(log)

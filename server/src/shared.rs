@@ -15,6 +15,7 @@ use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::replication::Replication;
 use crate::scripting::busy::Scripts;
+use crate::sites::Sites;
 use crate::slowlog::SlowLog;
 use crate::stats::Stats;
 use crate::strong::Strong;
@@ -123,6 +124,8 @@ pub struct Shared {
     pub next_upkeep_ms: AtomicI64,
     /// Counts the connections that were made inside the process.
     pub adopted: AtomicU64,
+    /// What this server is among sites that all take writes, if it is one.
+    pub sites: Option<Arc<Sites>>,
     /// The cold tier, if there is one.
     pub cold: Option<ColdTier>,
     /// Connections that wait for room in memory.
@@ -133,7 +136,8 @@ impl Shared {
     /// The stamp of calls that are accepted at `now_ms`.
     pub fn stamp(&self, now_ms: i64) -> Stamp {
         let seed = self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        Stamp::new(now_ms, seed)
+        let site = self.sites.as_ref().map_or(0, |sites| sites.id);
+        Stamp { site, ..Stamp::new(now_ms, seed) }
     }
 
     /// This value itself, to be kept by a thread; `None` while the server stops.

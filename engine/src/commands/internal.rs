@@ -7,6 +7,7 @@ use crate::config::Event;
 use crate::context::Cx;
 use crate::error::CmdResult;
 use crate::reply::Reply;
+use crate::sites::RECORD;
 
 const FLAGS: Flags = Flags::WRITE.union(Flags::INTERNAL).union(Flags::SKIP_MONITOR);
 
@@ -34,6 +35,11 @@ pub const COMMANDS: &[Command] = &[
         .keys(Keys::ALL)
         .syntax("key...")
         .docs("7.4.0", "O(N) for N fields", "Deletes the fields of hashes that have expired."),
+    Command::new(RECORD, 3, Group::Generic, site)
+        .flags(FLAGS.union(Flags::BLIND))
+        .keys(Keys::FIRST)
+        .syntax("key record")
+        .docs("7.4.0", "O(N) for N elements", "Takes in what the sites know of a key."),
 ];
 
 /// Most fields of a hash that one call deletes.
@@ -67,5 +73,16 @@ fn expire_fields(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     cx.tell_nothing();
     let expired: usize = args[1..].iter().map(|key| purge_fields(cx, key, FIELDS_MAX)).sum();
     reply.int(expired as i64);
+    Ok(())
+}
+
+/// The state beside a key, see [`crate::sites`]; a host without sites has no use for it.
+fn site(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    cx.tell_nothing();
+    if let Some(sites) = cx.sites {
+        sites.restore(args[1], args[2]);
+        cx.add_dirty(1);
+    }
+    reply.ok();
     Ok(())
 }

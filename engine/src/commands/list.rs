@@ -108,7 +108,16 @@ pub const COMMANDS: &[Command] = &[
         .keys(Keys::Numkeys { at: 1, also_first: false })
         .syntax("numkeys:integer key... (LEFT|RIGHT) [COUNT count:integer]")
         .docs("7.0.0", "O(N+M)", "Takes elements from the first of several lists that has any."),
+    Command::new(SPLICE, -4, Group::List, splice)
+        .flags(WRITE.union(Flags::INTERNAL).union(Flags::SKIP_MONITOR))
+        .keys(Keys::FIRST)
+        .syntax("key index:integer removed:integer [element...]")
+        .docs("7.4.0", "O(N)", "Replaces elements at an index, as another site did."),
 ];
+
+/// Removes one element at an index, if asked to, and inserts others there: how a merge changes a
+/// list in its middle. No client can call it.
+pub const SPLICE: &str = "ASHLAR.SPLICE";
 
 const NOT_POSITIVE: Error = Error::text("ERR value is out of range, must be positive");
 
@@ -481,6 +490,36 @@ fn linsert(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
     }
     cx.changed(key, Event::LIST, "linsert");
     reply.int(len as i64 + 1);
+    Ok(())
+}
+
+fn splice(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let (key, limit) = (args[1], limit_of(cx));
+    let natural = |arg| {
+        let number = number::parse_i64(arg).and_then(|number| usize::try_from(number).ok());
+        number.ok_or(Error::NotInteger)
+    };
+    let (at, removed) = (natural(args[2])?, natural(args[3])?);
+    cx.tell_nothing();
+    let before = match cx.peek(key) {
+        Some(entry) => list_of(entry)?.iter().map(|elem| elem.to_vec()).collect(),
+        None => Vec::new(),
+    };
+    let (at, end) = (at.min(before.len()), at.saturating_add(removed).min(before.len()));
+    let mut values: Vec<&[u8]> = before[..at].iter().map(Vec::as_slice).collect();
+    values.extend_from_slice(&args[4..]);
+    values.extend(before[end..].iter().map(Vec::as_slice));
+    if values.is_empty() {
+        cx.remove(key);
+    } else {
+        let expiry = cx.key_expiry(key).flatten();
+        create(cx, key, Side::Right, &values, limit);
+        cx.set_expiry(key, expiry);
+    }
+    cx.tell_value(key);
+    cx.changed(key, Event::LIST, "lset");
+    cx.ready(key);
+    reply.int(values.len() as i64);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::error::{CmdResult, Error};
 use crate::keyspace::{EntryMut, EntryRef};
 use crate::number;
 use crate::reply::Reply;
+use crate::stamp::Stamp;
 use crate::value::packed::IntBuf;
 use crate::value::stream::{Entry, Id, IdBuf, Keep, NodeLimit, Stream};
 use crate::value::{NewValue, Value};
@@ -44,7 +45,20 @@ pub const COMMANDS: &[Command] = &[
         .keys(Keys::FIRST)
         .syntax("key last-id [ENTRIESADDED entries-added:integer] [MAXDELETEDID max-deleted-id]")
         .docs("5.0.0", "O(1)", "Sets the last id of a stream, for replication."),
+    Command::new(INSERT, -5, Group::Stream, insert)
+        .flags(WRITE.union(Flags::INTERNAL).union(Flags::SKIP_MONITOR))
+        .keys(Keys::FIRST)
+        .syntax("key id (field value)...")
+        .docs(
+            "7.4.0",
+            "O(N) in its node",
+            "Adds an entry of another site among those that are there.",
+        ),
 ];
+
+/// Adds an entry in its place, which may be before the last one: how a merge adds it. No client can
+/// call it.
+pub const INSERT: &str = "ASHLAR.XINSERT";
 
 const INVALID_ID: Error = Error::text("ERR Invalid stream ID specified as stream command argument");
 /// Longest text that is looked at as an id.
@@ -191,7 +205,21 @@ fn parse_new_id(text: &[u8]) -> Result<NewId, Error> {
 
 impl NewId {
     /// The id itself; `None` if it is not above the stream's last one.
-    fn resolve(self, last: Id, now_ms: i64) -> Option<Id> {
+    ///
+    /// A site takes only the numbers that leave `part` when they are divided by the number of sites,
+    /// so that no two sites give the same id.
+    fn resolve(self, last: Id, now_ms: i64, part: Option<u64>) -> Option<Id> {
+        if let (Some(part), NewId::Auto | NewId::AutoSeq(_)) = (part, self) {
+            let of = Stamp::SITES;
+            let now = u64::try_from(now_ms).unwrap_or(0);
+            let ms = if let NewId::AutoSeq(ms) = self { ms } else { now.max(last.ms) };
+            if ms != last.ms {
+                return (ms > last.ms).then_some(Id::new(ms, part));
+            }
+            let next = (last.seq / of).checked_mul(of)?.checked_add(part)?;
+            let next = if next > last.seq { next } else { next.checked_add(of)? };
+            return Some(Id::new(ms, next));
+        }
         let id = match self {
             NewId::Auto => {
                 let now = u64::try_from(now_ms).unwrap_or(0);
@@ -322,6 +350,7 @@ fn node_limit(cx: &Cx<'_>) -> NodeLimit {
 fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     const TOO_LARGE: Error = Error::text("ERR Elements are too large to be stored");
     let (key, now_ms, nodes) = (args[1], cx.now_ms(), node_limit(cx));
+    let part = cx.stream_part();
     let options = Options::parse(args, true)?;
     let trim = options.trim(nodes.entries)?;
     let arity = || Error::arity("xadd");
@@ -343,7 +372,7 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
                 )
                 .into());
             }
-            let id = new_id.resolve(stream.last_id(), now_ms).ok_or(Error::text(
+            let id = new_id.resolve(stream.last_id(), now_ms, part).ok_or(Error::text(
                 "ERR The ID specified in XADD is equal or smaller than the target stream top item",
             ))?;
             if too_large {
@@ -359,7 +388,7 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         None if too_large => return Err(TOO_LARGE.into()),
         None => {
             let mut stream = Stream::new();
-            let id = new_id.resolve(Id::MIN, now_ms).ok_or(INVALID_ID)?;
+            let id = new_id.resolve(Id::MIN, now_ms, part).ok_or(INVALID_ID)?;
             stream.append(id, fields, nodes);
             let trimmed = trim.map_or(0, |trim| stream.trim(trim.keep, trim.approx, trim.limit));
             cx.insert(key, new_value(stream));
@@ -371,6 +400,28 @@ fn xadd(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if trimmed > 0 {
         cx.notify(Event::STREAM, "xtrim", key);
     }
+    cx.ready(key);
+    reply_id(reply, id);
+    Ok(())
+}
+
+fn insert(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let (key, fields, nodes) = (args[1], &args[3..], node_limit(cx));
+    if fields.is_empty() || !fields.len().is_multiple_of(2) {
+        return Err(Error::Syntax.into());
+    }
+    let id = parse_id(args[2], 0)?;
+    cx.tell_nothing();
+    match cx.get_mut(key) {
+        Some(mut entry) => stream_mut(&mut entry)?.insert(id, fields, nodes),
+        None => {
+            let mut stream = Stream::new();
+            stream.insert(id, fields, nodes);
+            cx.insert(key, new_value(stream));
+        }
+    }
+    cx.tell_value(key);
+    cx.changed(key, Event::STREAM, "xadd");
     cx.ready(key);
     reply_id(reply, id);
     Ok(())

@@ -4,7 +4,7 @@ use super::files::{self, Sink};
 use super::{Storage, StorageError, log_dir};
 use crate::disk::Mode;
 use crate::snapshot::Writer;
-use crate::stamp::Rng;
+use crate::stamp::{Rng, Stamp};
 use crate::tier::Tier;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -172,6 +172,8 @@ impl Storage {
             }
         });
         let (mut cut, log_index) = cut.ok_or(None)?;
+        // The snapshot has the keys; what the sites know of them goes to the log behind it.
+        self.engine.log_sites(&Stamp::new(now_ms, 0));
         if has(Bug::EarlyRelease) {
             let log = self.log.as_ref();
             log.map(|log| log.release_before(log_index + 1));
@@ -212,6 +214,10 @@ impl Storage {
             let (keys, sink) = (writer.rows(), writer.finish()?);
             if !has(Bug::NoSync) {
                 sink.sync()?;
+            }
+            if let (Some(log), true) = (&self.log, self.engine.has_sites()) {
+                // The log from here on stands for what is let go of below.
+                log.sync().map_err(|error| io::Error::other(error.to_string()))?;
             }
             self.disk.rename(&temporary, &files::snapshot_path(&self.dir, log_index))?;
             if !has(Bug::NoSyncOfNames) {

@@ -22,6 +22,7 @@ pub mod replication;
 pub mod scripting;
 pub mod sentinel;
 pub mod server;
+pub mod site;
 pub mod transactions;
 
 /// All families. To add a command, add it to its family's `COMMANDS`.
@@ -43,6 +44,7 @@ pub const FAMILIES: &[&[HostCommand]] = &[
     scripting::COMMANDS,
     sentinel::COMMANDS,
     server::COMMANDS,
+    site::COMMANDS,
     transactions::COMMANDS,
 ];
 

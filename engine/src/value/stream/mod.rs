@@ -165,6 +165,56 @@ impl Stream {
         self.entries_added += 1;
     }
 
+    /// Adds an entry wherever its id belongs; does nothing if there is one of this id. What was
+    /// deleted near it is not remembered as deleted any more.
+    pub fn insert(&mut self, id: Id, fields: &[&[u8]], limit: NodeLimit) {
+        if id > self.last_id {
+            return self.append(id, fields, limit);
+        }
+        if self.contains(id) {
+            return;
+        }
+        let at = self.blocks.partition_point(|block| block.last < id);
+        let mut fresh: Vec<Block> = Vec::new();
+        let mut put = |id: Id, fields: &[&[u8]]| match fresh.last_mut() {
+            Some(block) if !block.is_full(fields, limit) => block.append(id, fields),
+            _ => {
+                let mut block = Block::new(id, fields);
+                block.append(id, fields);
+                fresh.push(block);
+            }
+        };
+        let mut pending = Some(fields);
+        if let Some(old) = self.blocks.get(at) {
+            let mut from = old.bounds().0;
+            while let Some(raw) = old.read_at(from) {
+                from = raw.end;
+                if raw.is_deleted() {
+                    continue;
+                }
+                if raw.id > id
+                    && let Some(fields) = pending.take()
+                {
+                    put(id, fields);
+                }
+                let parts: Vec<Vec<u8>> = old
+                    .fields(&raw)
+                    .flat_map(|(field, value)| [field.to_vec(), value.to_vec()])
+                    .collect();
+                put(raw.id, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            }
+            self.blocks.remove(at);
+        }
+        if let Some(fields) = pending {
+            put(id, fields);
+        }
+        for (nth, block) in fresh.into_iter().enumerate() {
+            self.blocks.insert(at + nth, block);
+        }
+        self.len += 1;
+        self.entries_added += 1;
+    }
+
     /// The block that holds `id`, if any does.
     fn block_of(&self, id: Id) -> Option<usize> {
         let at = self.blocks.partition_point(|block| block.last < id);

@@ -38,6 +38,23 @@ pub(super) const REPLICATION: &[Setting] = &[
     .aliases(&["slaveof"])
     .start(),
     Setting::new(
+        "site-id",
+        int(0, 1_023),
+        "0",
+        "Number of this server among sites that all take writes; 0 if it is none.",
+    )
+    .start(),
+    Setting::new("site-name", Kind::Text, "", "Name of the site; site-N if it is empty.").start(),
+    Setting::new(
+        "site-backup",
+        Kind::Bool,
+        "no",
+        "Only follow the other sites: refuse writes on global keys until SITE PROMOTE.",
+    )
+    .start(),
+    used("site-user", &[], Kind::Text, "", "User name at the other sites."),
+    used("site-password", &[], Kind::Text, "", "Password at the other sites.").secret(),
+    Setting::new(
         "min-replicas-to-write",
         int_from(0),
         "0",

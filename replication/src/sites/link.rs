@@ -1,0 +1,220 @@
+//! The sending end of a link between two sites.
+//!
+//! ```text
+//!            everything since `acknowledged` is in `recent`
+//!   Follow  <-----------------------------------------------+
+//!     |  no: the peer is new, or was away for long          |
+//!     +-----> Fill: all keys, one after the other ----------+
+//!     +-----> Repair: all keys of groups of slots whose digests differ
+//! ```
+//! One batch is on its way at a time. What is lost is sent again, as the peer says up to where it
+//! has everything; so a link needs no queue of its own, and nothing of it has to be durable here.
+
+use super::element::{Element, SiteId};
+use super::key::Key;
+use super::site::Site;
+use crate::bug;
+use std::collections::BTreeSet;
+
+/// Most elements of a batch, but for those of one stamp.
+pub const BATCH_ITEMS_MAX: usize = 2_000;
+/// Bytes of names and keys above which a batch is closed.
+pub const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Keys that one step of a fill looks at.
+const FILL_KEYS_MAX: usize = 2_000;
+
+/// Elements that are to be sent next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The peer has to have everything up to here.
+    pub from: u64,
+    /// It has everything up to here afterwards.
+    pub to: u64,
+    /// Keys and names of elements.
+    pub elements: Vec<Place>,
+}
+
+/// A key and the name of an element.
+type Place = (Vec<u8>, Vec<u8>);
+
+#[derive(Clone, Debug)]
+struct Fill {
+    /// The last element that was looked at.
+    after: Option<Place>,
+    /// Only what this site did after this stamp; everything of every site if 0.
+    since: u64,
+    /// The peer has everything up to this stamp afterwards.
+    until: u64,
+    /// Only keys of these groups of slots.
+    groups: Option<BTreeSet<usize>>,
+}
+
+/// The sending end of a link.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The site at the other end.
+    pub peer: SiteId,
+    acknowledged: u64,
+    fill: Option<Fill>,
+    /// Elements that were sent.
+    pub sent: u64,
+    /// Times that all keys were looked at, as the peer was new or away for long.
+    pub fills: u64,
+    /// Times that groups of keys were sent again, as digests differed.
+    pub repairs: u64,
+}
+
+impl Outgoing {
+    /// A link to a peer that has everything up to `acknowledged`, as it says.
+    pub fn new(peer: SiteId, acknowledged: u64) -> Outgoing {
+        Outgoing { peer, acknowledged, fill: None, sent: 0, fills: 0, repairs: 0 }
+    }
+
+    /// The peer has everything up to this stamp.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Whether all keys, or some groups of them, are being sent.
+    pub fn is_filling(&self) -> bool {
+        self.fill.is_some()
+    }
+
+    /// The link was made anew, and the peer has everything up to this stamp.
+    pub fn restart(&mut self, acknowledged: u64) {
+        let ahead = bug!(CursorRunsAhead) && self.acknowledged > 0;
+        self.acknowledged = if ahead { self.acknowledged } else { acknowledged };
+        self.fill = None;
+    }
+
+    /// The peer has taken in the plan.
+    pub fn accepted(&mut self, plan: &Plan) {
+        self.acknowledged = self.acknowledged.max(plan.to);
+        self.sent += plan.elements.len() as u64;
+    }
+
+    /// Sends the keys of groups of slots again.
+    pub fn repair(&mut self, groups: BTreeSet<usize>) {
+        if self.fill.is_none() && !groups.is_empty() {
+            self.repairs += 1;
+            let until = self.acknowledged;
+            self.fill = Some(Fill { after: None, since: 0, until, groups: Some(groups) });
+        }
+    }
+
+    /// What to send next. `own` is a stamp below which this site does nothing any more; it says so
+    /// where there is nothing else to say.
+    pub fn plan(&mut self, site: &Site, own: u64) -> Plan {
+        if self.fill.is_none()
+            && (!site.recent.reaches(self.acknowledged) || self.acknowledged == 0)
+        {
+            self.fills += 1;
+            let since = self.acknowledged;
+            self.fill = Some(Fill { after: None, since, until: own, groups: None });
+        }
+        match self.fill.take() {
+            Some(fill) => self.plan_fill(site, fill),
+            None => self.plan_recent(site, own),
+        }
+    }
+
+    fn plan_recent(&mut self, site: &Site, own: u64) -> Plan {
+        let from = self.acknowledged;
+        let mut plan = Plan { from, to: from.max(own), elements: Vec::new() };
+        let (mut bytes, mut last) = (0, from);
+        let mut seen = BTreeSet::new();
+        for change in site.recent.after(from) {
+            let full = plan.elements.len() >= BATCH_ITEMS_MAX || bytes >= BATCH_BYTES_MAX;
+            if full && change.stamp != last {
+                plan.to = last;
+                return plan;
+            }
+            last = change.stamp;
+            bytes += change.key.len() + change.name.len();
+            if seen.insert((&*change.key, &*change.name)) {
+                plan.elements.push((change.key.to_vec(), change.name.to_vec()));
+            }
+        }
+        plan.to = plan.to.max(last);
+        if bug!(CursorRunsAhead) {
+            self.acknowledged = plan.to;
+        }
+        plan
+    }
+
+    fn plan_fill(&mut self, site: &Site, mut fill: Fill) -> Plan {
+        let from = self.acknowledged;
+        let mut plan = Plan { from, to: from, elements: Vec::new() };
+        let mut walk = Walk { bytes: 0, looked: 0 };
+        let stopped = walk.run(site, &fill, &mut plan.elements);
+        match stopped {
+            None => plan.to = from.max(fill.until),
+            Some(place) => {
+                fill.after = Some(place);
+                self.fill = Some(fill);
+            }
+        }
+        plan
+    }
+}
+
+/// One step of a fill.
+struct Walk {
+    bytes: usize,
+    looked: usize,
+}
+
+impl Walk {
+    /// Collects elements up to the bounds of a batch; returns the last one that was looked at, `None`
+    /// at the end of all keys.
+    fn run(&mut self, site: &Site, fill: &Fill, out: &mut Vec<Place>) -> Option<Place> {
+        if let Some((key, name)) = &fill.after
+            && let Some(state) = site.key(key)
+            && let Some(place) = self.key(site, fill, key, state, Some(name), out)
+        {
+            return Some(place);
+        }
+        let after = fill.after.as_ref().map(|(key, _)| key.as_slice());
+        for (key, state) in site.keys_after(after) {
+            if let Some(place) = self.key(site, fill, key, state, None, out) {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    fn key(
+        &mut self,
+        site: &Site,
+        fill: &Fill,
+        key: &[u8],
+        state: &Key,
+        after: Option<&[u8]>,
+        out: &mut Vec<Place>,
+    ) -> Option<Place> {
+        self.looked += 1;
+        let wanted =
+            fill.groups.as_ref().is_none_or(|groups| groups.contains(&Site::group_of(key)));
+        let mut last = after.unwrap_or(&[]);
+        if wanted {
+            let rest = state.from(last).skip_while(|(name, _)| Some(*name) == after);
+            for (name, element) in rest {
+                if fill.since == 0 || is_newer(&element, site.id(), fill.since) {
+                    self.bytes += key.len() + name.len();
+                    out.push((key.to_vec(), name.to_vec()));
+                }
+                last = name;
+                if out.len() >= BATCH_ITEMS_MAX || self.bytes >= BATCH_BYTES_MAX {
+                    return Some((key.to_vec(), name.to_vec()));
+                }
+            }
+        }
+        (self.looked >= FILL_KEYS_MAX).then(|| (key.to_vec(), last.to_vec()))
+    }
+}
+
+/// Whether a site did something to an element after a stamp.
+fn is_newer(element: &Element, site: SiteId, stamp: u64) -> bool {
+    element.removed_at() > stamp
+        || element.part(site).is_some_and(|part| part.wrote.max(part.counted) > stamp)
+}

@@ -1,0 +1,243 @@
+//! SITE and CONFLICTS: the other sites, and the writes that were dropped. See docs/consistency.md.
+
+use crate::host::Host;
+use crate::registry::{HostCommand, HostRun};
+use crate::sites::Sites;
+use crate::sites::link::VERSION;
+use ashlar_engine::command::{Command, Flags, Group};
+use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::number;
+use ashlar_engine::reply::Reply;
+use ashlar_replication::sites::codec::Batch;
+use ashlar_replication::sites::conflicts::{CONFLICTS_MAX, Conflict};
+use ashlar_replication::sites::element::SiteId;
+use ashlar_replication::sites::node::Refused;
+use ashlar_replication::sites::peers::{PEERS_MAX, Peer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const CHANGE: Flags =
+    Flags::ADMIN.union(Flags::DANGEROUS).union(Flags::NOSCRIPT).union(Flags::NO_MULTI);
+const LOOK: Flags = Flags::STALE.union(Flags::NOSCRIPT);
+
+/// The families' commands.
+pub const COMMANDS: &[HostCommand] = &[
+    HostCommand::container(
+        Command::hosted("SITE", -2, Group::Server).docs("7.4.0", "", "Manages the other sites."),
+        SITE,
+    ),
+    HostCommand::container(
+        Command::hosted("CONFLICTS", -2, Group::Server).docs(
+            "7.4.0",
+            "",
+            "Shows which writes were dropped, as several sites wrote at once.",
+        ),
+        CONFLICTS,
+    ),
+];
+
+const fn sub(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    syntax: &'static str,
+    summary: &'static str,
+    run: HostRun,
+) -> HostCommand {
+    let command = Command::hosted(name, arity, Group::Server).flags(flags).syntax(syntax);
+    HostCommand::new(command.docs("7.4.0", "O(N)", summary), run)
+}
+
+const SITE: &[HostCommand] = &[
+    sub("ADD", 5, CHANGE, "name host port:integer", "Adds another site.", add),
+    sub("REMOVE", 3, CHANGE, "name", "Takes a site out.", remove),
+    sub("LIST", 2, LOOK, "", "Lists the other sites.", list),
+    sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", status),
+    sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
+    sub("HELLO", 5, CHANGE, "version:integer id:integer name", "A site introduces itself.", hello),
+    sub("MERGE", 5, CHANGE, "id:integer session:integer batch", "Takes in a batch.", merge),
+    sub("DIGEST", 2, CHANGE, "", "Returns digests of groups of keys.", digest),
+];
+
+const CONFLICTS: &[HostCommand] = &[
+    sub("COUNT", 2, LOOK, "", "Counts the writes that were dropped.", conflicts_count),
+    sub("LIST", -2, LOOK, "[count:integer]", "Lists the last ones, newest first.", conflicts_list),
+    sub("RESET", 2, CHANGE, "", "Forgets them.", conflicts_reset),
+];
+
+fn sites(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
+    host.shared.sites.clone().ok_or(Error::text("ERR this server is no site (see site-id)"))
+}
+
+fn number_of(arg: &[u8]) -> Result<u64, Error> {
+    let number = number::parse_i64(arg).and_then(|number| u64::try_from(number).ok());
+    number.ok_or(Error::NotInteger)
+}
+
+fn site_of(arg: &[u8]) -> Result<SiteId, Error> {
+    SiteId::try_from(number_of(arg)?).map_err(|_| Error::text("ERR no number of a site"))
+}
+
+fn add(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    let text = |arg: &[u8]| String::from_utf8_lossy(arg).into_owned();
+    let (name, place) = (text(args[2]), text(args[3]));
+    let port = u16::try_from(number_of(args[4])?).ok().filter(|port| *port > 0);
+    let port = port.ok_or(Error::text("ERR Invalid port"))?;
+    let full = {
+        let site = sites.node.site();
+        site.peers.list.len() >= PEERS_MAX && !site.peers.list.contains_key(&name)
+    };
+    if full {
+        return Err(Error::owned(format!("ERR at most {PEERS_MAX} other sites")).into());
+    }
+    let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
+    let peer = Peer { id: None, host: place.clone(), port };
+    sites.node.change_peers(host.exec, &host.stamp, |peers| {
+        peers.list.insert(name.clone(), peer);
+    });
+    sites.start(&shared, &name, &place, port);
+    reply.ok();
+    Ok(())
+}
+
+fn remove(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    let name = String::from_utf8_lossy(args[2]).into_owned();
+    if !sites.node.site().peers.list.contains_key(&name) {
+        return Err(Error::text("ERR no such site").into());
+    }
+    sites.stop(&name);
+    sites.node.change_peers(host.exec, &host.stamp, |peers| {
+        peers.list.remove(&name);
+    });
+    reply.ok();
+    Ok(())
+}
+
+fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let peers = sites(host)?.node.site().peers.clone();
+    reply.array(peers.list.len());
+    for (name, peer) in &peers.list {
+        reply.map(4);
+        reply.bulk(b"name");
+        reply.bulk(name.as_bytes());
+        reply.bulk(b"id");
+        reply.int(peer.id.unwrap_or(0).into());
+        reply.bulk(b"host");
+        reply.bulk(peer.host.as_bytes());
+        reply.bulk(b"port");
+        reply.int(peer.port.into());
+    }
+    Ok(())
+}
+
+fn status(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    let mut text = String::new();
+    crate::sites::status::write(&sites, &mut text);
+    reply.bulk(text.as_bytes());
+    Ok(())
+}
+
+fn promote(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    sites.is_backup.store(false, Ordering::Release);
+    sites.node.change_peers(host.exec, &host.stamp, |peers| peers.promoted = true);
+    tracing::info!("SITE PROMOTE: this site takes writes from now on");
+    reply.ok();
+    Ok(())
+}
+
+fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    if number_of(args[2])? != VERSION {
+        return Err(Error::text("ERR this site speaks another version").into());
+    }
+    let id = site_of(args[3])?;
+    if id == sites.id {
+        return Err(Error::text("ERR both sites have the same site-id").into());
+    }
+    if sites.node.site().peers.by_id(id).is_none() {
+        let text = format!("ERR site {id} is not known here: it takes a SITE ADD on both sides");
+        return Err(Error::owned(text).into());
+    }
+    let session = sites.begin_session(id);
+    let known = sites.node.site().known_of(id);
+    reply.simple(&format!("{} {session} {known}", sites.id));
+    Ok(())
+}
+
+fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let sites = sites(host)?;
+    let (id, session) = (site_of(args[2])?, number_of(args[3])?);
+    let batch = Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"))?;
+    let taking = sites.taking.lock();
+    if !sites.is_current(id, session) {
+        return Err(Error::text("SITESTALE another connection took its place").into());
+    }
+    let taken = sites.node.take(host.exec, id, &batch, &host.stamp);
+    drop(taking);
+    match taken {
+        Ok(()) => reply.ok(),
+        Err(Refused::Gap(known)) => {
+            return Err(Error::owned(format!("SITEGAP {known}")).into());
+        }
+        Err(Refused::Malformed) => return Err(Error::text("ERR malformed batch").into()),
+    }
+    Ok(())
+}
+
+fn digest(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let digests = sites(host)?.node.site().group_digests();
+    let words: Vec<String> = digests.iter().map(|digest| format!("{digest:x}")).collect();
+    reply.simple(&words.join(" "));
+    Ok(())
+}
+
+fn conflicts_count(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let count = sites(host)?.node.site().conflicts.count();
+    reply.int(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn conflicts_reset(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    sites(host)?.node.site().conflicts.reset();
+    reply.ok();
+    Ok(())
+}
+
+fn conflicts_list(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let count = match args.get(2) {
+        Some(count) => usize::try_from(number_of(count)?).unwrap_or(CONFLICTS_MAX),
+        None => CONFLICTS_MAX,
+    };
+    let sites = sites(host)?;
+    let listed: Vec<Conflict> = sites.node.site().conflicts.list().take(count).cloned().collect();
+    reply.array(listed.len());
+    for conflict in listed {
+        reply.map(8);
+        for (name, value) in [
+            (&b"key"[..], Some(&*conflict.key)),
+            (b"element", Some(&*conflict.element)),
+            (b"type", Some(conflict.kind.label().as_bytes())),
+            (b"reason", Some(conflict.reason.name().as_bytes())),
+            (b"dropped", conflict.dropped.as_deref()),
+        ] {
+            reply.bulk(name);
+            match value {
+                Some(value) => reply.bulk(value),
+                None => reply.null(),
+            }
+        }
+        reply.bulk(b"winner-site");
+        reply.int(conflict.winner.0.into());
+        reply.bulk(b"loser-site");
+        reply.int(conflict.loser.0.into());
+        reply.bulk(b"at-ms");
+        let stamp = conflict.winner.1.max(conflict.loser.1);
+        let at_ms = ashlar_replication::sites::clock::ms_of(stamp);
+        reply.int(i64::try_from(at_ms).unwrap_or(0));
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! This server as one of several sites: the links to the others, and what comes from them. The merge
+//! itself is in `ashlar_replication::sites`.
+//!
+//! ```text
+//! call on a global key -> engine -> SiteNode (what it meant) -> a link's thread -> SITE MERGE of the peer
+//! SITE MERGE of a peer -> SiteNode -> calls on the engine, records in the log -> reply: acknowledged
+//! ```
+//! A link is a connection as a client has one: the peer's users, TLS and limits hold for it. Its
+//! replies pass the gate like any other, so what is acknowledged is as safe as `appendfsync` asks.
+
+pub mod link;
+pub mod status;
+
+use crate::clock;
+use crate::config::{Settings, ids};
+use crate::shared::Shared;
+use ashlar_engine::command::{Command, Flags, KeyList};
+use ashlar_engine::engine::Engine;
+use ashlar_engine::policy::Class;
+use ashlar_replication::sites::element::SiteId;
+use ashlar_replication::sites::node::SiteNode;
+use link::LinkState;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What this server is among the sites.
+pub struct Sites {
+    /// What it knows.
+    pub node: Arc<SiteNode>,
+    /// Its number.
+    pub id: SiteId,
+    /// Its name.
+    pub name: String,
+    /// Whether it only follows.
+    pub is_backup: AtomicBool,
+    /// The links to others, by the names they have here.
+    links: Mutex<BTreeMap<String, Arc<LinkState>>>,
+    /// The last connection of each other site to this one.
+    sessions: Mutex<BTreeMap<SiteId, u64>>,
+    /// Held while a batch is taken in: those of an old connection are not mixed with a new one's.
+    pub taking: Mutex<()>,
+    /// A stamp below which nothing happens here any more, and when that was recorded.
+    promised: Mutex<(u64, i64)>,
+    next_session: AtomicU64,
+}
+
+/// Milliseconds between two records of the clock.
+const PROMISE_EVERY_MS: i64 = 200;
+
+/// What the configuration makes of this server; `None` where it is no site.
+pub fn open(settings: &Settings, engine: &Arc<Engine>) -> io::Result<Option<Arc<Sites>>> {
+    let id = SiteId::try_from(settings.number(ids::SITE_ID)).unwrap_or(0);
+    if id == 0 {
+        return Ok(None);
+    }
+    if !settings.flag(ids::APPENDONLY) {
+        return Err(io::Error::other(
+            "site-id needs appendonly yes: what the sites know of each other is in the log",
+        ));
+    }
+    // The engine keeps the node, so the node must not keep the engine.
+    let weak = Arc::downgrade(engine);
+    let is_global = move |key: &[u8]| {
+        weak.upgrade().is_some_and(|engine| engine.policies().class_of(key) == Class::Global)
+    };
+    let node = Arc::new(SiteNode::new(id, Box::new(is_global)));
+    engine.set_sites(node.clone());
+    let name = settings.string(ids::SITE_NAME);
+    Ok(Some(Arc::new(Sites {
+        node,
+        id,
+        name: if name.is_empty() { format!("site-{id}") } else { name },
+        is_backup: AtomicBool::new(settings.flag(ids::SITE_BACKUP)),
+        links: Mutex::default(),
+        sessions: Mutex::default(),
+        taking: Mutex::default(),
+        promised: Mutex::default(),
+        next_session: AtomicU64::new(1),
+    })))
+}
+
+impl Sites {
+    /// The data is loaded: from now on calls are news, and the links start.
+    pub fn enter(&self, shared: &Arc<Shared>) {
+        let stamp = shared.stamp(clock::now_ms());
+        self.node.recovered();
+        shared.engine.set_sites_active(true);
+        let mut exec = shared.engine.executor();
+        self.node.adopt(&mut exec, &stamp);
+        let peers = self.node.site().peers.clone();
+        if peers.promoted {
+            self.is_backup.store(false, Ordering::Release);
+        }
+        for (name, peer) in peers.list {
+            self.start(shared, &name, &peer.host, peer.port);
+        }
+    }
+
+    /// Whether a client's write is refused, as this site only follows.
+    pub fn refuses(&self, command: &Command, args: &[&[u8]]) -> bool {
+        if !self.is_backup.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut positions = KeyList::new();
+        command.keys.positions(args, &mut positions);
+        let keys = positions.iter().filter_map(|at| args.get(*at));
+        command.flags.contains(Flags::WHOLE_KEYSPACE)
+            || keys.into_iter().any(|key| self.node.is_global(key))
+    }
+
+    /// Starts the link to another site.
+    pub fn start(&self, shared: &Arc<Shared>, name: &str, host: &str, port: u16) {
+        let state = Arc::new(LinkState::new(name, host, port));
+        if let Some(old) = self.links.lock().insert(name.to_owned(), state.clone()) {
+            old.stop();
+        }
+        link::spawn(shared, state);
+    }
+
+    /// Ends the link to another site.
+    pub fn stop(&self, name: &str) {
+        if let Some(old) = self.links.lock().remove(name) {
+            old.stop();
+        }
+    }
+
+    /// The links as they are now.
+    pub fn links(&self) -> Vec<Arc<LinkState>> {
+        self.links.lock().values().cloned().collect()
+    }
+
+    /// A new connection of another site; those before are void.
+    pub fn begin_session(&self, site: SiteId) -> u64 {
+        let session = self.next_session.fetch_add(1, Ordering::AcqRel);
+        self.sessions.lock().insert(site, session);
+        session
+    }
+
+    /// Whether a connection is the last one of its site.
+    pub fn is_current(&self, site: SiteId, session: u64) -> bool {
+        self.sessions.lock().get(&site) == Some(&session)
+    }
+
+    /// A stamp below which nothing happens here any more; recorded now and then.
+    pub fn promise(
+        &self,
+        shared: &Shared,
+        exec: &mut ashlar_engine::executor::Executor<'_>,
+    ) -> u64 {
+        let now_ms = clock::now_ms();
+        let mut promised = self.promised.lock();
+        if promised.0 == 0 || (now_ms - promised.1).abs() >= PROMISE_EVERY_MS {
+            promised.0 = self.node.promise(exec, &shared.stamp(now_ms));
+            promised.1 = now_ms;
+            self.node.tidy(exec, promised.0, &shared.stamp(now_ms), FORGET_KEYS_MAX);
+            let acknowledged = self.links().iter().map(|link| link.acknowledged()).min();
+            if let Some(acknowledged) = acknowledged {
+                self.node.site().recent.release(acknowledged);
+            }
+        }
+        promised.0
+    }
+}
+
+/// Keys that are looked at each time, to forget what every site knows to be gone.
+const FORGET_KEYS_MAX: usize = 4_096;
