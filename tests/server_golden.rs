@@ -52,6 +52,8 @@ fn scripts_of_server_commands_hold() {
         "script|",
         "function|",
         "policy|",
+        "site|",
+        "conflicts|",
     ];
     let Value::Array(names) = &mut listed else { panic!("an array, not {listed:?}") };
     let mut missing: Vec<String> = names.iter().map(Value::text).collect();

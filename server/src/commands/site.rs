@@ -54,6 +54,7 @@ const SITE: &[HostCommand] = &[
     sub("LIST", 2, LOOK, "", "Lists the other sites.", list),
     sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", status),
     sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
+    sub("ID", 2, LOOK, "", "Returns the number of this site.", id),
     sub("HELLO", 5, CHANGE, "version:integer id:integer name", "A site introduces itself.", hello),
     sub("MERGE", 5, CHANGE, "id:integer session:integer batch", "Takes in a batch.", merge),
     sub("DIGEST", 2, CHANGE, "", "Returns digests of groups of keys.", digest),
@@ -146,6 +147,11 @@ fn promote(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
     sites.node.change_peers(host.exec, &host.stamp, |peers| peers.promoted = true);
     tracing::info!("SITE PROMOTE: this site takes writes from now on");
     reply.ok();
+    Ok(())
+}
+
+fn id(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    reply.int(sites(host)?.id.into());
     Ok(())
 }
 

@@ -142,18 +142,25 @@ fn run(shared: &Arc<Shared>, sites: &Sites, state: &LinkState) -> io::Result<()>
         user: shared.settings.string(ids::SITE_USER),
         password: shared.settings.string(ids::SITE_PASSWORD),
     })?;
+    // First who the peer is: it does the same here, and only then do both know each other.
+    let answer = link.demand(&[b"SITE", b"ID"])?;
+    let id = answer.strip_prefix(b":").and_then(number::parse_i64);
+    let id = id.and_then(|id| SiteId::try_from(id).ok()).filter(|id| *id != sites.id);
+    let id = id.ok_or_else(|| io::Error::other("the peer is no site, or has the same site-id"))?;
+    let mut exec = shared.engine.executor();
+    learn(shared, sites, state, &mut exec, id);
     let words = [VERSION.to_string(), sites.id.to_string()];
     let hello: [&[u8]; 5] =
         [b"SITE", b"HELLO", words[0].as_bytes(), words[1].as_bytes(), sites.name.as_bytes()];
     let answer = link.demand(&hello)?;
     let answer = String::from_utf8_lossy(answer.strip_prefix(b"+").unwrap_or(&answer)).into_owned();
     let words: Vec<u64> = answer.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [id, session, known] = words[..] else {
+    let [said, session, known] = words[..] else {
         return Err(io::Error::other(format!("not a site: {answer}")));
     };
-    let id = SiteId::try_from(id).map_err(|_| io::Error::other("not a site"))?;
-    let mut exec = shared.engine.executor();
-    learn(shared, sites, state, &mut exec, id);
+    if said != u64::from(id) {
+        return Err(io::Error::other("the peer has another site-id than just now"));
+    }
     // Whatever this site has told, in this life or one before: what it does now comes later.
     sites.node.site().clock.observe(known);
     let mut connected = Connected {
