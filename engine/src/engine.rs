@@ -10,8 +10,9 @@ use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard, Sharding};
 use crate::libraries::Libraries;
 use crate::log::settings;
-use crate::policy::Policies;
+use crate::policy::{Policies, Table};
 use crate::propagate::Propagate;
+use crate::shipping::{Position, Shipping};
 use crate::sites::{self, Sites};
 use crate::stamp::Stamp;
 use crate::tier::Tier;
@@ -37,6 +38,11 @@ pub struct Engine {
     sites_active: AtomicBool,
     libraries: Libraries,
     policies: Policies,
+    shipping: Shipping,
+    /// The settings that data depends on, where they are those of a primary: the call that has them.
+    foreign: Mutex<Option<Vec<Vec<u8>>>>,
+    /// Those that the last records were made with, as far as records say.
+    recorded: Mutex<Option<Vec<Vec<u8>>>>,
     /// Whether access data is of the frequency scheme: a copy of the setting, to read at once.
     by_frequency: AtomicBool,
     /// The same of `hot-threshold`.
@@ -109,6 +115,9 @@ impl Engine {
             sites_active: AtomicBool::new(false),
             libraries: Libraries::default(),
             policies: Policies::default(),
+            shipping: Shipping::default(),
+            foreign: Mutex::new(None),
+            recorded: Mutex::new(None),
             by_frequency: AtomicBool::new(by_frequency),
             hot_threshold: AtomicU32::new(hot_threshold),
             cut_running: AtomicBool::new(false),
@@ -130,26 +139,121 @@ impl Engine {
 
     /// Changes settings; calls see them from the next one on. The number of databases is fixed.
     pub fn update_config(&self, change: impl FnOnce(&mut EngineConfig)) {
+        let foreign = self.foreign.lock();
         let mut config = self.config.write();
         let mut fresh = EngineConfig::clone(&config);
         change(&mut fresh);
+        if let Some(call) = &*foreign {
+            let args: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+            settings::apply(&args, &mut fresh);
+            // What a primary has accepted is not refused here.
+            fresh.proto_max_bulk_len = usize::MAX;
+        }
         fresh.databases = config.databases;
         self.by_frequency.store(fresh.access == AccessScheme::Frequency, Ordering::Relaxed);
         self.hot_threshold.store(fresh.hot_threshold, Ordering::Relaxed);
         *config = Arc::new(fresh);
         self.config_version.fetch_add(1, Ordering::Release);
         drop(config);
+        if foreign.is_none() {
+            self.record_config();
+        }
+    }
+
+    /// Takes over the settings that a primary's data depends on, which stand in its stream as a record
+    /// (`args`), or gives them up. Those of this engine come back with the next
+    /// [`Engine::update_config`].
+    pub fn follow_config(&self, args: Option<&[&[u8]]>) {
+        let call = args.map(|args| args.iter().map(|arg| arg.to_vec()).collect());
+        let is_foreign = call.is_some();
+        *self.foreign.lock() = call;
+        if is_foreign {
+            self.update_config(|_| ());
+            self.record_config();
+        }
+    }
+
+    /// The same for settings that the data was made with already: no record is made of them.
+    pub fn keep_config(&self, args: &[&[u8]]) {
+        *self.foreign.lock() = Some(args.iter().map(|arg| arg.to_vec()).collect());
+        self.update_config(|_| ());
+    }
+
+    /// The settings that the records of a log were made with, which are no longer those in force if
+    /// the configuration has changed since.
+    pub(crate) fn note_config(&self, call: Option<Vec<Vec<u8>>>) {
+        *self.recorded.lock() = call;
+    }
+
+    /// This engine's own settings count from here on, and its history has another name.
+    pub fn begin_history(&self, id: &str, change: impl FnOnce(&mut EngineConfig)) {
+        self.shipping.begin(id, self.journal());
+        let was_foreign = self.foreign.lock().take().is_some();
+        if was_foreign {
+            self.update_config(change);
+        }
+        let now = self.config_call();
+        let differs = self.recorded.lock().as_ref().is_some_and(|before| *before != now);
+        if differs {
+            self.record_config();
+        }
         self.log_config();
     }
 
-    /// Hands the settings that data depends on to the journal, as a record of their own: for every
-    /// change, at the start of a log, and after a snapshot's cut, so that a replay of what follows
-    /// sees them.
+    /// The settings that data depends on, as they stand in a record.
+    pub fn config_call(&self) -> Vec<Vec<u8>> {
+        settings::call(&self.config())
+    }
+
+    /// Hands the settings that data depends on to the journal, and where the history stands: at the
+    /// start of a log, and after a snapshot's cut, so that a replay of what follows sees them.
     pub fn log_config(&self) {
         let Some(journal) = self.journal() else { return };
-        let call = settings::call(&self.config());
-        let args: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
-        journal.append(&[Record { stamp: &Stamp::default(), db: 0, args: &args }]);
+        let calls = [Some(self.config_call()), self.shipping.call(journal)];
+        let args = calls.iter().flatten().map(|call| call.iter().map(Vec::as_slice).collect());
+        let args: Vec<Vec<&[u8]>> = args.collect();
+        let stamp = Stamp::default();
+        let records: Vec<Record<'_>> =
+            args.iter().map(|args| Record { stamp: &stamp, db: 0, args }).collect();
+        self.shipping.note(&records, journal);
+    }
+
+    /// The settings have changed: a record for the log and for replicas, which have to see it at its
+    /// place.
+    fn record_config(&self) {
+        if self.is_recording() {
+            let call = self.config_call();
+            let args: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+            let record = Record { stamp: &Stamp::default(), db: 0, args: &args };
+            self.shipping.append(&[record], self.journal(), &self.policies);
+            drop(args);
+            *self.recorded.lock() = Some(call);
+        }
+    }
+
+    /// Whether changes are recorded, for a journal or for replicas.
+    #[inline]
+    pub(crate) fn is_recording(&self) -> bool {
+        self.journal.get().is_some() || self.shipping.is_on()
+    }
+
+    /// Takes the record of calls that took effect as one. Returns its index in the journal.
+    #[inline]
+    pub(crate) fn record(&self, calls: &[Record<'_>]) -> u64 {
+        if self.shipping.is_on() {
+            return self.shipping.append(calls, self.journal(), &self.policies);
+        }
+        self.journal().map_or(0, |journal| journal.append(calls))
+    }
+
+    /// The stream of records for replicas.
+    pub fn shipping(&self) -> &Shipping {
+        &self.shipping
+    }
+
+    /// Where the history stands.
+    pub fn position(&self) -> Position {
+        self.shipping.position(self.journal())
     }
 
     /// The engine's command of that name, or its subcommand where `args[1]` names one.
@@ -252,6 +356,7 @@ impl Engine {
             shard.lock().clear();
         }
         self.libraries.replace_all([]);
+        self.policies.replace(Table::default());
     }
 
     /// Number of databases, which never changes.
@@ -269,8 +374,9 @@ impl Engine {
         self.journal.set(journal).is_ok()
     }
 
+    /// Who takes records, if anybody does.
     #[inline]
-    pub(crate) fn journal(&self) -> Option<&dyn Journal> {
+    pub fn journal(&self) -> Option<&dyn Journal> {
         self.journal.get().map(|journal| &**journal)
     }
 
@@ -334,9 +440,20 @@ impl Engine {
             // never comes before it.
             let mut executor = self.executor();
             executor.lock_all();
+            let history = self.shipping.call(journal);
+            let history: Option<Vec<&[u8]>> =
+                history.as_ref().map(|call| call.iter().map(Vec::as_slice).collect());
             place = sites.dump(place, &mut |key, record| {
                 let args = [sites::RECORD.as_bytes(), key, record];
-                journal.append(&[Record { stamp, db: 0, args: &args }]);
+                let record = Record { stamp, db: 0, args: &args };
+                // It is news to nobody else: a record of this node alone.
+                match &history {
+                    Some(args) => {
+                        let history = Record { stamp, db: 0, args };
+                        self.shipping.note(&[history, record], journal);
+                    }
+                    None => self.shipping.note(&[record], journal),
+                }
             });
             executor.release();
             if place.is_none() {

@@ -76,6 +76,11 @@ impl Prefetched {
     pub const NONE: Prefetched =
         Prefetched { key: std::ptr::null(), len: 0, hash: 0, shard: 0, place: Place::NONE };
 
+    /// Whether this is about no key.
+    pub fn is_none(&self) -> bool {
+        self.key.is_null()
+    }
+
     /// Whether this is about `key`, told by its address.
     #[inline]
     pub(crate) fn is_of(&self, key: &[u8]) -> bool {
@@ -178,10 +183,10 @@ impl<'e> Executor<'e> {
             && sites.concerns(call)
         {
             self.tell_sites(call, changed);
-        } else if changed && let Some(journal) = self.engine.journal() {
+        } else if changed && self.engine.is_recording() {
             let record = Record { stamp: call.stamp, db: call.db, args: call.args };
             match &mut self.batch {
-                None => self.effects.log_index = journal.append(&[record]),
+                None => self.effects.log_index = self.engine.record(&[record]),
                 Some(batch) => batch.push(&record),
             }
         }
@@ -293,7 +298,7 @@ impl<'e> Executor<'e> {
     /// From now on the calls are one for the journal, until [`Executor::commit_batch`]. The shards
     /// of all of them are to stay locked meanwhile.
     pub fn begin_batch(&mut self) {
-        if self.engine.journal().is_some() {
+        if self.engine.is_recording() {
             self.batch = Some(Box::default());
         }
     }
@@ -302,7 +307,7 @@ impl<'e> Executor<'e> {
     /// still held.
     pub fn commit_batch(&mut self) {
         let Some(batch) = self.batch.take() else { return };
-        let index = self.engine.journal().and_then(|journal| batch.append_to(journal));
+        let index = batch.append_to(|records| self.engine.record(records));
         self.effects.log_index = index.unwrap_or(self.effects.log_index);
     }
 

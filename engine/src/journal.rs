@@ -20,6 +20,16 @@ pub trait Journal: Send + Sync {
     /// index of the batch: one more than that of the batch before. The locks of the calls' keys
     /// are held: no I/O here.
     fn append(&self, calls: &[Record<'_>]) -> u64;
+
+    /// The index of the last batch.
+    fn last(&self) -> u64 {
+        0
+    }
+
+    /// The index of the last batch that survives the end of the process.
+    fn written(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// The calls of a transaction that is on its way, copied until it ends.
@@ -43,7 +53,7 @@ impl OpenBatch {
     }
 
     /// Hands all calls over as one; `None` if there is none.
-    pub fn append_to(&self, journal: &dyn Journal) -> Option<u64> {
+    pub fn append_to(&self, append: impl FnOnce(&[Record<'_>]) -> u64) -> Option<u64> {
         if self.calls.is_empty() {
             return None;
         }
@@ -57,6 +67,6 @@ impl OpenBatch {
             Record { stamp, db: *db, args }
         });
         let records: Vec<Record<'_>> = records.collect();
-        Some(journal.append(&records))
+        Some(append(&records))
     }
 }

@@ -60,6 +60,7 @@ mod prefetch;
 pub mod propagate;
 pub mod rdb;
 pub mod reply;
+pub mod shipping;
 pub mod sites;
 pub mod slot;
 pub mod snapshot;

@@ -44,6 +44,10 @@ impl InfoSource for Facts<'_> {
         crate::cluster::facts::facts(self.shared)
     }
 
+    fn engine(&self) -> Option<&Engine> {
+        Some(&self.shared.engine)
+    }
+
     fn scripts(&self) -> ScriptFacts {
         let (scripts, script_bytes, evicted) = self.shared.scripts.cache.totals();
         let libraries = self.shared.engine.libraries();

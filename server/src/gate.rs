@@ -103,6 +103,7 @@ impl Gate {
                 && let Some(gate) = shared.gate.get()
             {
                 gate.tell(&shared.mailboxes);
+                shared.engine.shipping().wake();
             }
         });
         let thread = shared.clone();

@@ -485,7 +485,10 @@ impl Host<'_, '_> {
         }
         if self.shared.replication.restricted.load(Ordering::Relaxed) && !self.session.from_primary
         {
-            self.admit_on_replica(flags)?;
+            // A transaction that was queued before this server followed anybody writes, too.
+            let writes =
+                if self.executes(resolved, Flags::WRITE) { Flags::WRITE } else { Flags::empty() };
+            self.admit_on_replica(flags.union(writes))?;
         }
         let allowed = ["PING", "QUIT", "RESET"].contains(&resolved.command.name)
             || resolved.command.name.ends_with("SUBSCRIBE");
@@ -579,7 +582,9 @@ impl Host<'_, '_> {
                 "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             ));
         }
-        if flags.contains(Flags::WRITE) && settings.flag(ids::REPLICA_READ_ONLY) {
+        let read_only =
+            settings.flag(ids::REPLICA_READ_ONLY) || follower.native.load(Ordering::Acquire);
+        if flags.contains(Flags::WRITE) && read_only {
             return Err(Error::text("READONLY You can't write against a read only replica."));
         }
         Ok(())

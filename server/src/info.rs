@@ -13,10 +13,11 @@ use ashlar_engine::log::{Health, LogStats};
 use ashlar_engine::storage::Saved;
 
 use crate::acl::Reason;
+use crate::commands::replication::Lag;
 use crate::config::{Settings, human_bytes, ids, percentiles};
 use crate::proc;
-use crate::replication::Replication;
 use crate::replication::follower::{Phase, Status};
+use crate::replication::{Replica, Replication};
 use crate::stats::{Counter, Stats};
 use crate::tier::ColdTier;
 
@@ -196,6 +197,10 @@ pub trait InfoSource {
         None
     }
 
+    /// The data, where there is any.
+    fn engine(&self) -> Option<&Engine> {
+        None
+    }
     /// Scripts and functions.
     fn scripts(&self) -> ScriptFacts {
         ScriptFacts::default()
@@ -628,8 +633,9 @@ fn replication(source: &dyn InfoSource, out: &mut String) {
         line(
             out,
             format_args!(
-                "slave{nth}:ip={ip},port={port},state={state},offset={offset},lag={}",
-                lag.max(0)
+                "slave{nth}:ip={ip},port={port},state={state},offset={offset},lag={}{}",
+                lag.max(0),
+                lag_of(source, replica)
             ),
         );
     }
@@ -645,7 +651,9 @@ fn histories(source: &dyn InfoSource, out: &mut String) {
         feed.map_or_else(|| source.identity().replication_id.clone(), |feed| feed.replid());
     field(out, "master_replid", replid);
     field(out, "master_replid2", "0".repeat(40));
-    field(out, "master_repl_offset", feed.map_or(0, |feed| feed.offset()));
+    let here = source.engine().map(Engine::position).unwrap_or_default();
+    let by_feed = feed.filter(|feed| feed.is_active()).map(|feed| feed.offset());
+    field(out, "master_repl_offset", by_feed.unwrap_or(here.position));
     field(out, "second_repl_offset", -1);
     field(out, "repl_backlog_active", feed.map_or(0, |feed| i32::from(feed.is_active())));
     let size = source.settings().get(&[b"repl-backlog-size"]);
@@ -654,6 +662,23 @@ fn histories(source: &dyn InfoSource, out: &mut String) {
     let (first, len) = feed.map_or((0, 0), |feed| feed.kept());
     field(out, "repl_backlog_first_byte_offset", first + u64::from(len > 0));
     field(out, "repl_backlog_histlen", len);
+    field(out, "history", if here.history.id.is_empty() { "none" } else { &here.history.id });
+    field(out, "history_position", here.position);
+    field(out, "history_followed", i32::from(here.history.followed));
+}
+
+/// What is told of a replica of ashlar besides Redis's fields.
+fn lag_of(source: &dyn InfoSource, replica: &Replica) -> String {
+    match (source.engine(), source.replication()) {
+        (Some(engine), Some(replication)) if replica.native => {
+            let lag = Lag::at(engine, replication, replica);
+            format!(
+                ",kind=ashlar,source={},lag_records={},lag_bytes={},lag_seconds={}",
+                lag.state, lag.records, lag.bytes, lag.seconds
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 /// What a replica tells of its primary.

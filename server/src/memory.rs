@@ -9,6 +9,7 @@ use crate::mailbox::Message;
 use crate::shared::Shared;
 use crate::stats::Counter;
 use crate::tier::ColdTier;
+use std::sync::atomic::Ordering;
 
 /// Whether a command may take memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,9 @@ pub fn has_room(shared: &Shared) -> bool {
 pub fn make_room(host: &mut Host<'_, '_>) -> Room {
     let settings = &host.shared.settings;
     let max = usize::try_from(settings.number(ids::MAXMEMORY)).unwrap_or(usize::MAX);
-    let follows = host.session.from_primary && settings.flag(ids::REPLICA_IGNORE_MAXMEMORY);
+    let follower = &host.shared.replication.follower;
+    let follows = host.session.from_primary && settings.flag(ids::REPLICA_IGNORE_MAXMEMORY)
+        || follower.native.load(Ordering::Acquire);
     if follows || max == 0 {
         return Room::Yes;
     }

@@ -14,6 +14,7 @@ use crate::pubsub::PubSub;
 use crate::registry::Registry;
 use crate::replication::Replication;
 use crate::replication::follower::set_primary;
+use crate::replication::ship;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
 use crate::tier::ColdTier;
@@ -380,8 +381,9 @@ fn users(settings: &Settings, registry: &Registry) -> io::Result<Arc<Acl>> {
 /// loaded at the start is no change.
 fn enter_replication(shared: &Arc<Shared>) -> io::Result<()> {
     shared.engine.set_propagate(shared.replication.feed.clone());
-    if let Some(primary) = primary_of(&shared.settings) {
-        set_primary(shared, Some(primary));
+    match primary_of(&shared.settings) {
+        Some(primary) => set_primary(shared, Some(primary)),
+        None => ship::begin(&shared.engine, &shared.settings),
     }
     commands::policy::enter(shared).map_err(|error| io::Error::other(error.message()))
 }

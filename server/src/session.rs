@@ -3,6 +3,7 @@
 use crate::acl::{Identity, User};
 use crate::clients::Client;
 use crate::mailbox::Address;
+use crate::replication::Target;
 use crate::replication::primary::Hello;
 use crate::tracking::SessionTracking;
 use ashlar_engine::keyspace::WatchToken;
@@ -101,8 +102,8 @@ pub struct Session {
     pub from_primary: bool,
     /// What it says about itself as a replica.
     pub hello: Hello,
-    /// The offset that a blocked WAIT is about.
-    pub wait_offset: Option<u64>,
+    /// What a blocked WAIT or WAITAOF is about.
+    pub wait_target: Option<Target>,
     /// Whether a script runs: time stands still in it.
     pub in_script: bool,
     /// Whether it runs what a group has agreed on.
@@ -138,7 +139,7 @@ impl Session {
             in_transaction: false,
             from_primary: false,
             hello: Hello::default(),
-            wait_offset: None,
+            wait_target: None,
             in_script: false,
             applies: false,
             request_id: Cell::default(),

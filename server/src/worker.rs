@@ -690,6 +690,7 @@ impl<'e> Worker<'e> {
             return;
         };
         conn.session.client.blocked.store(false, Ordering::Relaxed);
+        conn.session.wait_target = None;
         *conn.session.client.waiter.lock() = None;
         if conn.session.reply_mode == crate::session::ReplyMode::On {
             conn.backlog.push(reply);

@@ -15,6 +15,7 @@ mod options;
 mod proc;
 mod protocol;
 mod redis_benchmark;
+mod replica;
 mod report;
 mod results;
 mod server;
@@ -96,6 +97,12 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Tiers) {
         match tiers::measure(&settings) {
             Ok(tiers) => results.tiers = tiers,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Replica) {
+        match replica::measure(&settings) {
+            Ok(replica) => results.replica = replica,
             Err(error) => results.fail(error),
         }
     }

@@ -84,6 +84,8 @@ pub enum Mode {
     Memory,
     /// Data ten times as large as memory, in a cold tier; only if it is named
     Tiers,
+    /// What a replica costs, and how fast one catches up; only if it is named
+    Replica,
 }
 
 /// What the measurements need to know.
@@ -116,7 +118,7 @@ pub struct Settings {
 impl Options {
     /// Whether `mode` is asked for.
     pub fn wants(&self, mode: Mode) -> bool {
-        let by_default = self.modes.is_empty() && mode != Mode::Tiers;
+        let by_default = self.modes.is_empty() && !matches!(mode, Mode::Tiers | Mode::Replica);
         by_default || self.modes.contains(&mode)
     }
 

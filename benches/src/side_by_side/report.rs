@@ -27,7 +27,8 @@ pub fn render(results: &Results, markdown: bool) -> String {
     tables.push(caches(&results.caches));
     tables.push(latency(&results.latency));
     tables.push(memory(&results.memory));
-    tables.push(tiers(&results.tiers));
+    tables.push(tiers("Data ten times as large as memory", "store", &results.tiers));
+    tables.push(tiers("Primary and replica", "server", &results.replica));
     tables.push(goals(results));
     for table in tables.iter().filter(|table| !table.is_empty()) {
         text.push_str(&table.render(markdown));
@@ -204,9 +205,8 @@ fn memory(results: &[Memory]) -> Table {
     table
 }
 
-fn tiers(results: &[TierFigure]) -> Table {
-    let title = "Data ten times as large as memory";
-    let mut table = Table::new(title, &["store", "figure", "value"]);
+fn tiers(title: &str, of: &str, results: &[TierFigure]) -> Table {
+    let mut table = Table::new(title, &[of, "figure", "value"]);
     for TierFigure { what, figure, value } in results {
         let value = if *value >= 1_000.0 { number(Some(*value)) } else { format!("{value:.2}") };
         table.row(vec![what.clone(), figure.clone(), value]);

@@ -23,6 +23,9 @@ pub struct Results {
     /// Data larger than memory.
     #[serde(default)]
     pub tiers: Vec<TierFigure>,
+    /// Primaries with a replica.
+    #[serde(default)]
+    pub replica: Vec<TierFigure>,
     /// What was to be reached.
     pub goals: Vec<Goal>,
     /// What could not be measured, and why.
@@ -50,10 +53,10 @@ pub struct About {
     pub seconds: f64,
 }
 
-/// A figure of the tiers mode.
+/// A figure of the modes for tiers and replicas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TierFigure {
-    /// The store, or `memory` for all in memory.
+    /// The store, or `memory` for all in memory; the server.
     pub what: String,
     /// What it is.
     pub figure: String,

@@ -81,8 +81,9 @@ fn site(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     cx.tell_nothing();
     if let Some(sites) = cx.sites {
         sites.restore(args[1], args[2]);
-        cx.add_dirty(1);
     }
+    // Also who keeps no such state hands the record on: its log and its replicas go in step.
+    cx.add_dirty(1);
     reply.ok();
     Ok(())
 }

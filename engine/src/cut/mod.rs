@@ -26,6 +26,7 @@ pub use rows::{Row, Rows};
 use crate::engine::{DbStats, Engine};
 use crate::keyspace::{Db, HandOver};
 use crate::libraries::Library;
+use crate::policy::Table;
 use crate::tier::db::ColdDb;
 use crate::tier::row::RowId;
 use crate::tier::store::ColdError;
@@ -76,6 +77,7 @@ pub struct Cut<'e> {
     /// Of these, the keys that the cold tier has rows of.
     cold: Vec<DbStats>,
     libraries: Vec<Library>,
+    policies: Arc<Table>,
     fault: Option<ColdError>,
 }
 
@@ -126,10 +128,12 @@ impl Engine {
                 stats.expires += db.cold().map_or(0, ColdDb::all_expiring);
             }
         });
-        let libraries = self.libraries().all().0;
+        let (libraries, policies) = (self.libraries().all().0, self.policies().table());
         let at_cut = at_cut();
         executor.release();
-        Some((Cut { engine: self, handed, shard: 0, dbs, cold, libraries, fault: None }, at_cut))
+        let (shard, fault) = (0, None);
+        let cut = Cut { engine: self, handed, shard, dbs, cold, libraries, policies, fault };
+        Some((cut, at_cut))
     }
 }
 
@@ -154,6 +158,11 @@ impl Cut<'_> {
     /// The libraries of functions at the cut.
     pub fn libraries(&self) -> &[Library] {
         &self.libraries
+    }
+
+    /// The classes of keys at the cut.
+    pub fn policies(&self) -> &Table {
+        &self.policies
     }
 
     /// Bytes of rows that were handed over and not read yet.

@@ -29,7 +29,7 @@ pub mod record;
 mod replay;
 pub mod scan;
 pub mod segment;
-pub(crate) mod settings;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -37,7 +37,7 @@ mod writer;
 pub use error::LogError;
 pub use open::{Cut, LogOptions, Recovered};
 pub use reader::{Batch, Reader};
-pub use replay::{Replayed, replay};
+pub use replay::{Replayed, replay, resolve};
 
 use crate::disk::Disk;
 use crate::journal::{Journal, Record};
@@ -231,6 +231,14 @@ impl Journal for Log {
         buffer.next += 1;
         self.appended.store(index, Ordering::Release);
         index
+    }
+
+    fn last(&self) -> u64 {
+        self.appended()
+    }
+
+    fn written(&self) -> u64 {
+        Log::written(self)
     }
 }
 

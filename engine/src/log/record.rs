@@ -85,11 +85,16 @@ fn checksum(salt_crc: u32, record: &[u8]) -> u32 {
 pub fn push_calls(out: &mut Vec<u8>, index: u64, calls: &[Record<'_>]) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
+    push_payload(out, calls);
+    finish(out, start, index, 1);
+}
+
+/// Appends the payload of a batch alone.
+pub fn push_payload(out: &mut Vec<u8>, calls: &[Record<'_>]) {
     varint::push(out, calls.len() as u64);
     for call in calls {
         push_call(out, call);
     }
-    finish(out, start, index, 1);
 }
 
 /// Appends a mark.
@@ -234,6 +239,11 @@ impl<'a> Calls<'a> {
         let count = varint::read(payload, 0);
         let (left, at) = count.unwrap_or((0, 0));
         Calls { payload, at, left, broken: count.is_none() }
+    }
+
+    /// The bytes that it reads from.
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
     }
 
     /// Calls that are left.

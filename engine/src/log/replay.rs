@@ -5,6 +5,7 @@ use crate::command::Command;
 use crate::engine::{Engine, command_table};
 use crate::executor::{Call, Prefetched};
 use crate::reply::{Protocol, Reply};
+use crate::shipping::{self, Point, Position};
 use std::sync::atomic::Ordering;
 
 /// Records between two calls of the host that may make room.
@@ -13,16 +14,22 @@ const RELIEVED_EVERY: u64 = 64;
 const REPORTED_EVERY: u64 = 10_000;
 
 /// What a replay did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Records.
     pub batches: u64,
     /// Calls in them.
     pub calls: u64,
+    /// The history as the last record about it has it, with the position at the end of the log.
+    pub here: Option<Position>,
+    /// The records about histories.
+    pub points: Vec<Point>,
+    /// The settings that the last calls were run with, as they stand in a record.
+    pub config: Option<Vec<Vec<u8>>>,
 }
 
 /// The command of a logged call: internal ones included, its subcommand where it names one.
-fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
+pub fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
     let (_, command) = command_table().find(args.first()?)?;
     let subcommand = args.get(1).and_then(|name| command.subcommand(name));
     Some(subcommand.unwrap_or(command))
@@ -60,10 +67,20 @@ fn run(
     let faults = || engine.tier().map_or(0, |tier| tier.stats.faults.load(Ordering::Relaxed));
     let faults_before = faults();
     while let Some(mut batch) = reader.next()? {
+        let mut is_local = false;
         for logged in batch.calls.by_ref() {
             if logged.args.first() == Some(&settings::NAME) {
                 executor.release();
                 engine.update_config(|config| settings::apply(&logged.args, config));
+                done.config = Some(logged.args.iter().map(|arg| arg.to_vec()).collect());
+                continue;
+            }
+            if logged.args.first() == Some(&shipping::HISTORY_CALL) {
+                let here = Position::decode(&logged.args[1..]);
+                let here = here.ok_or(LogError::Unreadable(batch.place))?;
+                done.points.push(Point { index: batch.index, position: here.position });
+                done.here = Some(here);
+                is_local = true;
                 continue;
             }
             let unreadable = LogError::Unreadable(batch.place);
@@ -82,6 +99,9 @@ fn run(
         }
         if batch.calls.is_broken() {
             return Err(LogError::Unreadable(batch.place));
+        }
+        if let Some(here) = done.here.as_mut().filter(|_| !is_local) {
+            here.position += 1;
         }
         executor.release();
         // Nobody waits for these; counters go too, they count what clients did.

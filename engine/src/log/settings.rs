@@ -8,7 +8,7 @@ use crate::config::EngineConfig;
 use crate::number;
 
 /// The name of the call.
-pub(crate) const NAME: &[u8] = b"ASHLAR.CONFIG";
+pub const NAME: &[u8] = b"ASHLAR.CONFIG";
 
 /// A setting: its name, how it is read and written.
 type Field = (&'static str, fn(&EngineConfig) -> i64, fn(&mut EngineConfig, i64));

@@ -13,7 +13,8 @@
 //!          16  payload
 //! ```
 //! Numbers are little-endian. Payloads are rkyv archives (unaligned, little-endian, 32-bit offsets),
-//! but for LARGE and END, which are below, COLD, which is the cold tier's, and LIBRARIES.
+//! but for LARGE and END, which are below, COLD, which is the cold tier's, LIBRARIES and
+//! POLICIES.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -52,12 +53,15 @@ pub enum Kind {
     End = 5,
     /// All libraries of functions, see [`crate::libraries::Libraries::encode`]; at most once.
     Libraries = 6,
+    /// The classes of keys, see [`crate::policy::Table::encode`]; at most once.
+    Policies = 7,
 }
 
 impl Kind {
     pub fn from_number(number: u8) -> Option<Kind> {
-        use Kind::{Cold, End, Info, Large, Libraries, Rows};
-        [Info, Rows, Large, Cold, End, Libraries].into_iter().find(|kind| *kind as u8 == number)
+        use Kind::{Cold, End, Info, Large, Libraries, Policies, Rows};
+        let all = [Info, Rows, Large, Cold, End, Libraries, Policies];
+        all.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

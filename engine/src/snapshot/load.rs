@@ -168,6 +168,11 @@ impl<R: Read> Loading<'_, R> {
                     let what = "the libraries of functions cannot be read";
                     read.ok_or(SnapshotError::Damaged(unit.number, what))?;
                 }
+                Kind::Policies => {
+                    let read = self.engine.policies().decode(&unit.joined());
+                    let what = "the policies cannot be read";
+                    read.ok_or(SnapshotError::Damaged(unit.number, what))?;
+                }
                 Kind::Info | Kind::End => {
                     return Err(SnapshotError::Damaged(unit.number, "a frame out of place"));
                 }

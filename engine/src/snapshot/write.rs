@@ -7,6 +7,7 @@ use super::format::{
 };
 use crate::cut::{Cut, Row, Rows};
 use crate::libraries::{self, Library};
+use crate::policy::Table;
 use rkyv::api::high::{HighSerializer, to_bytes_in};
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
@@ -87,8 +88,8 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds the libraries and the rows of a cut, step by step; after each, `step` gets the rows so far and the bytes
-    /// that wait in memory. If it returns `false`, the rest is left out.
+    /// Adds the libraries, the policies and the rows of a cut, step by step; after each, `step` gets the
+    /// rows so far and the bytes that wait in memory. If it returns `false`, the rest is left out.
     ///
     /// # Errors
     /// Those of the writer below, and the fault of a cut that could not read all values.
@@ -98,6 +99,7 @@ impl<W: Write> Writer<W> {
         mut step: impl FnMut(u64, usize) -> bool,
     ) -> io::Result<()> {
         self.libraries(cut.libraries())?;
+        self.policies(cut.policies())?;
         let mut rows = Rows::default();
         loop {
             let more = cut.step(&mut rows);
@@ -148,6 +150,19 @@ impl<W: Write> Writer<W> {
         let mut bytes = Vec::new();
         libraries::encode(libraries, &mut bytes);
         self.chunked(Kind::Libraries, Vec::new(), &[&bytes])
+    }
+
+    /// Adds the classes of keys. Nothing is written where there never were any.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn policies(&mut self, table: &Table) -> io::Result<()> {
+        if table.version() == 0 {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        table.encode(&mut bytes);
+        self.frame(Kind::Policies, 0, &bytes)
     }
 
     /// Writes what begins with `buf` and goes on with `parts` as frames of [`LARGE_BYTES`].

@@ -171,6 +171,16 @@ impl Directory {
         if let Some(log) = &log {
             let is_first = engine.set_journal(log.clone());
             assert!(is_first, "an engine that is recovered has no journal yet");
+            engine.note_config(opened.replayed.config.clone());
+            if let Some(here) = &opened.replayed.here {
+                engine.shipping().recover(here, opened.replayed.points.iter().copied());
+                if here.history.followed
+                    && let Some(call) = &opened.replayed.config
+                {
+                    let args: Vec<&[u8]> = call.iter().map(Vec::as_slice).collect();
+                    engine.keep_config(&args);
+                }
+            }
             engine.log_config();
         }
         let bytes = opened.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);

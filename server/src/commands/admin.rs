@@ -4,7 +4,7 @@ use crate::config::ids;
 use crate::host::Host;
 use crate::registry::{HostCommand, HostRun};
 use ashlar_engine::command::{Command, Flags, Group};
-use ashlar_engine::error::{CmdResult, Error, Stop};
+use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::executor::Prefetched;
 use ashlar_engine::number;
 use ashlar_engine::reply::Reply;
@@ -33,13 +33,6 @@ pub const COMMANDS: &[HostCommand] = &[
             .syntax("[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]")
             .docs("1.0.0", "O(1)", "Stops the server."),
         shutdown,
-    ),
-    HostCommand::new(
-        Command::hosted("WAITAOF", 4, Group::Generic)
-            .flags(Flags::NOSCRIPT.union(Flags::BLOCKING))
-            .syntax("numlocal:integer numreplicas:integer timeout:integer")
-            .docs("7.2.0", "O(1)", "Makes the writes durable; refused without a log."),
-        wait_aof,
     ),
 ];
 
@@ -126,48 +119,6 @@ fn shutdown(host: &mut Host<'_, '_>, args: &[&[u8]], _: &mut Reply<'_>) -> CmdRe
     tracing::info!("SHUTDOWN: the server stops");
     host.session.close_after_reply = true;
     host.shared.stop();
-    Ok(())
-}
-
-/// Waits until the time in `timeout` is up: no replica will ever answer.
-fn wait_in_vain(host: &mut Host<'_, '_>, timeout: i64) -> Stop {
-    let until = (timeout > 0).then(|| host.stamp.now_ms.saturating_add(timeout));
-    host.block_until_ms = Some(until);
-    Stop::WouldBlock
-}
-
-fn timeout(arg: &[u8]) -> Result<i64, Error> {
-    let timeout = number::parse_i64(arg)
-        .ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
-    if timeout < 0 {
-        return Err(Error::text("ERR timeout is negative"));
-    }
-    Ok(timeout)
-}
-
-fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let local = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
-    if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, must be between 0 and 1").into());
-    }
-    let replicas = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
-    if replicas < 0 {
-        return Err(Error::text("ERR value is out of range, must be positive").into());
-    }
-    let timeout = timeout(args[3])?;
-    let gate = host.shared.gate.get();
-    if local > 0 && gate.is_none() {
-        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
-        return Err(Error::text(text).into());
-    }
-    if replicas > 0 && !host.session.in_transaction {
-        return Err(wait_in_vain(host, timeout));
-    }
-    // No need to wait: the sync is done here, by whoever asks first for all that has gathered.
-    let durable = gate.filter(|_| local > 0).is_some_and(|gate| gate.log.sync().is_ok());
-    reply.array(2);
-    reply.int(i64::from(durable));
-    reply.int(0);
     Ok(())
 }
 

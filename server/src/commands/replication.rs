@@ -1,10 +1,14 @@
 //! Replication as Redis's clients and servers see it: REPLICAOF, PSYNC, REPLCONF, ROLE, WAIT.
 
+use crate::clock;
 use crate::host::Host;
 use crate::registry::HostCommand;
-use crate::replication::NATIVE;
 use crate::replication::follower::{Phase, set_primary};
 use crate::replication::primary::{Detach, Wish};
+use crate::replication::ship::receiver::{self, parse_position};
+use crate::replication::ship::sender::Has;
+use crate::replication::ship::{SPOKEN, VERSION};
+use crate::replication::{NATIVE, Replica, Target};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_engine::number;
@@ -23,12 +27,12 @@ const fn command(name: &'static str, arity: i32, flags: Flags, summary: &'static
 /// The family's commands.
 pub const COMMANDS: &[HostCommand] = &[
     HostCommand::new(
-        command("REPLICAOF", 3, SYNC, "Follows a Redis primary, or no longer (NO ONE).")
+        command("REPLICAOF", 3, SYNC, "Follows a primary, or no longer (NO ONE).")
             .syntax("host port"),
         replicaof,
     ),
     HostCommand::new(
-        command("SLAVEOF", 3, SYNC, "Follows a Redis primary, or no longer (NO ONE).")
+        command("SLAVEOF", 3, SYNC, "Follows a primary, or no longer (NO ONE).")
             .syntax("host port"),
         replicaof,
     ),
@@ -56,7 +60,143 @@ pub const COMMANDS: &[HostCommand] = &[
             .docs("3.0.0", "O(1)", "Waits until so many replicas have the writes so far."),
         wait,
     ),
+    HostCommand::new(
+        Command::hosted("WAITAOF", 4, Group::Generic)
+            .flags(Flags::NOSCRIPT.union(Flags::BLOCKING))
+            .syntax("numlocal:integer numreplicas:integer timeout:integer")
+            .docs("7.2.0", "O(1)", "Waits until the writes so far are on disk here and there."),
+        wait_aof,
+    ),
+    HostCommand::container(
+        Command::hosted("REPLICATION", -2, Group::Server).docs(
+            "7.4.0",
+            "",
+            "Replication between nodes of ashlar.",
+        ),
+        REPLICATION,
+    ),
 ];
+
+const REPLICATION: &[HostCommand] = &[
+    HostCommand::new(
+        command("FOLLOW", -4, SYNC, "Becomes a replica of ashlar, which goes on where it was.")
+            .syntax("version position:integer [history...]"),
+        follow,
+    ),
+    HostCommand::new(
+        command("LAG", 2, ANY_TIME, "Tells how far replicas are behind, or this node its primary."),
+        lag,
+    ),
+    HostCommand::new(command("HELP", 2, ANY_TIME, "Lists the subcommands."), |_, _, reply| {
+        super::help(
+            reply,
+            "REPLICATION",
+            &[
+                (
+                    "LAG",
+                    "Tell how far replicas are behind in records, bytes and seconds; of a replica, \
+                     how far it is behind its primary.",
+                ),
+                (
+                    "FOLLOW <version> <position> [<history> ...]",
+                    "Used by replicas to get what comes behind <position>.",
+                ),
+            ],
+        );
+        Ok(())
+    }),
+];
+
+fn follow(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if args[2] != VERSION {
+        return Err(Error::text("ERR this node replicates with version 1 only").into());
+    }
+    let position = parse_position(args[3]).ok_or(Error::NotInteger)?;
+    let ids = args[4..].iter().map(|id| id.to_vec()).collect();
+    detach(host, Wish::Native(Has { position, ids }), reply)
+}
+
+fn lag(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let replication = &host.shared.replication;
+    let status = replication.follower.status();
+    let replicas = replication.replicas();
+    let field = |reply: &mut Reply<'_>, name: &str, text: &str| {
+        reply.bulk(name.as_bytes());
+        reply.bulk(text.as_bytes());
+    };
+    let number = |reply: &mut Reply<'_>, name: &str, value: u64| {
+        reply.bulk(name.as_bytes());
+        reply.int(i64::try_from(value).unwrap_or(i64::MAX));
+    };
+    reply.array(replicas.len() + usize::from(status.primary.is_some()));
+    if let Some((name, port)) = &status.primary {
+        let (records, seconds) = receiver::behind(host.shared);
+        reply.map(5);
+        field(reply, "primary", &format!("{name}:{port}"));
+        field(reply, "kind", if status.native { "ashlar" } else { "redis" });
+        number(reply, "position", u64::try_from(status.offset).unwrap_or(0));
+        number(reply, "lag_records", records);
+        number(reply, "lag_seconds", u64::try_from(seconds).unwrap_or(0));
+    }
+    for replica in &replicas {
+        let lag = Lag::of(host, replica);
+        reply.map(8);
+        field(reply, "replica", &format!("{}:{}", replica.ip, replica.port));
+        field(reply, "kind", if replica.native { "ashlar" } else { "redis" });
+        field(reply, "state", lag.state);
+        number(reply, "position", replica.acked.load(Ordering::Acquire));
+        number(reply, "durable", replica.durable.load(Ordering::Acquire));
+        number(reply, "lag_records", lag.records);
+        number(reply, "lag_bytes", lag.bytes);
+        number(reply, "lag_seconds", lag.seconds);
+    }
+    Ok(())
+}
+
+/// How far a replica is behind.
+pub struct Lag {
+    /// What it is doing.
+    pub state: &'static str,
+    /// Records; of a Redis those are not known.
+    pub records: u64,
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// Age of the first record that it lacks.
+    pub seconds: u64,
+}
+
+impl Lag {
+    /// Of this replica.
+    pub fn of(host: &Host<'_, '_>, replica: &Replica) -> Lag {
+        Lag::at(&host.shared.engine, &host.shared.replication, replica)
+    }
+
+    /// The same from the parts.
+    pub fn at(
+        engine: &ashlar_engine::Engine,
+        replication: &crate::replication::Replication,
+        replica: &Replica,
+    ) -> Lag {
+        let now_ms = clock::now_ms();
+        let acked = replica.acked.load(Ordering::Acquire);
+        let told_ms = replica.acked_ms.load(Ordering::Acquire);
+        let seconds = |since_ms: i64| u64::try_from((now_ms - since_ms) / 1000).unwrap_or(0);
+        let state = match replica.online.load(Ordering::Acquire) {
+            false => "copy",
+            true if replica.from_disk.load(Ordering::Relaxed) => "log",
+            true => "online",
+        };
+        if !replica.native {
+            let bytes = replication.feed.offset().saturating_sub(acked);
+            let seconds = if bytes == 0 { 0 } else { seconds(told_ms) };
+            return Lag { state, records: 0, bytes, seconds };
+        }
+        let behind = engine.shipping().behind(acked);
+        let since_ms = behind.since_ms.unwrap_or(told_ms);
+        let seconds = if behind.records == 0 { 0 } else { seconds(since_ms) };
+        Lag { state, records: behind.records, bytes: behind.bytes, seconds }
+    }
+}
 
 fn replicaof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (name, port) = (args[1], args[2]);
@@ -83,6 +223,12 @@ fn replicaof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
     Ok(())
 }
 
+/// Where the stream stands, as INFO and ROLE tell it: the one of Redis while a Redis follows.
+pub fn offset_of(host: &Host<'_, '_>) -> u64 {
+    let feed = &host.shared.replication.feed;
+    if feed.is_active() { feed.offset() } else { host.shared.engine.position().position }
+}
+
 fn role(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if crate::cluster::facts::reply_role(host.shared, reply) {
         return Ok(());
@@ -92,7 +238,7 @@ fn role(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
     let Some((name, port)) = status.primary else {
         reply.array(3);
         reply.bulk(b"master");
-        reply.int(replication.feed.offset() as i64);
+        reply.int(offset_of(host) as i64);
         let replicas = replication.replicas();
         let online: Vec<_> =
             replicas.iter().filter(|replica| replica.online.load(Ordering::Acquire)).collect();
@@ -140,6 +286,7 @@ fn replconf(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
     if args.len().is_multiple_of(2) {
         return Err(Error::Syntax.into());
     }
+    let mut native = false;
     for pair in args[1..].chunks_exact(2) {
         let (option, value) = (pair[0].to_ascii_lowercase(), pair[1]);
         match option.as_slice() {
@@ -152,7 +299,8 @@ fn replconf(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
             }
             b"capa" => {
                 host.session.hello.eof |= value.eq_ignore_ascii_case(b"eof");
-                host.session.hello.native |= value.eq_ignore_ascii_case(NATIVE);
+                native |= value.eq_ignore_ascii_case(NATIVE);
+                host.session.hello.native |= native;
             }
             // Of a replica after its full copy, which has a thread of its own.
             b"ack" | b"getack" => return Ok(()),
@@ -170,7 +318,8 @@ fn replconf(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
             }
         }
     }
-    reply.ok();
+    // Both know then that they are of a kind; a Redis says OK to whatever it is told.
+    reply.simple(if native { SPOKEN } else { "OK" });
     Ok(())
 }
 
@@ -190,21 +339,72 @@ fn wait(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
         return Err(Error::text("ERR timeout is negative").into());
     }
     // Run once more at the end of its time, it asks for the same offset.
-    let offset = host.session.wait_offset.take().unwrap_or_else(|| replication.feed.offset());
-    let count = replication.acknowledged(offset);
+    let target = host.session.wait_target.take().unwrap_or_else(|| target_of(host, None));
+    let count = replication.acknowledged(&target);
     let wanted = usize::try_from(wanted).unwrap_or(0);
     if count >= wanted || host.session.in_transaction {
         reply.int(count as i64);
         return Ok(());
     }
-    host.session.wait_offset = Some(offset);
+    park(host, target, wanted, timeout_ms)
+}
+
+/// The writes so far.
+fn target_of(host: &Host<'_, '_>, aof: Option<u64>) -> Target {
+    let offset = host.shared.replication.feed.offset();
+    Target { offset, position: host.shared.engine.position().position, aof }
+}
+
+/// Blocks the client until so many replicas are there.
+fn park(host: &mut Host<'_, '_>, target: Target, wanted: usize, timeout_ms: i64) -> CmdResult {
+    host.session.wait_target = Some(target);
     let until = (timeout_ms > 0).then(|| host.stamp.now_ms.saturating_add(timeout_ms));
     host.block_until_ms = Some(until);
     host.after_park = Some(Box::new(move |shared, waiter| {
-        shared.replication.wait(waiter, offset, wanted);
-        shared.replication.ask();
+        shared.replication.wait(waiter, target, wanted);
+        shared.replication.ask(&shared.engine);
         // They may have answered since.
         crate::replication::primary::serve_waits(shared);
     }));
     Err(Stop::WouldBlock)
+}
+
+fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let replication = &host.shared.replication;
+    if replication.follower.is_following() {
+        return Err(Error::text(
+            "ERR WAITAOF cannot be used with replica instances. Please also note that writes to \
+             replicas are just local and are not propagated.",
+        )
+        .into());
+    }
+    let out_of_range = Error::text("ERR value is out of range, must be positive");
+    let local = number::parse_i64(args[1]).ok_or(Error::NotInteger)?;
+    if !(0..=1).contains(&local) {
+        return Err(Error::text("ERR value is out of range, must be between 0 and 1").into());
+    }
+    let wanted = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
+    let wanted = usize::try_from(wanted).map_err(|_| out_of_range)?;
+    let timeout_ms = number::parse_i64(args[3])
+        .ok_or(Error::text("ERR timeout is not an integer or out of range"))?;
+    if timeout_ms < 0 {
+        return Err(Error::text("ERR timeout is negative").into());
+    }
+    let log = host.shared.gate.get().map(|gate| &gate.log);
+    if local == 1 && log.is_none() {
+        let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+        return Err(Error::text(text).into());
+    }
+    // No need to wait for the log here: whoever asks first syncs all that has gathered.
+    let durable = log.filter(|_| local == 1).and_then(|log| log.sync().ok());
+    let target = host.session.wait_target.take();
+    let target = target.unwrap_or_else(|| target_of(host, Some(durable.unwrap_or(0))));
+    let count = replication.acknowledged(&target);
+    if count >= wanted || host.session.in_transaction {
+        reply.array(2);
+        reply.int(i64::from(durable.is_some()));
+        reply.int(count as i64);
+        return Ok(());
+    }
+    park(host, target, wanted, timeout_ms)
 }

@@ -67,11 +67,15 @@ pub struct Status {
     pub copied_bytes: u64,
     /// Bytes of the copy in total, if that is known.
     pub copy_bytes: u64,
+    /// Whether the primary is a node of ashlar: the offset is a position.
+    pub native: bool,
+    /// The primary's position, as it last said.
+    pub primary_position: u64,
 }
 
 #[derive(Default)]
-struct State {
-    status: Status,
+pub(super) struct State {
+    pub(super) status: Status,
     replid: Vec<u8>,
     /// To be shut down when the primary changes.
     socket: Option<TcpStream>,
@@ -85,9 +89,13 @@ pub struct Follower {
     /// Grows with every change of the primary; a thread of an older one ends.
     generation: AtomicU64,
     /// Held while commands of the primary run.
-    running: Mutex<()>,
+    pub(super) running: Mutex<()>,
     /// Whether there is a primary.
     pub following: AtomicBool,
+    /// Whether it is a node of ashlar, of which this one is a copy: nothing else may change it.
+    pub native: AtomicBool,
+    /// The generation in which this node began a history of its own, behind a Redis.
+    began: AtomicU64,
     /// Whether the keys are being replaced by a copy.
     pub loading: AtomicBool,
 }
@@ -108,12 +116,12 @@ impl Follower {
         self.state.lock().status.phase == Phase::Connected
     }
 
-    fn is_current(&self, generation: u64) -> bool {
+    pub(super) fn is_current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::Acquire) == generation
     }
 
     /// Changes what is told, unless the primary has changed.
-    fn update(&self, generation: u64, change: impl FnOnce(&mut State)) {
+    pub(super) fn update(&self, generation: u64, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         if self.is_current(generation) {
             change(&mut state);
@@ -138,7 +146,13 @@ pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
         state.replid.clear();
         follower.following.store(primary.is_some(), Ordering::Release);
         follower.loading.store(false, Ordering::Release);
+        // Until it is known what the new primary is, what came from another one stays as it is.
+        let is_copy = shared.engine.position().history.followed;
+        follower.native.store(primary.is_some() && is_copy, Ordering::Release);
         shared.replication.restricted.store(primary.is_some(), Ordering::Release);
+        if primary.is_none() {
+            super::ship::begin(&shared.engine, &shared.settings);
+        }
         generation
     };
     follower.wake.notify_all();
@@ -190,7 +204,15 @@ fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::R
         password: settings.string(ids::MASTERAUTH),
     };
     let announced = u16::try_from(settings.number(ids::REPLICA_ANNOUNCE_PORT)).unwrap_or(0);
-    link.introduce(&credentials, if announced == 0 { shared.port } else { announced })?;
+    let own_port = if announced == 0 { shared.port } else { announced };
+    if link.introduce(&credentials, own_port)? {
+        return super::ship::receiver::follow(shared, &mut link, generation, timeout);
+    }
+    // What a Redis sends has no positions: from here on this node writes a history of its own.
+    follower.native.store(false, Ordering::Release);
+    if follower.began.swap(generation, Ordering::AcqRel) != generation {
+        super::ship::begin(&shared.engine, settings);
+    }
     let known = !replid.is_empty() && offset >= 0;
     let answer = if known { link.ask(&replid, offset + 1)? } else { link.ask(UNKNOWN, -1)? };
     let mut applier = Applier::new(shared, &format!("{host}:{port}"));
@@ -258,7 +280,7 @@ fn copy(
     Ok(keys)
 }
 
-fn changed() -> io::Error {
+pub(super) fn changed() -> io::Error {
     io::Error::other("the primary has changed")
 }
 
@@ -346,7 +368,7 @@ fn stream(
     Ok(())
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+pub(super) fn is_timeout(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }

@@ -156,22 +156,36 @@ impl Link {
         self.at = (self.at + count).min(self.buf.len());
     }
 
+    /// Takes what was read and not used out; [`Link::put_back`] is to follow.
+    pub fn take_buffered(&mut self) -> Vec<u8> {
+        self.buf.drain(..self.at);
+        self.at = 0;
+        std::mem::take(&mut self.buf)
+    }
+
+    /// The opposite, of which the first `used` bytes are used up.
+    pub fn put_back(&mut self, buffered: Vec<u8>, used: usize) {
+        (self.buf, self.at) = (buffered, used);
+    }
+
     /// Puts bytes back in front.
     pub fn unread(&mut self, bytes: &[u8]) {
         self.buf.splice(..self.at, bytes.iter().copied());
         self.at = 0;
     }
 
-    /// Introduces itself, which has to come before [`Link::ask`].
+    /// Introduces itself, which has to come before [`Link::ask`]. Says whether the server is a node of
+    /// ashlar that replicates as such.
     ///
     /// # Errors
     /// If the connection is broken or the server lets nobody in.
-    pub fn introduce(&mut self, credentials: &Credentials, port: u16) -> io::Result<()> {
+    pub fn introduce(&mut self, credentials: &Credentials, port: u16) -> io::Result<bool> {
         self.log_in(credentials)?;
         // A server that does not know one of these goes on without.
         self.call(&[b"REPLCONF", b"listening-port", port.to_string().as_bytes()])?;
-        self.call(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2", b"capa", NATIVE])?;
-        Ok(())
+        let capa: [&[u8]; 7] = [b"REPLCONF", b"capa", b"eof", b"capa", b"psync2", b"capa", NATIVE];
+        let answer = self.call(&capa)?;
+        Ok(answer.get(1..) == Some(super::ship::SPOKEN.as_bytes()))
     }
 
     /// Sees whether the server answers, and logs in where there is a password.

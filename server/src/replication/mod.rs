@@ -7,13 +7,14 @@
 //! redis-server --socket--> follower's thread --calls--> executor
 //! ```
 //! [`feed`] numbers and keeps the last commands; [`primary`] serves a replica, [`follower`] is one.
-//! Between two nodes of ashlar a protocol of their own is to be offered first: a follower names it
-//! with `REPLCONF capa` ([`NATIVE`]); what is here is the fall-back.
+//! Two nodes of ashlar have a protocol of their own, see [`ship`]: a follower names it with `REPLCONF
+//! capa` ([`NATIVE`]), and the primary answers in kind. With others what is here is spoken.
 
 pub mod feed;
 pub mod follower;
 pub mod link;
 pub mod primary;
+pub mod ship;
 pub mod snapshot;
 
 use crate::blocking::Waiter;
@@ -41,6 +42,14 @@ pub struct Replica {
     pub acked: AtomicU64,
     /// When it last told so, Unix milliseconds.
     pub acked_ms: AtomicI64,
+    /// Whether it is a node of ashlar: what it has told is a position.
+    pub native: bool,
+    /// Up to where it has told to have everything durable.
+    pub durable: AtomicU64,
+    /// Whether it is to be asked how far it is.
+    pub asked: AtomicBool,
+    /// Whether it is so far behind that the log is read for it.
+    pub from_disk: AtomicBool,
     /// Whether it has the full copy and gets the stream.
     pub online: AtomicBool,
     /// Whether its connection is broken.
@@ -50,8 +59,20 @@ pub struct Replica {
 /// A client that waits (WAIT) until `replicas` have everything up to `offset`.
 struct Wait {
     waiter: Arc<Waiter>,
-    offset: u64,
+    target: Target,
     replicas: usize,
+}
+
+/// What WAIT and WAITAOF wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Of replicas as Redis has them.
+    pub offset: u64,
+    /// Of replicas of ashlar.
+    pub position: u64,
+    /// For WAITAOF: the record that is to be durable here, 0 for none; and durable is what counts
+    /// of replicas.
+    pub aof: Option<u64>,
 }
 
 /// All about replication.
@@ -71,6 +92,8 @@ pub struct Replication {
     pub syncs: [AtomicU64; 3],
     last_ping_ms: AtomicI64,
     last_replica_ms: AtomicI64,
+    /// When there was last a replica of ashlar.
+    pub(crate) last_native_ms: AtomicI64,
 }
 
 impl Replication {
@@ -87,6 +110,7 @@ impl Replication {
             syncs: Default::default(),
             last_ping_ms: AtomicI64::new(0),
             last_replica_ms: AtomicI64::new(0),
+            last_native_ms: AtomicI64::new(0),
         }
     }
 
@@ -95,11 +119,12 @@ impl Replication {
         self.replicas.lock().values().cloned().collect()
     }
 
-    /// Number of replicas that have told to have everything up to `offset`.
-    pub fn acknowledged(&self, offset: u64) -> usize {
+    /// Number of replicas that have told to have everything up to there.
+    pub fn acknowledged(&self, target: &Target) -> usize {
         let has = |replica: &&Arc<Replica>| {
-            replica.online.load(Ordering::Acquire)
-                && replica.acked.load(Ordering::Acquire) >= offset
+            let wanted = if replica.native { target.position } else { target.offset };
+            let told = if target.aof.is_some() { &replica.durable } else { &replica.acked };
+            replica.online.load(Ordering::Acquire) && told.load(Ordering::Acquire) >= wanted
         };
         self.replicas.lock().values().filter(has).count()
     }
@@ -115,7 +140,7 @@ impl Replication {
         self.replicas.lock().insert(replica.id, replica);
     }
 
-    fn remove(&self, id: u64) {
+    pub(crate) fn remove(&self, id: u64) {
         self.replicas.lock().remove(&id);
         self.feed.forget(id);
         self.notify_acked();
@@ -127,23 +152,37 @@ impl Replication {
     }
 
     /// Asks the replicas how far they are.
-    pub fn ask(&self) {
+    pub fn ask(&self, engine: &ashlar_engine::Engine) {
+        for replica in self.replicas.lock().values().filter(|replica| replica.native) {
+            replica.asked.store(true, Ordering::Release);
+        }
+        engine.shipping().wake();
         self.feed.push(&[b"REPLCONF", b"GETACK", b"*"]);
     }
 
-    /// Answers the parked `waiter` once so many replicas are at `offset`.
-    pub fn wait(&self, waiter: Arc<Waiter>, offset: u64, replicas: usize) {
-        self.waits.lock().push(Wait { waiter, offset, replicas });
+    /// Answers the parked `waiter` once so many replicas are there.
+    pub fn wait(&self, waiter: Arc<Waiter>, target: Target, replicas: usize) {
+        self.waits.lock().push(Wait { waiter, target, replicas });
     }
 
-    /// The parked clients whose wait is over, each with the number of replicas.
-    fn served(&self) -> Vec<(Arc<Waiter>, usize)> {
+    /// Whether a client waits.
+    pub fn has_waits(&self) -> bool {
+        !self.waits.lock().is_empty()
+    }
+
+    /// The parked clients whose wait is over, each with its reply.
+    fn served(&self, durable: u64) -> Vec<(Arc<Waiter>, Vec<u8>)> {
         let mut served = Vec::new();
         self.waits.lock().retain(|wait| {
-            let count = self.acknowledged(wait.offset);
-            let done = count >= wait.replicas;
+            let count = self.acknowledged(&wait.target);
+            let here = wait.target.aof.is_none_or(|index| index <= durable);
+            let done = count >= wait.replicas && here;
             if done {
-                served.push((wait.waiter.clone(), count));
+                let reply = match wait.target.aof {
+                    None => format!(":{count}\r\n"),
+                    Some(index) => format!("*2\r\n:{}\r\n:{count}\r\n", i32::from(index > 0)),
+                };
+                served.push((wait.waiter.clone(), reply.into_bytes()));
             }
             !done && !wait.waiter.is_done()
         });
@@ -153,6 +192,7 @@ impl Replication {
     /// Ten times a second: sends a sign of life now and then, and forgets the stream when nobody has
     /// followed for long.
     pub fn tick(&self, settings: &Settings, engine: &ashlar_engine::Engine, now_ms: i64) {
+        ship::tick(self, settings, engine, now_ms);
         if !self.feed.is_active() {
             return;
         }

@@ -7,6 +7,7 @@
 //! ```
 
 use super::feed::Next;
+use super::ship::sender::{self, Has};
 use super::{Replica, snapshot};
 use crate::clients::Client;
 use crate::clock;
@@ -49,6 +50,8 @@ pub enum Wish {
     Sync,
     /// PSYNC with the stream's name and the offset of the first byte that is missing.
     Partial(Vec<u8>, i64),
+    /// REPLICATION FOLLOW of a node of ashlar.
+    Native(Has),
 }
 
 /// A connection that leaves its worker to become a replica.
@@ -138,6 +141,10 @@ pub fn spawn(shared: Arc<Shared>, client: Arc<Client>, mut socket: Socket, detac
         ip: detach.hello.ip.clone().unwrap_or_else(|| host_of(&client.peer).to_owned()),
         port: detach.hello.port,
         acked: AtomicU64::new(0),
+        native: matches!(detach.wish, Wish::Native(_)),
+        durable: AtomicU64::new(0),
+        asked: AtomicBool::new(false),
+        from_disk: AtomicBool::new(false),
         acked_ms: AtomicI64::new(clock::now_ms()),
         online: AtomicBool::new(false),
         gone: AtomicBool::new(false),
@@ -179,12 +186,17 @@ fn serve(
     socket.prepare(timeout)?;
     socket.write_all(&detach.pending)?;
     listen(shared, replica, socket.try_clone()?)?;
+    if let Wish::Native(has) = &detach.wish {
+        let ended = sender::serve(shared, replica, socket, has, timeout);
+        shared.engine.shipping().forget(replica.id);
+        return ended;
+    }
     let feed = &shared.replication.feed;
     let resumed = match &detach.wish {
         Wish::Partial(replid, offset) => {
             u64::try_from(*offset - 1).is_ok_and(|has| feed.resume(replica.id, replid, has))
         }
-        Wish::Sync => false,
+        Wish::Sync | Wish::Native(_) => false,
     };
     let asked = matches!(&detach.wish, Wish::Partial(_, offset) if *offset >= 0);
     let count = |nth: usize| {
@@ -268,7 +280,7 @@ fn send_copy(
 }
 
 /// How many times `repl-timeout` a replica may take to load a copy.
-const LOAD_FACTOR: i64 = 60;
+pub(super) const LOAD_FACTOR: i64 = 60;
 
 /// A file without a name in the server's directory.
 fn tempfile(shared: &Shared) -> io::Result<std::fs::File> {
@@ -319,6 +331,13 @@ fn read_acks(shared: &Arc<Shared>, replica: &Replica, socket: &mut Socket) -> io
         let mut args: Vec<&[u8]> = Vec::new();
         while let Ok(Parsed::Request(end)) = parse(&bytes, at, limits, &mut args) {
             at = end;
+            if let [_, _, _, fsync, durable] = args[..]
+                && fsync.eq_ignore_ascii_case(b"FACK")
+                && let Some(durable) = number::parse_i64(durable)
+            {
+                let durable = u64::try_from(durable).unwrap_or(0);
+                replica.durable.fetch_max(durable, Ordering::AcqRel);
+            }
             if let [name, option, offset, ..] = args[..]
                 && name.eq_ignore_ascii_case(b"REPLCONF")
                 && option.eq_ignore_ascii_case(b"ACK")
@@ -347,12 +366,16 @@ fn acknowledge(shared: &Arc<Shared>, replica: &Replica, offset: i64) {
 
 /// Answers the clients that wait for what replicas have told to have.
 pub fn serve_waits(shared: &Arc<Shared>) {
-    let served = shared.replication.served();
+    if !shared.replication.has_waits() {
+        return;
+    }
+    let durable = shared.gate.get().map_or(0, |gate| gate.log.durable());
+    let served = shared.replication.served(durable);
     if served.is_empty() {
         return;
     }
     let mut executor = shared.engine.executor();
-    for (waiter, count) in served {
-        shared.answer(&mut executor, &waiter, format!(":{count}\r\n").into_bytes());
+    for (waiter, reply) in served {
+        shared.answer(&mut executor, &waiter, reply);
     }
 }

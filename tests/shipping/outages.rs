@@ -1,0 +1,109 @@
+//! Outages: whatever fails and comes back, the replica goes on from where it was.
+
+use super::proxy::Proxy;
+use super::{Load, PATIENCE, ask, equal, follow, info, load_for, node, syncs, wait_for};
+use ashlar_tests::random::{Random, seeds};
+use std::thread::sleep;
+use std::time::Duration;
+
+const LOG: [&str; 4] = ["--appendonly", "yes", "--log-segment-size", "1mb"];
+
+#[test]
+fn a_link_that_breaks_is_taken_up_from_the_ring() {
+    let primary = node(&["--repl-backlog-size", "64mb"]);
+    let replica = node(&["--io-threads", "2"]);
+    load_for(&primary, 1, Duration::from_millis(300));
+    let proxy = Proxy::new(primary.port());
+    follow(&replica, proxy.port);
+    let load = Load::start(&primary, 2);
+    for _ in 0..3 {
+        sleep(Duration::from_millis(300));
+        proxy.cut(true);
+    }
+    proxy.cut(false);
+    sleep(Duration::from_millis(300));
+    proxy.cut(true);
+    load.stop();
+    equal(&primary, &[&replica]);
+    let (full, resumed) = syncs(&primary);
+    assert_eq!(full, "1", "one copy");
+    assert!(resumed.parse::<u32>().unwrap() >= 1, "{resumed} resumptions");
+}
+
+/// Kills at random moments: of the replica, of the primary, and of both, each with its log.
+#[test]
+fn killed_nodes_go_on_without_a_copy() {
+    for seed in seeds(&[1]) {
+        println!("ASHLAR_SEED={seed}");
+        let mut random = Random::new(seed);
+        let mut primary = node(&LOG);
+        let proxy = Proxy::new(primary.port());
+        let port = proxy.port.to_string();
+        let followed = ["--replicaof", "127.0.0.1", &port];
+        let settings = [&super::DEBUG[..], &["--save", ""], &LOG].concat();
+        let with_primary = [&settings[..], &followed].concat();
+        let mut replica = node(&[&LOG[..], &followed].concat());
+        load_for(&primary, seed, Duration::from_millis(200));
+        equal(&primary, &[&replica]);
+        assert_eq!(syncs(&primary).0, "1");
+        for round in 0..6 {
+            let load = Load::start(&primary, seed * 100 + round);
+            sleep(Duration::from_millis(50 + random.below(250) as u64));
+            if round % 3 != 1 {
+                replica.restart(&with_primary);
+            }
+            if round % 3 != 0 {
+                primary.restart(&settings);
+                proxy.lead_to(primary.port());
+            }
+            load.stop();
+            load_for(&primary, seed * 100 + 50 + round, Duration::from_millis(50));
+            equal(&primary, &[&replica]);
+            if round % 3 != 0 {
+                assert_eq!(syncs(&primary).0, "0", "round {round}: nothing is copied anew");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_stands_still_is_served_from_the_log() {
+    let primary = node(&[&LOG[..], &["--repl-backlog-size", "100kb"]].concat());
+    let replica = node(&[]);
+    follow(&replica, primary.port());
+    load_for(&primary, 5, Duration::from_millis(100));
+    equal(&primary, &[&replica]);
+    replica.signal("STOP");
+    let mut client = primary.client();
+    let value = "v".repeat(2_000);
+    for n in 0..20_000 {
+        ask(&mut client, &format!("SET key{} {value}", n % 500));
+    }
+    let lag = ask(&mut client, "REPLICATION LAG");
+    replica.signal("CONT");
+    equal(&primary, &[&replica]);
+    assert_eq!(syncs(&primary).0, "1", "{lag}");
+    // The stream of 40 MB was never in memory.
+    let rss = primary.peak_rss() >> 20;
+    assert!(rss < 150, "{rss} MiB");
+}
+
+#[test]
+fn without_a_log_a_replica_that_is_too_slow_gets_a_copy() {
+    let limits = ["--repl-backlog-size", "100kb", "--client-output-buffer-limit"];
+    let primary = node(&[&limits[..], &["replica 1mb 0 0"]].concat());
+    let replica = node(&[]);
+    follow(&replica, primary.port());
+    equal(&primary, &[&replica]);
+    replica.signal("STOP");
+    let mut client = primary.client();
+    let value = "v".repeat(2_000);
+    for n in 0..10_000 {
+        ask(&mut client, &format!("SET key{} {value}", n % 500));
+    }
+    replica.signal("CONT");
+    wait_for("a second copy", || info(&mut client, "sync_full") == "2");
+    equal(&primary, &[&replica]);
+    let rss = primary.peak_rss() >> 20;
+    assert!(rss < 150, "{rss} MiB after {PATIENCE:?} at most");
+}
