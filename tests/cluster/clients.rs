@@ -3,11 +3,12 @@
 //! Each script does ordinary work, says `ready`, and goes on with acknowledged writes until a file
 //! appears; then it checks that all of them are there.
 
-use ashlar_tests::cluster::Cluster;
+use ashlar_tests::cluster::{Cluster, PATIENCE};
 use ashlar_tests::process::workspace;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 fn python() -> PathBuf {
     require(workspace().join(".venv/bin/python"))
@@ -109,4 +110,59 @@ fn redis_cli_and_redis_benchmark() {
     let args = ["--cluster", "-p", &port, "-n", "3000", "-t", "set,get", "--csv"];
     let csv = run("redis-benchmark", &args);
     assert!(csv.contains("\"SET\"") && csv.contains("\"GET\"") && !csv.contains("rror"), "{csv}");
+}
+
+/// The `redis` crate's cluster client.
+#[test]
+fn redis_rs_cluster() {
+    use redis::Commands;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut cluster = Cluster::created(3, 3, 2, &[]);
+    cluster.wait_ok();
+    let nodes = cluster.nodes().iter().map(|node| format!("redis://127.0.0.1:{}/", node.port()));
+    let client = redis::cluster::ClusterClient::builder(nodes.collect::<Vec<_>>())
+        .retries(16)
+        .min_retry_wait(20)
+        .max_retry_wait(100)
+        .build()
+        .expect("a client");
+    let mut connection = client.get_connection().expect("a connection");
+    let _: () = connection.mset(&[("{tag}a", 1), ("{tag}b", 2)]).expect("MSET");
+    let both: (i64, i64) = connection.mget(&["{tag}a", "{tag}b"]).expect("MGET");
+    assert_eq!(both, (1, 2));
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = stop.clone();
+    let work = std::thread::spawn(move || {
+        let mut acknowledged = HashMap::new();
+        let mut nth = 0_u64;
+        while !ends.load(Ordering::Relaxed) {
+            let key = format!("w:{}", nth % 500);
+            // A dead node is tried again without a pause: the tries are over in no time.
+            let since = Instant::now();
+            while let Err(error) = connection.set::<_, _, ()>(&key, nth) {
+                assert!(since.elapsed() < PATIENCE, "SET goes through: {error}");
+            }
+            acknowledged.insert(key, nth);
+            nth += 1;
+        }
+        let since = Instant::now();
+        for (key, value) in acknowledged {
+            let found: Option<u64> = loop {
+                // The last loss may be a moment ago.
+                match connection.get(&key) {
+                    Ok(found) => break found,
+                    Err(error) => assert!(since.elapsed() < PATIENCE, "GET: {error}"),
+                }
+            };
+            assert_eq!(found, Some(value), "{key}");
+        }
+        nth
+    });
+    for _ in 0..2 {
+        lose_leader(&mut cluster);
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(work.join().expect("the work is done") > 0);
 }

@@ -4,6 +4,7 @@
 use crate::resp::{Argv, Client, Value};
 use ashlar_engine::slot::slot_of;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -113,18 +114,16 @@ impl ClusterClient {
         if self.connections.get(&port).is_some_and(|client| !is_open(client)) {
             self.connections.remove(&port);
         }
-        if !self.connections.contains_key(&port) {
-            let mut client = match Client::connect(port) {
-                Ok(client) => client,
-                Err(error) => {
-                    std::thread::sleep(PAUSE);
-                    return Err(error);
-                }
-            };
-            client.set_timeout(Duration::from_secs(5))?;
-            self.connections.insert(port, client);
+        match self.connections.entry(port) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                // The node may be on its way.
+                let mut client =
+                    Client::connect(port).inspect_err(|_| std::thread::sleep(PAUSE))?;
+                client.set_timeout(Duration::from_secs(5))?;
+                Ok(place.insert(client))
+            }
         }
-        self.connections.get_mut(&port).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
