@@ -7,6 +7,7 @@
 //!
 //! `ASHLAR_KILL_CYCLES=n` runs longer, `ASHLAR_SEED=n` repeats a seed (the timing it cannot repeat).
 
+mod tiered;
 mod writer;
 
 use ashlar_tests::process::Server;
