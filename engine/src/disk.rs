@@ -114,6 +114,15 @@ pub trait File: Send + Sync {
     /// Those of the operating system.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// Extends an empty file with zeros, and takes the room for them where the file system can without
+    /// writing them.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
     /// The file's length.
     ///
     /// # Errors

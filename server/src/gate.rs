@@ -14,7 +14,7 @@
 //!                                    \-> held -> log's thread syncs -> Message::Durable -> leave
 //! ```
 
-use crate::config::ids;
+use crate::config::{Settings, ids};
 use crate::mailbox::{Mailbox, Message};
 use crate::shared::Shared;
 use ashlar_engine::error::Error;
@@ -36,11 +36,26 @@ const SYNCED_HERE_MAX: usize = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Once the system has it.
-    No,
+    No = 0,
     /// Once it is durable.
-    Always,
+    Always = 1,
     /// Once the system has it; it is durable a second later.
-    Everysec,
+    Everysec = 2,
+}
+
+impl Policy {
+    fn from_number(number: u8) -> Policy {
+        match number {
+            1 => Policy::Always,
+            2 => Policy::Everysec,
+            _ => Policy::No,
+        }
+    }
+
+    /// What the settings say.
+    pub fn of(settings: &Settings) -> Policy {
+        Policy::from_number(u8::try_from(settings.number(ids::APPENDFSYNC)).unwrap_or(0))
+    }
 }
 
 /// What the gate says to the replies of a turn.
@@ -90,8 +105,8 @@ impl Gate {
         let weak = Arc::downgrade(shared);
         let connected = shared.settings.subscribe(&[ids::APPENDFSYNC], move |settings| {
             if let Some(gate) = weak.upgrade().as_ref().and_then(|shared| shared.gate.get()) {
-                let policy = u8::try_from(settings.number(ids::APPENDFSYNC)).unwrap_or(0);
-                gate.policy.store(policy, Ordering::Release);
+                gate.policy.store(Policy::of(settings) as u8, Ordering::Release);
+                gate.log.set_zeroed(gate.policy() == Policy::Always);
                 gate.wake();
             }
             Ok(())
@@ -119,11 +134,7 @@ impl Gate {
 
     /// `appendfsync`
     pub fn policy(&self) -> Policy {
-        match self.policy.load(Ordering::Acquire) {
-            1 => Policy::Always,
-            2 => Policy::Everysec,
-            _ => Policy::No,
-        }
+        Policy::from_number(self.policy.load(Ordering::Acquire))
     }
 
     /// The last index that is as safe as `appendfsync` asks.

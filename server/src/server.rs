@@ -5,7 +5,7 @@ use crate::acl::parse::Context;
 use crate::blocking::Blocking;
 use crate::clients::Clients;
 use crate::config::{Settings, connect, engine_config, ids, raise_open_files};
-use crate::gate::Gate;
+use crate::gate::{Gate, Policy};
 use crate::listen::{self, Bound};
 use crate::local::{self, LocalClient};
 use crate::mailbox::Mailbox;
@@ -429,6 +429,7 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         log: settings.flag(ids::APPENDONLY),
         segment_bytes: settings.count(ids::LOG_SEGMENT_SIZE),
         threads: cores.min(LOAD_THREADS_MAX),
+        zeroed: Policy::of(settings) == Policy::Always,
         relieve: shared.cold.is_some().then(|| relieve(shared)),
     };
     let started = Instant::now();

@@ -110,6 +110,17 @@ impl File for RealFile {
         self.0.set_len(len)
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        use rustix::io::Errno;
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.set_len(len)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -137,6 +148,10 @@ mod tests {
         file.write_at(b"hello", 3).unwrap();
         file.sync_data().unwrap();
         assert_eq!(&*file.map().unwrap(), b"\0\0\0hello");
+        let reserved = disk.open(&dir.join("a/reserved"), Mode::CreateNew).unwrap();
+        reserved.reserve(10_000).unwrap();
+        assert_eq!(&*reserved.map().unwrap(), &[0; 10_000]);
+        disk.remove(&dir.join("a/reserved")).unwrap();
         file.set_len(5).unwrap();
         let mut buf = [9; 8];
         assert_eq!((file.read_at(&mut buf, 0).unwrap(), &buf[..5]), (5, &b"\0\0\0he"[..]));

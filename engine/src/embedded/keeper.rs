@@ -7,6 +7,7 @@
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::log::{Health, Log};
+use crate::stamp::Stamp;
 use crate::storage::Storage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Bytes by which the log grows at least between two snapshots that nobody asked for; after that it
 /// has to have twice the size of the last snapshot.
 const GROWTH_BYTES_MIN: u64 = 64 << 20;
+/// Entries that one look for idle values passes, and how often rows are tidied up.
+const AGE_ENTRIES: usize = 20_000;
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How long a snapshot that failed is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -51,12 +55,17 @@ struct Shared {
 impl Keeper {
     /// # Errors
     /// If the system gives no thread.
-    pub(super) fn start(storage: Storage, durability: Durability) -> std::io::Result<Keeper> {
+    pub(super) fn start(
+        storage: Storage,
+        durability: Durability,
+        cold_after: Option<Duration>,
+    ) -> std::io::Result<Keeper> {
         let storage = Arc::new(storage);
         let shared = Arc::new(Shared::default());
         let mut work = Work {
             storage: storage.clone(),
             durability,
+            cold_after,
             shared: shared.clone(),
             since: Since::new(),
         };
@@ -122,12 +131,14 @@ impl Drop for Keeper {
 struct Since {
     tended: Instant,
     synced: Instant,
+    tidied: Instant,
     failed: Option<Instant>,
 }
 
 impl Since {
     fn new() -> Since {
-        Since { tended: Instant::now(), synced: Instant::now(), failed: None }
+        let now = Instant::now();
+        Since { tended: now, synced: now, tidied: now, failed: None }
     }
 }
 
@@ -135,6 +146,7 @@ impl Since {
 struct Work {
     storage: Arc<Storage>,
     durability: Durability,
+    cold_after: Option<Duration>,
     shared: Arc<Shared>,
     since: Since,
 }
@@ -144,9 +156,27 @@ impl Work {
         while !self.shared.stopping.load(Ordering::Acquire) {
             std::thread::park_timeout(TEND_EVERY);
             tend(&self.storage, self.durability, &mut self.since);
+            self.tend_tier();
             if self.is_snapshot_due() {
                 self.snapshot();
             }
+        }
+    }
+
+    /// Takes idle values out of memory, and gives back the space of rows that are not needed any more.
+    /// Faults show in [`Tier::fault`](crate::tier::Tier::fault); values stay in memory then.
+    fn tend_tier(&mut self) {
+        let engine = self.storage.engine();
+        let Some(tier) = engine.tier() else { return };
+        let now_ms = unix_ms();
+        if let Some(idle) = self.cold_after {
+            let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+            let _ = tier.age(engine, now_ms, idle_ms, AGE_ENTRIES);
+        }
+        if self.since.tidied.elapsed() >= TIDY_EVERY {
+            self.since.tidied = Instant::now();
+            let stamp = Stamp::new(now_ms, now_ms as u64);
+            let _ = tier.tidy(&mut engine.executor(), &stamp);
         }
     }
 

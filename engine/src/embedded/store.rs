@@ -19,11 +19,13 @@ use crate::reply::{Protocol, Reply};
 use crate::stamp::{Rng, Stamp};
 use crate::storage::{Directory, RecoverOptions, Recovering, Saved, Storage, StorageError};
 use crate::tier::Tier;
+use crate::tier::store::{ColdError, StoreKind, open_durable};
 use crate::upkeep::{Evicted, Expired};
 use crate::value::packed::IntBuf;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Shards of a store that is not told otherwise: enough that a few threads seldom meet.
 const SHARDS: usize = 64;
@@ -134,6 +136,8 @@ pub struct Builder {
     clock: Box<dyn Clock>,
     seed: u64,
     durability: Durability,
+    cold_store: Option<(StoreKind, u64)>,
+    cold_after: Option<Duration>,
 }
 
 impl Builder {
@@ -168,6 +172,43 @@ impl Builder {
     /// Where values go that leave memory; its seed has to be that of the store.
     pub fn tier(mut self, tier: Arc<Tier>) -> Builder {
         self.options.tier = Some(tier);
+        self
+    }
+
+    /// Keeps values on disk that are not in memory, for a store with a directory ([`Builder::open_in`]), in
+    /// its folder `cold`. `memory_bytes` is for the cold store's caches and buffers. Values leave memory
+    /// once they have not been used for as long as [`Builder::cold_after`] says, or by
+    /// [`Tier::make_room`] of [`Engine::tier`].
+    ///
+    /// ```
+    /// use ashlar_engine::embedded::Call;
+    /// use ashlar_engine::prelude::*;
+    /// use ashlar_engine::tier::store::StoreKind;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("ashlar-doc-cold-{}", std::process::id()));
+    /// let open = || Store::builder().cold_store(StoreKind::Fjall, 8 << 20).open_in(&path);
+    /// let store = open()?;
+    /// store.set("k", "v")?;
+    /// let tier = store.engine().tier().ok_or("no tier")?;
+    /// tier.make_room(store.engine(), 0, 1, usize::MAX, &|| 1_000)?;
+    /// store.snapshot()?;
+    /// drop(store);
+    ///
+    /// // The value is on disk; a read brings it back.
+    /// let store = open()?;
+    /// assert_eq!(store.get("k")?, Some(b"v".to_vec()));
+    /// # drop(store);
+    /// # std::fs::remove_dir_all(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cold_store(mut self, kind: StoreKind, memory_bytes: u64) -> Builder {
+        self.cold_store = Some((kind, memory_bytes));
+        self
+    }
+
+    /// How long a value is not used before it leaves memory; for ever if not given.
+    pub fn cold_after(mut self, idle: Duration) -> Builder {
+        self.cold_after = Some(idle);
         self
     }
 
@@ -210,11 +251,27 @@ impl Builder {
         let directory = Directory::open(Arc::new(RealDisk), path.as_ref(), random)?;
         let options =
             EngineOptions { hash_seed: directory.hash_seed(), journal: None, ..self.options };
+        let mut options = options;
+        if let Some((kind, memory_bytes)) = self.cold_store {
+            let folder = path.as_ref().join("cold").join(kind.name());
+            let opened = std::fs::create_dir_all(&folder)
+                .map_err(|error| ColdError::Failed(error.to_string()))
+                .and_then(|()| open_durable(kind, &folder, memory_bytes));
+            let opened = opened.map_err(|error| StorageError::Io(error.to_string()))?;
+            options.tier = Some(Tier::new(opened, kind.name(), directory.hash_seed()));
+        }
+        if let Some(tier) = &options.tier {
+            tier.set_durable();
+        }
         let engine = Arc::new(Engine::with_options(options));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let recover = RecoverOptions { threads, ..RecoverOptions::default() };
+        let recover = RecoverOptions {
+            threads,
+            zeroed: self.durability == Durability::Always,
+            ..RecoverOptions::default()
+        };
         let (storage, _) = directory.recover(&engine, &recover, &Recovering::default())?;
-        let keeper = Keeper::start(storage, self.durability)
+        let keeper = Keeper::start(storage, self.durability, self.cold_after)
             .map_err(|error| StorageError::Io(format!("can't start a thread: {error}")))?;
         Ok(Store::with(engine, self.clock, self.seed ^ random, Some(keeper)))
     }
@@ -264,7 +321,14 @@ impl Store {
     pub fn builder() -> Builder {
         let options = EngineOptions { shards: SHARDS, ..EngineOptions::default() };
         let durability = Durability::default();
-        Builder { options, clock: Box::new(SystemClock), seed: 0, durability }
+        Builder {
+            options,
+            clock: Box::new(SystemClock),
+            seed: 0,
+            durability,
+            cold_store: None,
+            cold_after: None,
+        }
     }
 
     /// A handle on an engine that is there already, for example a server's.

@@ -26,11 +26,13 @@ pub struct LogOptions {
     pub floor: u64,
     /// Makes the salts of new segments: random, and different at each start.
     pub salt_seed: u64,
+    /// Whether new segments are filled with zeros, which makes syncs fast: see [`Log::set_zeroed`].
+    pub zeroed: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: SEGMENT_BYTES, floor: 0, salt_seed: 0 }
+        LogOptions { segment_bytes: SEGMENT_BYTES, floor: 0, salt_seed: 0, zeroed: true }
     }
 }
 
@@ -76,6 +78,7 @@ impl Log {
         let bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
         let salts = options.salt_seed;
         let mut maker = Maker::new(disk.clone(), dir.into(), bytes, scan.last_number + 1, salts);
+        maker.zeroed = options.zeroed;
         let kept = clear(&*disk, dir, &scan, &mut maker).map_err(io)?;
         let sealed: VecDeque<Sealed> = kept.iter().filter_map(seal).collect();
         let writer = Writer {

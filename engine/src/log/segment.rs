@@ -1,7 +1,8 @@
 //! A segment: a file of fixed length that was filled with zeros before its first record.
 //!
 //! Writing into blocks that exist spares the file system a change of its own at each sync, which
-//! halves the time that one takes. So a segment is made ahead, and one that is no longer needed
+//! halves the time that one takes. Where nobody waits for syncs the zeros cost more than they bring: there
+//! the file system is only asked for the room. So a segment is made ahead, and one that is no longer needed
 //! is used again: under a new number and with a new salt, so that its old records are not
 //! mistaken for new ones.
 //!
@@ -127,12 +128,22 @@ pub struct Maker {
     next: u64,
     salts: Rng,
     spares: Vec<PathBuf>,
+    /// Whether new segments are filled with zeros; otherwise only their room is taken.
+    pub zeroed: bool,
 }
 
 impl Maker {
     /// A maker of segments of `bytes` in `dir`, the next with number `next`.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, bytes: u64, next: u64, salt_seed: u64) -> Maker {
-        Maker { disk, dir, bytes, next, salts: Rng::new(salt_seed), spares: Vec::new() }
+        Maker {
+            disk,
+            dir,
+            bytes,
+            next,
+            salts: Rng::new(salt_seed),
+            spares: Vec::new(),
+            zeroed: true,
+        }
     }
 
     /// Makes a segment with room for a record of `record_bytes`.
@@ -178,6 +189,10 @@ impl Maker {
     fn fill(&self, path: &Path, header: Header) -> io::Result<Arc<dyn File>> {
         let file = self.disk.open(path, Mode::Create)?;
         file.set_len(0)?;
+        if !self.zeroed {
+            file.reserve(header.bytes)?;
+            return Ok(file);
+        }
         let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(header.bytes).unwrap_or(ZEROS_BYTES))];
         let mut at = 0;
         while at < header.bytes {

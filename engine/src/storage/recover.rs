@@ -31,6 +31,8 @@ pub struct RecoverOptions {
     pub log: bool,
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
+    /// Whether new segments are filled with zeros, see [`Log::set_zeroed`].
+    pub zeroed: bool,
     /// Threads that load.
     pub threads: usize,
     /// Called again and again while the log is run, with no lock held: may make room in memory.
@@ -40,7 +42,7 @@ pub struct RecoverOptions {
 impl Default for RecoverOptions {
     fn default() -> RecoverOptions {
         let segment_bytes = LogOptions::default().segment_bytes;
-        RecoverOptions { log: true, segment_bytes, threads: 1, relieve: None }
+        RecoverOptions { log: true, segment_bytes, zeroed: true, threads: 1, relieve: None }
     }
 }
 
@@ -282,7 +284,7 @@ impl Directory {
         }
         let salt_seed = self.random;
         let segment_bytes = options.segment_bytes;
-        let log_options = LogOptions { segment_bytes, floor, salt_seed };
+        let log_options = LogOptions { segment_bytes, floor, salt_seed, zeroed: options.zeroed };
         let (log, recovered) = match Log::open(self.disk.clone(), &dir, log_options) {
             Ok(log) => log,
             Err(error) if opened.damaged.is_empty() => return Err(error.into()),

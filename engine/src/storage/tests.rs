@@ -99,7 +99,7 @@ impl Outside {
 }
 
 fn options(log: bool) -> RecoverOptions {
-    RecoverOptions { log, segment_bytes: 4096, threads: 2, relieve: None }
+    RecoverOptions { log, segment_bytes: 4096, zeroed: false, threads: 2, relieve: None }
 }
 
 fn open(
