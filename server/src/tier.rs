@@ -264,6 +264,7 @@ fn make_room(
         return Ok(());
     }
     let low = max - max / FREE_SHARE;
+    let mut measured = Instant::now();
     loop {
         let excess = || cold.used_bytes().saturating_sub(low);
         if excess() == 0 || shared.stopping.load(Ordering::Acquire) {
@@ -271,6 +272,11 @@ fn make_room(
         }
         let seed = shared.stamp(now_ms).seed;
         let done = cold.tier.make_room(&shared.engine, now_ms, seed, SLICE_BYTES, &excess)?;
+        if measured.elapsed() >= TICK {
+            // While data comes in as fast as it leaves, this loop does not end.
+            cold.measure(true);
+            measured = Instant::now();
+        }
         if cold.used_bytes() <= max {
             *short_since = None;
             shared.broadcast_waiting_for_room();
@@ -278,6 +284,8 @@ fn make_room(
         if done.written + done.dropped == 0 {
             break;
         }
+        // As long as something leaves, writers wait and are not refused.
+        *short_since = None;
     }
     if cold.used_bytes() <= max {
         *short_since = None;
