@@ -5,10 +5,11 @@
 //! unless `ASHLAR_NO_LOOP_DEVICES=1` says that it is known.
 //!
 //! ```text
-//! cargo test -p ashlar-tests --test powercut [cold]    ASHLAR_CUTS=100 for more than 20 each
+//! cargo test -p ashlar-tests --test powercut [cold|directory]    ASHLAR_CUTS=100 for more than 20 each
 //! ```
 
 mod cold;
+mod directory;
 
 use ashlar_tests::powercut::Rig;
 
@@ -37,7 +38,7 @@ fn main() {
         let mut names = args.iter().filter(|arg| !arg.starts_with('-')).peekable();
         names.peek().is_none() || names.any(|arg| name.contains(arg.as_str()))
     };
-    for (name, run) in cold::WORKLOADS {
+    for (name, run) in cold::WORKLOADS.into_iter().chain(directory::WORKLOADS) {
         if wanted(name) {
             println!("{name}: {}", run(cuts()));
         }
@@ -48,6 +49,7 @@ fn main() {
 fn child(args: &[String]) {
     match args {
         [workload, rest @ ..] if workload == "cold" => cold::child(rest),
+        [workload, rest @ ..] if workload == "directory" => directory::child(rest),
         _ => panic!("there is no such workload: {args:?}"),
     }
 }
