@@ -307,6 +307,9 @@ impl<H: Host> Driver<H> {
             if self.now_us >= next_look_us {
                 next_look_us = self.now_us + STEWARD_US;
                 self.look_around();
+                if let Err(error) = self.tend_disk() {
+                    return self.fail(&error.to_string());
+                }
             }
             if let Err(error) = self.work() {
                 return self.fail(&error.to_string());
@@ -602,15 +605,18 @@ impl<H: Host> Driver<H> {
         }
         self.look_at_topology();
         self.publish();
-        if let Some(node) = &self.node
-            && self.blocked.is_none()
-        {
-            match self.files.tend(node) {
-                Ok(()) | Err(LogError::Blocked(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
         Ok(())
+    }
+
+    /// Prepares the disk for what will come.
+    fn tend_disk(&mut self) -> Result<(), LogError> {
+        let Some(node) = self.node.as_ref().filter(|_| self.blocked.is_none()) else {
+            return Ok(());
+        };
+        match self.files.tend(node) {
+            Ok(()) | Err(LogError::Blocked(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn persisted(&mut self, number: u64) {

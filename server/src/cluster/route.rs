@@ -148,6 +148,9 @@ pub fn route(
     let wish = wish(host.session, resolved.command, args);
     let (Slot::One(slot) | Slot::Several(slot)) = wish.slot else { return Route::NoKeys };
     let settings = &host.shared.settings;
+    if let Some(group) = host.shared.strong.get().and_then(|strong| strong.quick_route(slot)) {
+        return Route::Local(group);
+    }
     let topology = member.topology();
     let Some(group) = topology.group_of(slot) else { return Route::Down(UNSERVED) };
     if matches!(wish.slot, Slot::Several(_)) {

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -45,6 +45,8 @@ pub struct Strong {
     engine: Arc<Engine>,
     /// The group of each slot, 0 for nobody's: to be looked up without a lock.
     groups: Arc<[AtomicU16; SLOTS as usize]>,
+    /// Whether all slots have a group and none is moving.
+    calm: Arc<AtomicBool>,
     /// Whether reads are answered from what is here, without a round.
     local_reads: bool,
     /// What other leaders tell of their groups.
@@ -57,6 +59,7 @@ pub struct Strong {
 struct NodeHost {
     shared: Arc<Shared>,
     groups: Arc<[AtomicU16; SLOTS as usize]>,
+    calm: Arc<AtomicBool>,
 }
 
 /// A node that runs.
@@ -104,7 +107,8 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     seed.copy_from_slice(&random[20..]);
     let groups: Arc<[AtomicU16; SLOTS as usize]> =
         Arc::new([const { AtomicU16::new(0) }; SLOTS as usize]);
-    let host = NodeHost { shared: shared.clone(), groups: groups.clone() };
+    let calm = Arc::new(AtomicBool::new(false));
+    let host = NodeHost { shared: shared.clone(), groups: groups.clone(), calm: calm.clone() };
     let options = Options {
         disk,
         dir,
@@ -126,6 +130,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         shared: Arc::downgrade(shared),
         engine: shared.engine.clone(),
         groups,
+        calm,
         local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
         heard: Heard::default(),
         told: Mutex::default(),
@@ -198,6 +203,14 @@ impl Strong {
     #[inline]
     pub fn leads(&self, group: GroupId) -> bool {
         self.handle.leader(group) == Some(self.handle.me())
+    }
+
+    /// The group of a slot if this node answers for it and there is nothing else to look at: all slots
+    /// have a group, and none is moving.
+    #[inline]
+    pub fn quick_route(&self, slot: u16) -> Option<GroupId> {
+        let calm = self.calm.load(Ordering::Acquire);
+        self.group_of(slot).filter(|group| calm && self.leads(*group))
     }
 
     /// Whether what is here is as new as anything that was answered, at this moment.
@@ -467,7 +480,11 @@ impl runtime::Host for NodeHost {
     }
 
     fn topology_changed(&self, topology: &Arc<Topology>) {
+        // Requests that come from here on look at the topology itself until all is in place.
+        self.calm.store(false, Ordering::Release);
         assign(&self.shared, &self.groups, topology);
+        let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
+        self.calm.store(calm, Ordering::Release);
     }
 
     fn leader_changed(&self, group: GroupId, leader: Option<NodeId>) {
