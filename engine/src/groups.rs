@@ -88,6 +88,11 @@ impl Engine {
         dropped
     }
 
+    /// Keys in the shard of the slots of no group.
+    pub fn rows_left(&self) -> usize {
+        self.lock_shard(0).dbs().iter().map(|db| db.len()).sum()
+    }
+
     /// Keys of a slot in its shard, at most `max`.
     pub fn keys_of_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();

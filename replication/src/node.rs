@@ -5,6 +5,7 @@
 
 use crate::bytes::{Malformed, Reader, push_bytes};
 use crate::raft::codec;
+use crate::raft::group::first_snapshot;
 use crate::raft::{
     Answer, Group, GroupId, GroupLog, LogRecord, Machine, Request, Settings, Ticket,
 };
@@ -166,6 +167,24 @@ impl<M: Machine> Node<M> {
         let records = log.records(id);
         self.add_group(id, log, &[]).expect("a new group has no snapshot that could be damaged");
         records
+    }
+
+    /// Starts a group that has never been with a state that its machine gave as a snapshot. Returns
+    /// also the snapshot that is to be stored before the records.
+    ///
+    /// # Errors
+    /// If the machine does not take the state.
+    pub fn create_group_with(
+        &mut self,
+        id: GroupId,
+        members: ConfState,
+        state: &[u8],
+    ) -> Result<(StoreSnapshot, Vec<LogRecord>), Malformed> {
+        let log = GroupLog::new(members);
+        let records = log.records(id);
+        let data = first_snapshot(log.snapshot_metadata(), state);
+        self.add_group(id, log, &data)?;
+        Ok((StoreSnapshot { group: id, index: 1, data }, records))
     }
 
     /// Takes up the groups that the node's log tells of; `snapshot` gives the newest data of each.

@@ -765,6 +765,20 @@ fn stripped(entry: &Entry) -> Entry {
     entry
 }
 
+/// The snapshot of a group that starts with a state.
+pub(crate) fn first_snapshot(metadata: &SnapshotMetadata, state: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    codec::push_metadata(&mut data, metadata);
+    Sessions::default().encode(&mut data);
+    data.extend_from_slice(state);
+    data
+}
+
+/// Index of the last entry in a snapshot.
+pub(crate) fn snapshot_index(data: &[u8]) -> Option<u64> {
+    open_snapshot(data).ok().map(|(metadata, ..)| metadata.index)
+}
+
 fn open_snapshot(data: &[u8]) -> Result<(SnapshotMetadata, Sessions, &[u8]), Malformed> {
     let mut reader = Reader(data);
     let metadata = codec::read_metadata(&mut reader)?;

@@ -9,6 +9,7 @@ use super::wire;
 use super::{DATA_GROUPS_MAX, Data, Host, Options};
 use crate::bytes::{Malformed, Reader, push_u64};
 use crate::node::{Node, NodeId, Outbox};
+use crate::raft::group::snapshot_index;
 use crate::raft::{Answer, GroupId, Machine, OwnedCall, Request, RequestId, Settings, Ticket};
 use crate::topology::{self, Change, META_GROUP, Role, Topology};
 use ashlar_engine::disk::{Disk, Mode};
@@ -554,6 +555,10 @@ impl<H: Host> Driver<H> {
             if let Some(node) = &mut self.node {
                 self.out.batch.records.extend(node.create_group(META_GROUP, members));
             }
+            // Whoever founds the cluster starts the groups that it begins with: only it can have keys.
+            let last = groups_of(&change);
+            let founder = Change::Set(FOUNDER.into(), format!("{}:{last}", self.identity.me));
+            let change = Change::Batch { version: 0, changes: vec![change, founder] };
             self.steward.founding = Some((change, done));
             return;
         }
@@ -569,8 +574,19 @@ impl<H: Host> Driver<H> {
     /// Starts a group that has never been, with this node as its one member.
     pub fn found_group(&mut self, group: GroupId) {
         let members = ConfState::from((vec![self.identity.me], vec![]));
-        if let Some(node) = &mut self.node {
+        let slots = self.topology.ranges_of(group);
+        let state = if slots.is_empty() { Vec::new() } else { self.host.first_state(&slots) };
+        let Some(node) = &mut self.node else { return };
+        if state.is_empty() {
             self.out.batch.records.extend(node.create_group(group, members));
+            return;
+        }
+        match node.create_group_with(group, members, &state) {
+            Ok((snapshot, records)) => {
+                self.out.batch.snapshots.push(snapshot);
+                self.out.batch.records.extend(records);
+            }
+            Err(Malformed) => self.fail("the keys from before the cluster can't be taken over"),
         }
     }
 
@@ -635,7 +651,11 @@ impl<H: Host> Driver<H> {
         }
         for one in std::mem::take(&mut self.out.snapshots) {
             let (to, group) = (one.message.to, one.group);
+            let index = one.message.get_snapshot().get_metadata().index;
             let sent = match self.files.read_snapshot(group) {
+                // A newer one than raft knows of yet: it asks again.
+                Ok(data) if data.is_empty() => self.peers.send_snapshot(group, one.message, data),
+                Ok(data) if snapshot_index(&data) != Some(index) => false,
                 Ok(data) => self.peers.send_snapshot(group, one.message, data),
                 // There is none before the first: the group has its members and nothing else.
                 Err(_) => self.peers.send_snapshot(group, one.message, Vec::new()),
@@ -746,6 +766,17 @@ impl<H: Host> Driver<H> {
         self.end();
         self.node = None;
         self.host.failed(reason);
+    }
+}
+
+/// The setting of the cluster that says who started its first groups, and the last one of these.
+pub(super) const FOUNDER: &str = "founder";
+
+/// The highest number of a group that a change creates.
+fn groups_of(change: &Change) -> GroupId {
+    match change {
+        Change::Create { groups, .. } => groups.iter().map(|group| group.id).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

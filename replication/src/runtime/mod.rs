@@ -48,6 +48,9 @@ pub trait Host: Send + 'static {
     type Data: Data + 'static;
     /// The empty state of a group.
     fn machine(&self, group: GroupId) -> Self::Data;
+    /// The state that a group starts with, as its machine gives a snapshot; nothing for an empty one.
+    /// Keys that this node had before there was a cluster come into their groups so.
+    fn first_state(&self, slots: &[SlotRange]) -> Vec<u8>;
     /// The topology has changed.
     fn topology_changed(&self, topology: &Arc<Topology>);
     /// Another node leads a group, or none that is known.

@@ -4,11 +4,11 @@
 //! votes once it has caught up. Nobody else does, so there is nobody to agree with.
 
 use super::Host;
-use super::driver::Driver;
+use super::driver::{Driver, FOUNDER};
 use super::handle::Done;
 use crate::node::NodeId;
 use crate::raft::GroupId;
-use crate::topology::{Change, META_GROUP, Role};
+use crate::topology::{Change, GroupInfo, META_GROUP, Role};
 use raft::eraftpb::ConfChangeType;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,15 @@ impl Steward {
     fn found_groups<H: Host>(&mut self, driver: &mut Driver<H>) {
         let me = driver.handle.me();
         let topology = driver.topology.clone();
-        for group in topology.groups.values().filter(|group| !group.born && group.preferred == me) {
+        let founder = topology.settings.get(FOUNDER).and_then(|text| text.split_once(':'));
+        let founder = founder.and_then(|(node, last)| {
+            Some((node.parse::<NodeId>().ok()?, last.parse::<GroupId>().ok()?))
+        });
+        let starts = |group: &GroupInfo| match founder {
+            Some((node, last)) if group.id <= last && topology.nodes.contains_key(&node) => node,
+            _ => group.preferred,
+        };
+        for group in topology.groups.values().filter(|group| !group.born && starts(group) == me) {
             let here = driver.node.as_ref().and_then(|node| node.group(group.id));
             match here {
                 None => driver.found_group(group.id),

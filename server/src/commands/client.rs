@@ -10,6 +10,7 @@ use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number;
 use ashlar_engine::reply::Reply;
+use ashlar_replication::raft::RequestId;
 use std::sync::atomic::Ordering;
 
 const ANY: Flags = Flags::NOSCRIPT.union(Flags::LOADING).union(Flags::STALE);
@@ -40,6 +41,17 @@ pub const COMMANDS: &[HostCommand] = &[HostCommand::container(
 )];
 
 const SUBCOMMANDS: &[HostCommand] = &[
+    HostCommand::new(
+        sub(
+            "REQUESTID",
+            4,
+            ANY,
+            "client:integer sequence:integer",
+            "7.4.0",
+            "Gives the next write an id: repeated under it, the write is applied once.",
+        ),
+        request_id,
+    ),
     HostCommand::new(sub("ID", 2, ANY, "", "5.0.0", "Returns the connection's id."), id),
     HostCommand::new(sub("INFO", 2, ANY, "", "6.2.0", "Describes the connection."), info),
     HostCommand::new(
@@ -152,6 +164,19 @@ const SUBCOMMANDS: &[HostCommand] = &[
     ),
     HostCommand::new(sub("HELP", 2, ANY, "", "5.0.0", "Lists the subcommands."), help),
 ];
+
+fn request_id(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let number = |arg: &[u8]| number::parse_i64(arg).and_then(|n| u64::try_from(n).ok());
+    let (Some(client), Some(sequence)) = (number(args[2]), number(args[3])) else {
+        return Err(Error::NotInteger.into());
+    };
+    if client == 0 {
+        return Err(Error::text("ERR the client's number is above 0").into());
+    }
+    host.session.request_id.set(RequestId { client, sequence });
+    reply.ok();
+    Ok(())
+}
 
 fn id(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     reply.int(host.session.address.id as i64);

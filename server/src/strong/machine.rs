@@ -207,6 +207,23 @@ fn internal(args: &[&[u8]]) -> Option<&'static Command> {
     command.flags.contains(Flags::INTERNAL).then_some(command)
 }
 
+/// The state of a group that starts with the keys of these slots, which the engine has in the shard of
+/// no group; nothing where there are none. They leave that shard.
+pub(super) fn first_state(engine: &Engine, slots: &[SlotRange]) -> Vec<u8> {
+    let mut rows = Rows::default();
+    engine.rows_of(0, within(slots), &mut rows);
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![VERSION];
+    push_u64(&mut out, 0);
+    push_len(&mut out, 0);
+    push_len(&mut out, 0);
+    push_rows(&mut out, &rows);
+    engine.drop_slots(0, within(slots));
+    out
+}
+
 fn is_multi(call: &OwnedCall) -> bool {
     matches!(call.args.as_slice(), [name] if name == b"MULTI")
 }

@@ -11,25 +11,28 @@ use crate::registry::Resolved;
 use crate::shared::Shared;
 use ashlar_engine::command::Flags;
 use ashlar_engine::commands::internal;
-use ashlar_engine::disk::{Disk, Lock, RealDisk};
+use ashlar_engine::disk::{Disk, Mode, RealDisk};
 use ashlar_engine::engine::Engine;
 use ashlar_engine::reply::Protocol;
 use ashlar_engine::slot::SLOTS;
-use ashlar_engine::storage::{self, DIRECTORY};
+use ashlar_engine::storage::{self, DIRECTORY, Directory, RecoverOptions, Recovering};
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId, Settings};
 use ashlar_replication::runtime::{self, DATA_GROUPS_MAX, Event, Handle, Options, wire};
-use ashlar_replication::topology::{Change, META_GROUP, Topology};
+use ashlar_replication::topology::{Change, META_GROUP, SlotRange, Topology};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 /// Keys that one look for expired keys deletes in a group.
 const EXPIRED_KEYS_MAX: usize = 256;
+/// The file that says that a node's keys from before it was one of a cluster are in their groups.
+const GROWN: &str = "grown";
 /// By how much two clocks may run apart while a lease holds.
 const LEASE_DRIFT_PERCENT: u32 = 10;
 
@@ -60,13 +63,39 @@ struct NodeHost {
     shared: Arc<Shared>,
     groups: Arc<[AtomicU16; SLOTS as usize]>,
     calm: Arc<AtomicBool>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Whether the file is there that says so.
+    grown: AtomicBool,
+}
+
+impl NodeHost {
+    /// Once all groups have been started nobody needs the keys any more that were there before them.
+    fn note_growth(&self, topology: &Topology) {
+        let all = topology.is_created() && topology.groups.values().all(|group| group.born);
+        if !all || self.grown.load(Ordering::Relaxed) {
+            return;
+        }
+        let written = self.disk.open(&self.dir.join(GROWN), Mode::Create);
+        let written = written.and_then(|file| {
+            file.sync_data()?;
+            self.disk.sync_dir(&self.dir)
+        });
+        self.grown.store(written.is_ok(), Ordering::Relaxed);
+        let left: usize = self.shared.engine.rows_left();
+        if left > 0 {
+            tracing::warn!(
+                "{left} keys from before the node joined the cluster are not part of it"
+            );
+        }
+    }
 }
 
 /// A node that runs.
 pub struct Running {
     strong: Arc<Strong>,
     thread: JoinHandle<()>,
-    _lock: Box<dyn Lock>,
+    _lock: Box<dyn Any + Send>,
 }
 
 impl Running {
@@ -89,8 +118,8 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     let data = Path::new(&settings.string(ids::DIR)).join(DIRECTORY);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     disk.create_dir(&data)?;
-    let lock = storage::lock(&*disk, &data).map_err(|error| io::Error::other(error.to_string()))?;
     let dir = data.join("node");
+    let lock = hold(shared, &disk, &data, &dir)?;
     let port = crate::cluster::peer_port(settings, shared.port);
     let bind = bind_address(&settings.string(ids::BIND));
     let listener = std::net::TcpListener::bind((bind.as_str(), port)).map_err(|error| {
@@ -108,7 +137,14 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     let groups: Arc<[AtomicU16; SLOTS as usize]> =
         Arc::new([const { AtomicU16::new(0) }; SLOTS as usize]);
     let calm = Arc::new(AtomicBool::new(false));
-    let host = NodeHost { shared: shared.clone(), groups: groups.clone(), calm: calm.clone() };
+    let host = NodeHost {
+        shared: shared.clone(),
+        groups: groups.clone(),
+        calm: calm.clone(),
+        disk: disk.clone(),
+        dir: dir.clone(),
+        grown: AtomicBool::new(disk.open(&dir.join(GROWN), Mode::Read).is_ok()),
+    };
     let options = Options {
         disk,
         dir,
@@ -159,6 +195,40 @@ fn assign(shared: &Shared, groups: &[AtomicU16; SLOTS as usize], topology: &Topo
             groups[usize::from(slot)].store(group as u16, Ordering::Relaxed);
         }
     }
+}
+
+/// Locks the data directory. Keys that are there from before the node was one of a cluster are loaded:
+/// its groups will start with them.
+fn hold(
+    shared: &Arc<Shared>,
+    disk: &Arc<dyn Disk>,
+    data: &Path,
+    dir: &Path,
+) -> io::Result<Box<dyn Any + Send>> {
+    let other = |error: storage::StorageError| io::Error::other(error.to_string());
+    if disk.open(&dir.join(GROWN), Mode::Read).is_ok() {
+        return Ok(Box::new(storage::lock(&**disk, data).map_err(other)?));
+    }
+    let directory = Directory::open(disk.clone(), data, shared.stamp(0).seed).map_err(other)?;
+    let options = RecoverOptions {
+        log: false,
+        segment_bytes: shared.settings.count(ids::LOG_SEGMENT_SIZE),
+        threads: 1,
+        relieve: None,
+    };
+    let progress = Recovering::default();
+    let (storage, _) = directory.recover(&shared.engine, &options, &progress).map_err(other)?;
+    let databases = shared.engine.db_stats();
+    let keys: usize = databases.iter().map(|db| db.keys).sum();
+    if databases.iter().skip(1).any(|db| db.keys > 0) {
+        return Err(io::Error::other(
+            "a cluster has one database, but there are keys in others than 0: move them first",
+        ));
+    }
+    if keys > 0 {
+        tracing::info!("loaded {keys} keys, with which the groups of the cluster will start");
+    }
+    Ok(Box::new(storage))
 }
 
 /// The address on which other nodes are awaited: the first one that clients are, or all.
@@ -479,10 +549,15 @@ impl runtime::Host for NodeHost {
         ShardMachine::new(&self.shared, (group as usize).min(DATA_GROUPS_MAX))
     }
 
+    fn first_state(&self, slots: &[SlotRange]) -> Vec<u8> {
+        super::machine::first_state(&self.shared.engine, slots)
+    }
+
     fn topology_changed(&self, topology: &Arc<Topology>) {
         // Requests that come from here on look at the topology itself until all is in place.
         self.calm.store(false, Ordering::Release);
         assign(&self.shared, &self.groups, topology);
+        self.note_growth(topology);
         let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
         self.calm.store(calm, Ordering::Release);
     }

@@ -143,6 +143,7 @@ impl Host<'_, '_> {
                 let fits = matches!(need, Need::Write | Need::Read)
                     && strong.group_of(slot) == Some(*group)
                     && self.check_room(resolved).is_ok()
+                    && request.id.client == 0
                     && request_bytes(request) < GATHERED_BYTES_MAX
                     && !is_multi(request);
                 let call = if fits { self.owned(resolved, args).ok() } else { None };
