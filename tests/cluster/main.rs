@@ -5,4 +5,5 @@
 
 mod clients;
 mod growth;
+mod promise;
 mod work;

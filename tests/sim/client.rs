@@ -1,10 +1,10 @@
 //! Clients: each does one operation after the other, repeats what may not have arrived, and writes
 //! down what it was told.
 
-use crate::history::{Event, Op};
 use crate::world::{What, World};
 use ashlar_engine::stamp::Stamp;
 use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId};
+use ashlar_tests::history::{Event, Op};
 
 /// Attempts after which an operation is given up.
 const ATTEMPTS_MAX: u64 = 60;

@@ -9,7 +9,6 @@
 mod client;
 mod disk;
 mod faults;
-mod history;
 mod invariants;
 mod net;
 mod world;
@@ -50,7 +49,7 @@ fn simulate(shape: &Shape, seed: u64, bug: Option<Bug>) -> Result<Summary, Strin
         return Err(format!("client {client} gets no answer though nothing is wrong any more"));
     }
     compare_replicas(&world)?;
-    history::check(&world.history)?;
+    ashlar_tests::history::check(&world.history)?;
     Ok(Summary {
         trace: world.trace(),
         answered: world.clients.iter().map(|client| client.answered).sum(),

@@ -3,7 +3,6 @@
 
 use crate::client::{Client, Wanted};
 use crate::disk::Disk;
-use crate::history::Event;
 use crate::invariants::{ElectionSafety, StateMachineSafety};
 use crate::net::Net;
 use ashlar_engine::engine::EngineOptions;
@@ -11,6 +10,7 @@ use ashlar_engine::stamp::Stamp;
 use ashlar_replication::known_bugs::{self, Bug};
 use ashlar_replication::node::{Node, Outbox};
 use ashlar_replication::raft::{Answer, EngineMachine, Group, GroupId, Request, Settings, Ticket};
+use ashlar_tests::history::Event;
 use ashlar_tests::random::Random;
 use raft::eraftpb::{ConfState, Message};
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 //! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
 //! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
 //! - [`golden`]: scripts of commands with the replies they must give
+//! - [`history`]: what clients did and were told, and whether one order explains it
 //! - [`powercut`]: a file system that loses what was not forced to disk
 //! - [`fuzz_targets`]: what no input may be able to do
 
@@ -14,6 +15,7 @@ pub mod differential;
 pub mod fuzz_targets;
 pub mod golden;
 pub mod grammar;
+pub mod history;
 pub mod host;
 pub mod pools;
 pub mod powercut;

@@ -152,12 +152,25 @@ impl Cluster {
     /// If that fails.
     pub fn created(count: usize, groups: usize, replicas: usize, settings: &[&str]) -> Cluster {
         let cluster = Cluster::start(count, settings);
+        cluster.create(groups, replicas);
+        cluster
+    }
+
+    /// Makes the nodes a cluster, founded by the first one.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn create(&self, groups: usize, replicas: usize) {
         let (groups, replicas) = (groups.to_string(), replicas.to_string());
         let mut args = vec!["create".to_owned()];
-        args.extend(cluster.addresses());
+        args.extend(self.addresses());
         args.extend(["--groups".into(), groups, "--replicas".into(), replicas]);
-        cluster.manage_ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        cluster
+        self.manage_ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Settings that a node has from its next start on, besides those that it had.
+    pub fn reconfigure(&mut self, at: usize, settings: &[&str]) {
+        self.nodes[at].settings.extend(settings.iter().map(|word| (*word).to_owned()));
     }
 
     /// The addresses of the nodes for clients.

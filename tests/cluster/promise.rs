@@ -1,0 +1,209 @@
+//! The promise of strong keys on real daemons: what clients were told can be put in one order, nothing that was
+//! acknowledged is lost, and a write that is repeated under its id is applied once.
+
+use ashlar_tests::cluster::Cluster;
+use ashlar_tests::cluster::client::{ClusterClient, Outcome};
+use ashlar_tests::history::{Event, Op, check};
+use ashlar_tests::random::{Random, seeds};
+use ashlar_tests::resp::{Value, words};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Histories, each of so many operations of so many clients on so many keys.
+const RUNS: usize = 20;
+const OPERATIONS: usize = 2_000;
+const CLIENTS: usize = 4;
+const KEYS: usize = 12;
+
+fn client(cluster: &Cluster) -> ClusterClient {
+    ClusterClient::new(cluster.nodes().iter().map(|node| node.port()))
+}
+
+/// A reply as RESP2 bytes.
+fn bytes(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Simple(text) => [b"+", text.as_slice(), b"\r\n"].concat(),
+        Value::Int(number) => format!(":{number}\r\n").into_bytes(),
+        Value::Bulk(text) => [format!("${}\r\n", text.len()).as_bytes(), text, b"\r\n"].concat(),
+        Value::Null => b"$-1\r\n".to_vec(),
+        Value::Array(items) => {
+            let items: Vec<Vec<u8>> = items.iter().map(bytes).collect();
+            [format!("*{}\r\n", items.len()).into_bytes(), items.concat()].concat()
+        }
+        other => panic!("{other:?} is no reply of these commands"),
+    }
+}
+
+/// One operation on a key of its type, as an event and as a command.
+fn operation(random: &mut Random, run: usize, next: &AtomicU64) -> (String, Op, String) {
+    let nth = random.below(KEYS);
+    let value = next.fetch_add(1, Ordering::Relaxed);
+    let name = |kind: &str| format!("{kind}:{run}:{nth}");
+    match (nth % 3, random.chance(50)) {
+        (0, true) => (name("r"), Op::Set(value), format!("SET {} {value}", name("r"))),
+        (0, false) => (name("r"), Op::Get, format!("GET {}", name("r"))),
+        (1, true) => (name("c"), Op::Incr, format!("INCR {}", name("c"))),
+        (1, false) => (name("c"), Op::Count, format!("GET {}", name("c"))),
+        (_, true) => (name("l"), Op::Push(value), format!("RPUSH {} {value}", name("l"))),
+        (_, false) => (name("l"), Op::Range, format!("LRANGE {} 0 -1", name("l"))),
+    }
+}
+
+fn work(ports: &[u16], seed: u64, run: usize, since: Instant, next: &AtomicU64) -> Vec<Event> {
+    let mut random = Random::new(seed);
+    let mut client = ClusterClient::new(ports.iter().copied());
+    let now = || since.elapsed().as_nanos() as u64;
+    let mut events = Vec::new();
+    for _ in 0..OPERATIONS / CLIENTS {
+        let (key, op, line) = operation(&mut random, run, next);
+        let start = now();
+        let (reply, end) = match client.call(&words(&line)) {
+            Outcome::Reply(Value::Error(text)) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                assert!(text.starts_with("UNCERTAIN"), "{line}: {text}");
+                (None, u64::MAX)
+            }
+            Outcome::Reply(reply) => (Some(bytes(&reply)), now()),
+            Outcome::Unknown => (None, u64::MAX),
+            Outcome::NotRun => continue,
+        };
+        events.push(Event { key, op, start, end, reply });
+    }
+    events
+}
+
+/// Disturbs a cluster while clients work, and lets it be again.
+fn disturb(cluster: &mut Cluster, random: &mut Random, run: usize) {
+    let at = cluster.leader_of(random.below(16_384) as u16, run % 3).unwrap_or(run % 3);
+    std::thread::sleep(Duration::from_millis(30));
+    match run % 5 {
+        0 => {
+            cluster.kill(at);
+            std::thread::sleep(Duration::from_millis(300));
+            cluster.restart(at);
+        }
+        1 => {
+            cluster.isolate(at);
+            std::thread::sleep(Duration::from_millis(900));
+            cluster.heal();
+        }
+        2 => {
+            cluster.pause(at);
+            std::thread::sleep(Duration::from_millis(900));
+            cluster.resume(at);
+        }
+        3 => {
+            cluster.cut(at, (at + 1) % 3);
+            std::thread::sleep(Duration::from_millis(600));
+            cluster.heal();
+        }
+        _ => cluster.restart(at),
+    }
+}
+
+fn histories(settings: &[&str]) {
+    let seed = seeds(&[0x5EED_0001])[0];
+    println!("seed {seed:#x}");
+    let mut random = Random::new(seed);
+    let mut cluster = Cluster::created(3, 3, 2, settings);
+    cluster.wait_ok();
+    let next = AtomicU64::new(1);
+    for run in 0..RUNS {
+        let since = Instant::now();
+        let ports: Vec<u16> = cluster.nodes().iter().map(|node| node.port()).collect();
+        let seeds: Vec<u64> = (0..CLIENTS).map(|_| random.bits()).collect();
+        let events = std::thread::scope(|scope| {
+            let (next, ports) = (&next, &ports);
+            let threads: Vec<_> = seeds
+                .iter()
+                .map(|seed| scope.spawn(move || work(ports, *seed, run, since, next)))
+                .collect();
+            disturb(&mut cluster, &mut random, run);
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().expect("a client's thread"))
+                .collect::<Vec<Event>>()
+        });
+        let answered = events.iter().filter(|event| event.reply.is_some()).count();
+        assert!(answered * 10 > OPERATIONS * 8, "run {run}: only {answered} were answered");
+        if let Err(error) = check(&events) {
+            panic!("run {run}, seed {seed:#x}: {error}");
+        }
+        cluster.wait_ok();
+    }
+}
+
+/// Histories of clients on daemons that are killed, paused and cut off, with reads that ask a majority.
+#[test]
+fn one_order_explains_what_clients_saw() {
+    histories(&["--down-after-milliseconds", "1000"]);
+}
+
+/// The same with reads under a lease.
+#[test]
+fn one_order_explains_it_with_leases() {
+    histories(&["--down-after-milliseconds", "1000", "--cluster-reads", "lease"]);
+}
+
+/// A write repeated under its id is applied once, also by the leader that follows.
+#[test]
+fn a_repeated_write_is_applied_once() {
+    let mut cluster = Cluster::created(3, 1, 2, &["--down-after-milliseconds", "1000"]);
+    cluster.wait_ok();
+    let add = |cluster: &Cluster, leader: usize, sequence: u64| {
+        let mut client = cluster.node(leader).client();
+        let reply = client.line(&format!("CLIENT REQUESTID 7 {sequence}")).expect("a reply");
+        assert_eq!(reply, Value::Simple(b"OK".to_vec()));
+        client.line("INCR counter").expect("a reply")
+    };
+    let leader = cluster.leader_of(0, 0).expect("a leader");
+    assert_eq!(add(&cluster, leader, 1), Value::Int(1));
+    assert_eq!(add(&cluster, leader, 1), Value::Int(1));
+    assert_eq!(add(&cluster, leader, 2), Value::Int(2));
+    let other = (leader + 1) % 3;
+    cluster.kill(leader);
+    cluster.wait_until("another node leads", |cluster| {
+        cluster.leader_of(0, other).is_some_and(|new| new != leader)
+    });
+    let new = cluster.leader_of(0, other).expect("a leader");
+    assert_eq!(add(&cluster, new, 2), Value::Int(2));
+    assert_eq!(add(&cluster, new, 3), Value::Int(3));
+}
+
+/// A node that had keys of its own founds a cluster: its groups start with them, and they survive the
+/// end of all nodes at once.
+#[test]
+fn a_single_node_grows_into_a_cluster() {
+    let mut cluster = Cluster::start(1, &["--cluster-enabled", "no", "--appendonly", "yes"]);
+    let mut alone = cluster.node(0).client();
+    for nth in 0..500 {
+        alone.line(&format!("SET key:{nth} {nth}")).expect("a reply");
+    }
+    alone.line("HSET hash field value").expect("a reply");
+    alone.line("SET soon 1 PX 600000").expect("a reply");
+    drop(alone);
+    cluster.reconfigure(0, &["--cluster-enabled", "yes", "--appendonly", "no"]);
+    cluster.restart(0);
+    for _ in 0..2 {
+        cluster.add(&[]);
+    }
+    cluster.create(3, 2);
+    cluster.wait_ok();
+    for at in 0..3 {
+        cluster.kill(at);
+    }
+    for at in 0..3 {
+        cluster.restart(at);
+    }
+    cluster.wait_ok();
+    let mut client = client(&cluster);
+    for nth in 0..500 {
+        let reply = client.line(&format!("GET key:{nth}")).expect("a reply");
+        assert_eq!(reply, Value::bulk(nth.to_string()));
+    }
+    assert_eq!(client.line("HGET hash field").expect("a reply"), Value::bulk("value"));
+    let Value::Int(left) = client.line("PTTL soon").expect("a reply") else {
+        panic!("PTTL gives a number");
+    };
+    assert!((1..=600_000).contains(&left), "{left}");
+}
