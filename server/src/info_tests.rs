@@ -60,14 +60,14 @@ fn titles(names: &[&str]) -> Vec<String> {
 #[test]
 fn sections_are_chosen_by_name() {
     let default = titles(&[]);
-    assert_eq!(default.len(), 12);
+    assert_eq!(default.len(), 13);
     assert_eq!(titles(&["default"]), default);
     assert!(!default.iter().any(|title| title == "Commandstats"));
-    assert_eq!(titles(&["EVERYTHING"]).len(), 14);
+    assert_eq!(titles(&["EVERYTHING"]).len(), 15);
     assert!(!titles(&["all"]).iter().any(|title| title == "Modules"));
     assert_eq!(titles(&["keyspace", "server", "nothing"]), ["Server", "Keyspace"]);
     assert!(titles(&["nothing"]).is_empty());
-    assert_eq!(titles(&["default", "latencystats"]).len(), 13);
+    assert_eq!(titles(&["default", "latencystats"]).len(), 14);
 }
 
 #[test]

@@ -21,6 +21,10 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     if shared.persistence.loading.load(Ordering::Acquire) {
         return;
     }
+    if let Some(sites) = shared.sites.as_ref().filter(|sites| sites.links().is_empty()) {
+        // Otherwise the links' threads do it.
+        sites.promise(shared, exec);
+    }
     let is_well = shared.gate.get().is_none_or(|gate| gate.log.is_well());
     let replication = &shared.replication;
     let limit = shared.settings.output_limits()[1].hard_bytes;

@@ -137,7 +137,7 @@ fn count(
 
 fn list(edit: &mut Edit<'_>, value: &Held<'_>, intent: &Intent<'_>) {
     let live = edit.key().map_or(0, |key| key.live(Kind::List)) as usize;
-    let len = value.len();
+    let len = value.items_len();
     let (more, fewer) = (len.saturating_sub(live), live.saturating_sub(len));
     match intent {
         Intent::PushTail if len >= live => {

@@ -151,7 +151,11 @@ impl Site {
         let result = act(&mut edit);
         let Edit { mut changed, .. } = edit;
         for (stamp, name) in &changed {
-            self.recent.push(*stamp, key, name);
+            match self.members.is_empty() {
+                false => self.recent.push(*stamp, key, name),
+                // Nobody listens: whoever comes is told of all keys.
+                true => self.recent.begin_at(*stamp),
+            }
         }
         changed.sort_unstable_by(|a, b| a.1.cmp(&b.1));
         changed.dedup_by(|a, b| a.1 == b.1);

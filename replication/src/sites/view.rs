@@ -25,7 +25,7 @@ impl Held<'_> {
     }
 
     /// Items of a list; 0 for anything else.
-    pub fn len(&self) -> usize {
+    pub fn items_len(&self) -> usize {
         match &self.0 {
             View::List(list) => list.len(),
             _ => 0,

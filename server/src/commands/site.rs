@@ -179,7 +179,8 @@ fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     let (id, session) = (site_of(args[2])?, number_of(args[3])?);
     let batch = Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"))?;
     let taking = sites.taking.lock();
-    if !sites.is_current(id, session) {
+    let is_peer = sites.node.site().peers.by_id(id).is_some();
+    if !is_peer || !sites.is_current(id, session) {
         return Err(Error::text("SITESTALE another connection took its place").into());
     }
     let taken = sites.node.take(host.exec, id, &batch, &host.stamp);

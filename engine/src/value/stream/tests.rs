@@ -209,3 +209,33 @@ fn approximate_trims_see_whole_blocks() {
     assert_eq!(stream.trim(Keep::From(Id::new(701, 0)), true, 0), 100);
     assert_eq!(stream.len(), 300);
 }
+
+/// Entries that come late get into their places, whatever was there and was deleted.
+#[test]
+fn entries_are_inserted_in_their_places() {
+    let mut stream = Stream::new();
+    let mut expected = Vec::new();
+    for nth in 0..200u64 {
+        // Every number once, in an order that jumps back and forth.
+        let id = Id::new(1 + nth * 77 % 200, 0);
+        let text = id.ms.to_string();
+        stream.insert(id, &[b"f", text.as_bytes()], LIMIT);
+        stream.insert(id, &[b"again", b"x"], LIMIT);
+        expected.push(id);
+        if nth % 10 == 9 {
+            let gone = expected.swap_remove(nth as usize % expected.len());
+            assert!(stream.delete(gone));
+        }
+    }
+    expected.sort_unstable();
+    let entries: Vec<Id> = stream.range(Id::MIN, Id::MAX, false).map(|entry| entry.id).collect();
+    assert_eq!(entries, expected);
+    assert_eq!(stream.len(), expected.len() as u64);
+    for entry in stream.range(Id::MIN, Id::MAX, true) {
+        let (_, value) = entry.fields.clone().next().expect("it has a field");
+        assert_eq!(value.to_vec(), entry.id.ms.to_string().into_bytes());
+    }
+    let mut bytes = Vec::new();
+    stream.encode(&mut bytes);
+    assert!(Stream::decode(&bytes).is_some_and(|copy| copy.len() == stream.len()));
+}
