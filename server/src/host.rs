@@ -567,12 +567,30 @@ impl Host<'_, '_> {
         self.shared.acl.log.add(entry, self.shared.settings.count(ids::ACL_LOG_MAX_LEN));
     }
 
-    /// Whether a replica runs the command at the moment.
+    /// Whether there are as many replicas as writes are to have.
+    ///
+    /// # Errors
+    /// Redis's text where there are fewer.
+    pub fn check_replicas(&self) -> Result<(), Error> {
+        let settings = &self.shared.settings;
+        let wanted = settings.count(ids::MIN_REPLICAS_TO_WRITE);
+        let lag_ms = settings.number(ids::MIN_REPLICAS_MAX_LAG).saturating_mul(1000);
+        let good = || self.shared.replication.good(self.stamp.now_ms, lag_ms) as u64;
+        if wanted > 0 && lag_ms > 0 && good() < wanted {
+            return Err(Error::text("NOREPLICAS Not enough good replicas to write."));
+        }
+        Ok(())
+    }
+
+    /// Whether a replica, or a primary that is to have replicas, runs the command at the moment.
     ///
     /// # Errors
     /// Redis's texts for what it does not.
     pub fn admit_on_replica(&self, flags: Flags) -> Result<(), Error> {
         let (follower, settings) = (&self.shared.replication.follower, &self.shared.settings);
+        if !follower.is_following() {
+            return if flags.contains(Flags::WRITE) { self.check_replicas() } else { Ok(()) };
+        }
         if follower.loading.load(Ordering::Acquire) && !flags.contains(Flags::LOADING) {
             return Err(Error::text("LOADING Redis is loading the dataset in memory"));
         }

@@ -295,6 +295,8 @@ fn share(
     let acl = users(&settings, &registry)?;
     let tls = tls(&settings)?;
     let identity = info::Identity::new(identity);
+    let replication = Replication::new(identity.replication_id.clone());
+    replication.follow_settings(&settings);
     Ok(Shared {
         acl,
         tls,
@@ -315,7 +317,7 @@ fn share(
         monitored: AtomicBool::new(false),
         pause: Pause::default(),
         trash,
-        replication: Replication::new(identity.replication_id.clone()),
+        replication,
         cluster: OnceLock::new(),
         cluster_seen: Default::default(),
         strong: OnceLock::new(),

@@ -184,6 +184,53 @@ fn redis_follows_ashlar_under_load() {
     }
 }
 
+/// `min-replicas-to-write` on either server: what is refused, in which words, and when no more.
+#[test]
+fn writes_want_replicas() {
+    let wanting = |server: &Server, follower: &Server| {
+        let (mut client, mut replica) = (server.client(), follower.client());
+        let mut seen = Vec::new();
+        let mut ask = |args: &[&str]| {
+            seen.push(client.call(args).expect("a reply").text());
+        };
+        let script = "return redis.call('SET', 'k', 'script')";
+        ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        for args in [&["SET", "k", "v"][..], &["GET", "k"], &["EVAL", "return 'reads'", "0"]] {
+            ask(args);
+        }
+        ask(&["MULTI"]);
+        ask(&["SET", "k", "v"]);
+        ask(&["EXEC"]);
+        follow(&mut replica, server);
+        caught_up(&mut server.client(), &mut replica);
+        until("the replica counts", || {
+            server.client().line("SET k v").expect("a reply").text() == "OK"
+        });
+        ask(&["EVAL", script, "0"]);
+        ask(&["CONFIG", "SET", "min-replicas-to-write", "2"]);
+        ask(&["SET", "k", "v"]);
+        ask(&["CONFIG", "SET", "min-replicas-max-lag", "0"]);
+        ask(&["SET", "k", "v"]);
+        ask(&["CONFIG", "SET", "min-replicas-max-lag", "10", "min-replicas-to-write", "1"]);
+        replica.line("REPLICAOF NO ONE").expect("a reply");
+        until("the replica is missed", || {
+            server.client().line("SET k v").expect("a reply").text().starts_with("NOREPLICAS")
+        });
+        ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        ask(&["SET", "k", "v"]);
+        // What a script is told has its place and digest behind it.
+        let refused = client.call(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        assert_eq!(refused.expect("a reply").text(), "OK");
+        let refused = client.call(&["EVAL", script, "0"]).expect("a reply").text();
+        assert!(refused.starts_with("NOREPLICAS Not enough good replicas to write"), "{refused}");
+        seen
+    };
+    let fast = ["--repl-diskless-sync-delay", "0"];
+    let on_redis = wanting(&Server::redis(&fast), &Server::redis(&fast));
+    let on_ashlar = wanting(&Server::ashlar(&[]), &Server::redis(&fast));
+    assert_eq!(on_ashlar, on_redis);
+}
+
 /// A broken connection costs no second copy while the stream is still there.
 #[test]
 fn a_broken_link_goes_on_where_it_was() {

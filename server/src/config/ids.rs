@@ -137,6 +137,8 @@ ids! {
     PORT = "port",
     PROTECTED_MODE = "protected-mode",
     PROTO_MAX_BULK_LEN = "proto-max-bulk-len",
+    MIN_REPLICAS_MAX_LAG = "min-replicas-max-lag",
+    MIN_REPLICAS_TO_WRITE = "min-replicas-to-write",
     REPLICAOF = "replicaof",
     REPLICA_ANNOUNCE_PORT = "replica-announce-port",
     REPLICA_IGNORE_MAXMEMORY = "replica-ignore-maxmemory",

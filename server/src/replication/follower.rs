@@ -149,7 +149,9 @@ pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
         // Until it is known what the new primary is, what came from another one stays as it is.
         let is_copy = shared.engine.position().history.followed;
         follower.native.store(primary.is_some() && is_copy, Ordering::Release);
-        shared.replication.restricted.store(primary.is_some(), Ordering::Release);
+        let wants_replicas = shared.settings.count(ids::MIN_REPLICAS_TO_WRITE) > 0;
+        let restricted = primary.is_some() || wants_replicas;
+        shared.replication.restricted.store(restricted, Ordering::Release);
         if primary.is_none() {
             super::ship::begin(&shared.engine, &shared.settings);
         }

@@ -87,7 +87,7 @@ pub struct Replication {
     acked: Condvar,
     acked_lock: Mutex<()>,
     /// Whether commands have to be looked at before they run: reads or writes may be refused.
-    pub restricted: AtomicBool,
+    pub restricted: Arc<AtomicBool>,
     /// Full copies, and requests to go on that were granted and refused.
     pub syncs: [AtomicU64; 3],
     last_ping_ms: AtomicI64,
@@ -106,7 +106,7 @@ impl Replication {
             waits: Mutex::default(),
             acked: Condvar::new(),
             acked_lock: Mutex::default(),
-            restricted: AtomicBool::new(false),
+            restricted: Arc::default(),
             syncs: Default::default(),
             last_ping_ms: AtomicI64::new(0),
             last_replica_ms: AtomicI64::new(0),
@@ -127,6 +127,27 @@ impl Replication {
             replica.online.load(Ordering::Acquire) && told.load(Ordering::Acquire) >= wanted
         };
         self.replicas.lock().values().filter(has).count()
+    }
+
+    /// Number of replicas that have been heard of in the last `lag_ms`.
+    pub fn good(&self, now_ms: i64, lag_ms: i64) -> usize {
+        let is_good = |replica: &&Arc<Replica>| {
+            replica.online.load(Ordering::Acquire)
+                && now_ms - replica.acked_ms.load(Ordering::Acquire) <= lag_ms
+        };
+        self.replicas.lock().values().filter(is_good).count()
+    }
+
+    /// From now on `min-replicas-to-write` is looked at as soon as it is set.
+    pub fn follow_settings(&self, settings: &Settings) {
+        let restricted = self.restricted.clone();
+        let watched = settings.subscribe(&[ids::MIN_REPLICAS_TO_WRITE], move |settings| {
+            if settings.count(ids::MIN_REPLICAS_TO_WRITE) > 0 {
+                restricted.store(true, Ordering::Release);
+            }
+            Ok(())
+        });
+        debug_assert!(watched.is_ok(), "the subscriber refuses nothing");
     }
 
     /// Ends the connection of a replica.

@@ -314,6 +314,10 @@ fn prepare(
 /// command is looked at.
 fn admit_on_replica(host: &Host<'_, '_>, flags: ScriptFlags) -> Result<(), Error> {
     let (follower, settings) = (&host.shared.replication.follower, &host.shared.settings);
+    if !follower.is_following() {
+        let writes = !flags.contains(ScriptFlags::NO_WRITES);
+        return if writes { host.check_replicas() } else { Ok(()) };
+    }
     let stale = !settings.flag(ids::REPLICA_SERVE_STALE_DATA) && !follower.is_connected();
     if stale && !flags.contains(ScriptFlags::ALLOW_STALE) {
         return Err(Error::text(

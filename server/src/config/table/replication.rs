@@ -54,20 +54,19 @@ pub(super) const REPLICATION: &[Setting] = &[
     .start(),
     used("site-user", &[], Kind::Text, "", "User name at the other sites."),
     used("site-password", &[], Kind::Text, "", "Password at the other sites.").secret(),
-    Setting::new(
+    used(
         "min-replicas-to-write",
+        &["min-slaves-to-write"],
         int_from(0),
         "0",
-        "Refuse writes with fewer replicas than this.",
-    )
-    .aliases(&["min-slaves-to-write"])
-    .only_default("the number of replicas is not looked at in this version"),
-    repl(
+        "Refuse writes with fewer replicas than this; 0 is off.",
+    ),
+    used(
         "min-replicas-max-lag",
         &["min-slaves-max-lag"],
         int_from(0),
         "10",
-        "Seconds of lag a replica may have to count.",
+        "Seconds since it was last heard of that a replica may have to count; 0 turns that off.",
     ),
     used("masterauth", &[], Kind::Text, "", "Password of the primary.").secret(),
     used("masteruser", &[], Kind::Text, "", "User name at the primary."),
