@@ -148,7 +148,9 @@ pub fn route(
     let wish = wish(host.session, resolved.command, args);
     let (Slot::One(slot) | Slot::Several(slot)) = wish.slot else { return Route::NoKeys };
     let settings = &host.shared.settings;
-    if let Some(group) = host.shared.strong.get().and_then(|strong| strong.quick_route(slot)) {
+    let one = matches!(wish.slot, Slot::One(_));
+    let quick = host.shared.strong.get().and_then(|strong| strong.quick_route(slot));
+    if let Some(group) = quick.filter(|_| one) {
         return Route::Local(group);
     }
     let topology = member.topology();

@@ -215,6 +215,7 @@ fn hold(
         segment_bytes: shared.settings.count(ids::LOG_SEGMENT_SIZE),
         threads: 1,
         relieve: None,
+        zeroed: false,
     };
     let progress = Recovering::default();
     let (storage, _) = directory.recover(&shared.engine, &options, &progress).map_err(other)?;

@@ -143,7 +143,7 @@ impl<'a> Sender<'a> {
     fn stream(&mut self, mut source: Source) -> io::Result<()> {
         while !self.ended() {
             let sent = match &mut source {
-                Source::Ring => match self.from_ring()? {
+                Source::Ring => match self.out_of_ring()? {
                     Some(position) => {
                         source = Source::Disk(position, None);
                         true
@@ -152,7 +152,7 @@ impl<'a> Sender<'a> {
                 },
                 Source::Disk(position, reader) => {
                     let (mut at, mut open) = (*position, reader.take());
-                    let more = self.from_disk(&mut at, &mut open)?;
+                    let more = self.out_of_disk(&mut at, &mut open)?;
                     source = if more || !self.shared.engine.shipping().enter(self.replica.id, at) {
                         Source::Disk(at, open)
                     } else {
@@ -161,7 +161,7 @@ impl<'a> Sender<'a> {
                     true
                 }
             };
-            self.replica.from_disk.store(matches!(source, Source::Disk(..)), Ordering::Relaxed);
+            self.replica.out_of_disk.store(matches!(source, Source::Disk(..)), Ordering::Relaxed);
             self.flush()?;
             self.look(sent)?;
         }
@@ -199,7 +199,7 @@ impl<'a> Sender<'a> {
 
     /// Gathers records of the ring. Returns the position behind which the log has to go on, if the
     /// ring no longer has what comes.
-    fn from_ring(&mut self) -> io::Result<Option<u64>> {
+    fn out_of_ring(&mut self) -> io::Result<Option<u64>> {
         let engine = &self.shared.engine;
         let (shipping, journal) = (engine.shipping(), engine.journal());
         let (mut wait, mut since, mut relaxed) = (WAIT, Instant::now(), true);
@@ -238,7 +238,7 @@ impl<'a> Sender<'a> {
 
     /// Gathers records of the log behind `position`, which moves on. Says whether there may be more in
     /// what is being read.
-    fn from_disk(
+    fn out_of_disk(
         &mut self,
         position: &mut u64,
         reader: &mut Option<Box<Reader>>,
