@@ -161,7 +161,7 @@ impl<'a> Sender<'a> {
                     true
                 }
             };
-            self.replica.out_of_disk.store(matches!(source, Source::Disk(..)), Ordering::Relaxed);
+            self.replica.from_disk.store(matches!(source, Source::Disk(..)), Ordering::Relaxed);
             self.flush()?;
             self.look(sent)?;
         }
