@@ -137,6 +137,8 @@ pub struct Group<M> {
     /// The ready with which a snapshot from elsewhere becomes durable. Until then raft's own idea of
     /// what is applied and what the log still has do not fit: messages are as good as lost.
     installing: Option<u64>,
+    /// Bytes of the last snapshot.
+    snapshot_bytes: usize,
     /// A snapshot of our own on its way to the disk.
     outgoing: Option<SnapshotMetadata>,
     /// Whether the state is damaged; nothing is served then.
@@ -208,6 +210,7 @@ impl<M: Machine> Group<M> {
             held: VecDeque::new(),
             incoming: None,
             installing: None,
+            snapshot_bytes: snapshot.len(),
             outgoing: None,
             failed: false,
         };
@@ -643,7 +646,9 @@ impl<M: Machine> Group<M> {
         if self.outgoing.is_some() {
             return;
         }
-        if log.bytes() < self.settings.snapshot_bytes && !log.take_snapshot_wanted() {
+        // A large state is not written anew for little.
+        let enough = self.settings.snapshot_bytes.max(self.snapshot_bytes);
+        if log.bytes() < enough && !log.take_snapshot_wanted() {
             return;
         }
         let Some(metadata) = log.metadata_at(self.applied) else { return };
@@ -651,6 +656,7 @@ impl<M: Machine> Group<M> {
             return;
         }
         let data = self.snapshot_data(&metadata);
+        self.snapshot_bytes = data.len();
         out.store_snapshot(self.id, &metadata, data);
         out.record(LogRecord::snapshot(self.id, &metadata));
         self.outgoing = Some(metadata);

@@ -107,16 +107,19 @@ impl Steward {
             changes.extend(demoted.map(|node| (ConfChangeType::AddLearnerNode, *node)));
         }
         let settled = complete && changes.is_empty() && !joint;
-        if let Some(status) = driver.handle.group(id) {
-            let epoch = driver.topology.groups.get(&id).map_or(0, |group| group.config_epoch);
-            status.settled_epoch.store(if settled { epoch } else { 0 }, Ordering::Release);
-        }
         let me = driver.handle.me();
         // A leader that is to leave hands over first.
         let leaves =
             changes.iter().any(|(kind, node)| *node == me && *kind != ConfChangeType::AddNode);
+        // It is settled once whoever shall lead it does, if that one can.
+        let handed_over = (leaves || settled) && self.hand_over(driver, id, wanted, leaves);
+        if let Some(status) = driver.handle.group(id) {
+            let epoch = driver.topology.groups.get(&id).map_or(0, |group| group.config_epoch);
+            let epoch = if settled && !handed_over { epoch } else { 0 };
+            status.settled_epoch.store(epoch, Ordering::Release);
+        }
         if leaves || settled {
-            return self.hand_over(driver, id, wanted, leaves);
+            return;
         }
         let (since_us, over) =
             self.changing.entry(id).or_insert_with(|| (0, Arc::new(true.into())));
@@ -134,15 +137,17 @@ impl Steward {
         *driver.out() = out;
     }
 
-    /// Gives the leadership to whoever shall have it.
+    /// Gives the leadership to whoever shall have it; whether that is somebody else.
     fn hand_over<H: Host>(
         &mut self,
         driver: &mut Driver<H>,
         id: GroupId,
         wanted: &Wanted,
         leaves: bool,
-    ) {
-        let Some(group) = driver.node.as_ref().and_then(|node| node.group(id)) else { return };
+    ) -> bool {
+        let Some(group) = driver.node.as_ref().and_then(|node| node.group(id)) else {
+            return false;
+        };
         let me = driver.handle.me();
         let topology = &driver.topology;
         let drains = |node: NodeId| topology.nodes.get(&node).is_none_or(|node| node.draining);
@@ -165,14 +170,16 @@ impl Steward {
             _ if leaves || drains(me) => wanted.voters.iter().copied().find(|node| leads(*node)),
             _ => None,
         };
-        let last_us = self.transferred_us.get(&id).copied().unwrap_or(0);
+        let now_us = driver.now_us;
+        let last = self.transferred_us.get(&id);
         if let Some(to) = to
             && !group.is_transferring()
-            && driver.now_us >= last_us + TRANSFER_US
+            && last.is_none_or(|last_us| now_us >= last_us + TRANSFER_US)
         {
-            self.transferred_us.insert(id, driver.now_us);
+            self.transferred_us.insert(id, now_us);
             driver.transfer(id, to);
         }
+        to.is_some()
     }
 }
 
