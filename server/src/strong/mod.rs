@@ -5,8 +5,8 @@
 //! read   -> lease, or Agreement::Confirm: a round among the replicas -> run here as any read
 //! ```
 //! A connection waits for one agreement at a time; all requests of a read from its socket that go to
-//! the same group share it, so a pipeline costs one entry. [`path`] says what goes which way,
-//! [`machine`] what is agreed on, [`node`] is the node as the rest of the server sees it.
+//! the same group share it, so a pipeline costs one entry. `path` says what goes which way,
+//! `machine` what is agreed on, `node` is the node as the rest of the server sees it.
 
 mod heard;
 mod machine;
