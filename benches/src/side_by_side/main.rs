@@ -6,6 +6,7 @@
 mod caches;
 mod catalogue;
 mod client;
+mod cluster;
 mod durability;
 mod goals;
 mod latency;
@@ -103,6 +104,12 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Replica) {
         match replica::measure(&settings) {
             Ok(replica) => results.replica = replica,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Cluster) {
+        match cluster::measure(&settings) {
+            Ok(cluster) => results.cluster = cluster,
             Err(error) => results.fail(error),
         }
     }

@@ -86,6 +86,8 @@ pub enum Mode {
     Tiers,
     /// What a replica costs, and how fast one catches up; only if it is named
     Replica,
+    /// Strong keys on three nodes; only if it is named
+    Cluster,
 }
 
 /// What the measurements need to know.
@@ -118,7 +120,8 @@ pub struct Settings {
 impl Options {
     /// Whether `mode` is asked for.
     pub fn wants(&self, mode: Mode) -> bool {
-        let by_default = self.modes.is_empty() && !matches!(mode, Mode::Tiers | Mode::Replica);
+        let by_default =
+            self.modes.is_empty() && !matches!(mode, Mode::Tiers | Mode::Replica | Mode::Cluster);
         by_default || self.modes.contains(&mode)
     }
 

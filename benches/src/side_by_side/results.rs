@@ -26,6 +26,9 @@ pub struct Results {
     /// Primaries with a replica.
     #[serde(default)]
     pub replica: Vec<TierFigure>,
+    /// Strong keys on three nodes.
+    #[serde(default)]
+    pub cluster: Vec<TierFigure>,
     /// What was to be reached.
     pub goals: Vec<Goal>,
     /// What could not be measured, and why.
@@ -53,7 +56,7 @@ pub struct About {
     pub seconds: f64,
 }
 
-/// A figure of the modes for tiers and replicas.
+/// A figure of the modes for tiers, replicas and clusters.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TierFigure {
     /// The store, or `memory` for all in memory; the server.

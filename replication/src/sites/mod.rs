@@ -2,7 +2,7 @@
 //!
 //! Beside the engine's value of such a key each site keeps who wrote what and when ([`key`],
 //! [`element`]); merging that of two sites is commutative, associative and idempotent. A call runs on
-//! the engine as any other; what it meant is then read off the value ([`derive`]), stamped by a
+//! the engine as any other; what it meant is then read off the value ([`derive`](mod@derive)), stamped by a
 //! hybrid logical [`clock`] and sent to the other sites ([`link`]), which merge it and bring their
 //! engine to what it shows now ([`merge`]). Keys of other classes have none of this.
 //!

@@ -1,0 +1,146 @@
+//! Strong keys: three nodes on one machine that sync every write, next to one redis-server that does.
+//!
+//! The three nodes and the load client share the machine's cores, so a write costs three times what it costs on one
+//! node, and what is measured is mostly processor time.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::load::{Pace, drive};
+use crate::options::Settings;
+use crate::results::TierFigure;
+use crate::server::{Program, Server};
+use crate::work::{Keys, Op, Work};
+
+const NODES: usize = 3;
+const VALUE: usize = 256;
+const KEYS: u64 = 100_000;
+/// How long the cluster may take to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds for which idle nodes are watched.
+const IDLE_SECONDS: u64 = 10;
+/// Groups of the idle cluster.
+const IDLE_GROUPS: usize = 256;
+
+/// Measures them.
+pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
+    let mut figures = Vec::new();
+    for reads in ["readindex", "lease"] {
+        let cluster = Cluster::start(&settings.ashlar, 1, &["--cluster-reads", reads])?;
+        let leader = cluster.leader()?;
+        let name = format!("{NODES} nodes, {reads}");
+        if reads == "readindex" {
+            for (clients, pipeline) in [(1, 1), (64, 1), (512, 1), (32, 16)] {
+                rate(settings, leader, &name, Op::Set, (clients, pipeline), &mut figures)?;
+            }
+        }
+        rate(settings, leader, &name, Op::Set, (8, 16), &mut figures)?;
+        for (clients, pipeline) in [(64, 1), (4, 16), (32, 16)] {
+            rate(settings, leader, &name, Op::Get, (clients, pipeline), &mut figures)?;
+        }
+    }
+    let mut program = settings.redis.clone();
+    program.args.extend(["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned));
+    let redis = program.start()?;
+    let name = format!("{}, appendfsync always", program.name);
+    for (clients, pipeline) in [(1, 1), (64, 1), (512, 1), (32, 16)] {
+        rate(settings, &redis, &name, Op::Set, (clients, pipeline), &mut figures)?;
+    }
+    drop(redis);
+    idle(settings, &mut figures)?;
+    Ok(figures)
+}
+
+fn push(figures: &mut Vec<TierFigure>, what: &str, figure: String, value: f64) {
+    eprintln!("{what}: {figure}: {value:.2}");
+    figures.push(TierFigure { what: what.to_owned(), figure, value });
+}
+
+fn rate(
+    settings: &Settings,
+    server: &Server,
+    name: &str,
+    op: Op,
+    (clients, pipeline): (usize, usize),
+    figures: &mut Vec<TierFigure>,
+) -> Result<(), String> {
+    let work = Work::over(op, VALUE, Keys::Uniform(KEYS));
+    let probe = drive(server, &work, pipeline, clients, Pace::Closed { requests: 2_000 })?;
+    let requests = (probe.requests as f64 / probe.seconds * settings.seconds) as u64;
+    let (mut rates, mut tails) = (Vec::new(), Vec::new());
+    for _ in 0..settings.rounds {
+        let outcome = drive(server, &work, pipeline, clients, Pace::Closed { requests })?;
+        rates.push(outcome.requests as f64 / outcome.seconds);
+        tails.push(outcome.latency_ms(0.99));
+    }
+    let op = if matches!(op, Op::Set) { "SET" } else { "GET" };
+    let load = format!("{op}, {clients} clients, P{pipeline}");
+    push(figures, name, format!("{load}: requests/s"), middle(&mut rates));
+    push(figures, name, format!("{load}: p99 ms"), middle(&mut tails));
+    Ok(())
+}
+
+fn middle(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// What nodes take that have many groups and nothing to do.
+fn idle(settings: &Settings, figures: &mut Vec<TierFigure>) -> Result<(), String> {
+    let cluster = Cluster::start(&settings.ashlar, IDLE_GROUPS, &[])?;
+    sleep(Duration::from_secs(2));
+    let before = cluster.cpu_seconds()?;
+    sleep(Duration::from_secs(IDLE_SECONDS));
+    let spent = cluster.cpu_seconds()? - before;
+    let percent = spent / IDLE_SECONDS as f64 / NODES as f64 * 100.0;
+    push(
+        figures,
+        &format!("{NODES} nodes, {IDLE_GROUPS} groups"),
+        "idle: percent of a core a node".to_owned(),
+        percent,
+    );
+    Ok(())
+}
+
+struct Cluster {
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    fn start(program: &Program, groups: usize, args: &[&str]) -> Result<Cluster, String> {
+        let mut program = program.clone();
+        let own = ["--cluster-enabled", "yes"].iter().chain(args);
+        program.args.extend(own.map(|word| (*word).to_owned()));
+        let nodes: Vec<Server> = (0..NODES).map(|_| program.start()).collect::<Result<_, _>>()?;
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.address.port()));
+        let mut command = Command::new(&program.file);
+        command.args(["cluster", "create"]).args(addresses);
+        command.args(["--groups", &groups.to_string(), "--wait", "60"]);
+        let output = command.output().map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(Cluster { nodes }),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// The node that leads the one group.
+    fn leader(&self) -> Result<&Server, String> {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            for node in &self.nodes {
+                let reply = Client::connect(node)?.call(&["SET", "leader", "1"])?;
+                if reply.starts_with(b"+OK") || reply == b"OK" {
+                    return Ok(node);
+                }
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Err("no node leads".to_owned())
+    }
+
+    fn cpu_seconds(&self) -> Result<f64, String> {
+        self.nodes.iter().map(Server::cpu_seconds).sum()
+    }
+}
