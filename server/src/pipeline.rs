@@ -9,7 +9,7 @@ use crate::conn::Again;
 use crate::host::{Flow, Host};
 use crate::registry::Resolved;
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
-use crate::strong::Agreement;
+use crate::strong::{Agreement, Confirmed};
 use crate::timer::Timer;
 use crate::worker::WRITE_BYTES;
 use ashlar_engine::command::{Command, Keys};
@@ -244,7 +244,9 @@ impl<'e> Pipeline<'e> {
             if !flow.is_done() {
                 break;
             }
-            *host.again = Again::default();
+            // What was confirmed holds for the reads that follow in this group.
+            let confirmed = host.again.confirmed;
+            *host.again = Again { confirmed, ..Again::default() };
             timer.lap(host, item.found, request, out.get(start..).unwrap_or_default());
             at = item.end;
             // A few large replies are enough for a write: a group of them has no bound.
@@ -252,6 +254,8 @@ impl<'e> Pipeline<'e> {
                 break;
             }
         }
+        // And for no request that came later.
+        host.again.confirmed = Confirmed::NONE;
         timer.finish(host);
         host.exec.release();
         (at, flow)
