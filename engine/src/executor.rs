@@ -735,6 +735,14 @@ impl<'e> Executor<'e> {
         self.engine
     }
 
+    /// Holds the lock of one shard and no other; `false` where another thread has it.
+    pub(crate) fn try_hold(&mut self, number: usize) -> bool {
+        self.held.clear();
+        let guard = self.engine.try_lock_shard(number);
+        self.held.extend(guard.map(|guard| (number, guard)));
+        !self.held.is_empty()
+    }
+
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
     }
