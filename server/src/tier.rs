@@ -287,6 +287,11 @@ fn make_room(
         // As long as something leaves, writers wait and are not refused.
         *short_since = None;
     }
+    if cold.used_bytes() > max && !shared.stopping.load(Ordering::Acquire) {
+        // No value can leave, but the store's own buffers may go.
+        cold.tier.store().shrink()?;
+        cold.measure(true);
+    }
     if cold.used_bytes() <= max {
         *short_since = None;
         cold.barren.store(false, Ordering::Relaxed);

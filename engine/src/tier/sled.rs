@@ -7,16 +7,34 @@
 //! no such file is made. With both, twenty power cuts of twenty came out clean; without, two
 //! of 28.
 //!
-//! sled's cache grows to several times what it was told, so it is told a fifth of its share.
+//! sled looks at what its cache holds only once 64 accesses have gathered in one of the 256 parts of its
+//! list of pages. Up to 16,384 pages beyond the cache stay in memory that way, whatever size it was told:
+//! with rows of 2 KB, where a page has some 22, up to 300 MiB and a good 80 MiB in the middle. So this module
+//! makes accesses: after every 16 KiB of rows it reads small trees whose pages are in all parts, see
+//! [`Sled::pace`]. What sled has then is a few MiB beyond what it was told, and some 30 bytes for each row.
 
 use super::hook;
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The part of the memory set aside for sled that its cache is told.
 const CACHE_SHARE: u64 = 5;
+/// The small trees: half as many as sled's list of pages has parts.
+const TICK_TREES: usize = 128;
+/// Bytes of rows after which they are read.
+const TICK_BYTES: usize = 16 << 10;
+/// What a row counts at least, and one that is deleted: its page is read for that.
+const MOVED_BYTES_MIN: usize = 128;
+const DELETED_BYTES: usize = 1 << 10;
+/// Rounds of reads at a time: 64 fill every part.
+const ROUNDS_MAX: usize = 64;
+/// Bytes that go to sled at a time.
+const PART_BYTES: usize = 64 << 10;
+/// Bytes of rows that may wait to be written to the file.
+const UNFLUSHED_BYTES_MAX: usize = 2 << 20;
 /// Least size of its cache.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// A store that was just closed in this process keeps its lock until sled's threads have ended.
@@ -28,6 +46,12 @@ const PROBE_KEY: &[u8] = b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF probe";
 pub struct Sled {
     db: sled::Db,
     dir: PathBuf,
+    /// Small trees that are read so that sled looks at its cache, see [`Sled::pace`].
+    ticks: Vec<sled::Tree>,
+    /// Bytes of rows that were read or written since sled last looked at its cache.
+    moved: AtomicUsize,
+    /// Bytes of rows that were written since the last flush.
+    unflushed: AtomicUsize,
 }
 
 fn failed(error: sled::Error) -> ColdError {
@@ -64,7 +88,10 @@ impl Sled {
                 try_open(dir, memory_bytes)?
             }
         };
-        let store = Sled { db, dir: dir.to_owned() };
+        let tick = |nth: usize| db.open_tree(format!("tick {nth}")).map_err(failed);
+        let ticks = guarded(|| (0..TICK_TREES).map(tick).collect())?;
+        let (moved, unflushed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let store = Sled { db, dir: dir.to_owned(), ticks, moved, unflushed };
         store.probe()?;
         Ok(store)
     }
@@ -123,26 +150,72 @@ fn remove_files(dir: &Path, is: impl Fn(&str) -> bool) -> Result<(), ColdError> 
     Ok(())
 }
 
+impl Sled {
+    /// Notes that `bytes` of rows were read or written, and has sled look at its cache every so often.
+    ///
+    /// Each tree has two pages, whose numbers follow each other: one round of reads is an access in every part
+    /// of sled's list of pages.
+    fn pace(&self, bytes: usize) -> Result<(), ColdError> {
+        let before = self.moved.fetch_add(bytes.max(MOVED_BYTES_MIN), Ordering::Relaxed);
+        let after = before.wrapping_add(bytes.max(MOVED_BYTES_MIN));
+        let rounds = (after / TICK_BYTES).wrapping_sub(before / TICK_BYTES);
+        for _ in 0..rounds.min(ROUNDS_MAX) {
+            for tree in &self.ticks {
+                tree.get([]).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes wait for those before them to be on disk: sled would keep any number of buffers of half a MiB
+    /// in memory that its threads have not written yet.
+    fn bound_buffers(&self, bytes: usize) -> Result<(), ColdError> {
+        if self.unflushed.fetch_add(bytes, Ordering::Relaxed) + bytes >= UNFLUSHED_BYTES_MAX {
+            self.unflushed.store(0, Ordering::Relaxed);
+            self.db.flush().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn apply_part(&self, writes: sled::Batch, bytes: usize) -> Result<(), ColdError> {
+        guarded(|| {
+            self.db.apply_batch(writes).map_err(failed)?;
+            self.pace(bytes)?;
+            self.bound_buffers(bytes)
+        })
+    }
+}
+
 impl ColdStore for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
-        guarded(|| Ok(self.db.get(key).map_err(failed)?.map(|row| row.to_vec())))
+        guarded(|| {
+            let row = self.db.get(key).map_err(failed)?.map(|row| row.to_vec());
+            self.pace(row.as_ref().map_or(0, Vec::len))?;
+            Ok(row)
+        })
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
-        let mut writes = sled::Batch::default();
+        // In parts: what sled has replaced stays in memory until a batch has ended.
+        let (mut writes, mut bytes) = (sled::Batch::default(), 0);
         for (key, value) in batch.rows() {
+            bytes += key.len() + value.map_or(DELETED_BYTES, <[u8]>::len);
             match value {
                 Some(value) => writes.insert(key, value),
                 None => writes.remove(key),
             }
+            if bytes >= PART_BYTES {
+                self.apply_part(std::mem::take(&mut writes), std::mem::take(&mut bytes))?;
+            }
         }
-        guarded(|| self.db.apply_batch(writes).map_err(failed))
+        self.apply_part(writes, bytes)
     }
 
     fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
         guarded(|| {
             for row in self.db.range(from..to) {
                 let (key, value) = row.map_err(failed)?;
+                self.pace(key.len() + value.len())?;
                 if !each(&key, &value) {
                     break;
                 }
@@ -152,11 +225,17 @@ impl ColdStore for Sled {
     }
 
     fn flush_durable(&self) -> Result<(), ColdError> {
+        self.unflushed.store(0, Ordering::Relaxed);
         guarded(|| self.db.flush().map(drop).map_err(failed))
     }
 
     fn size(&self) -> u64 {
         guarded(|| self.db.size_on_disk().map_err(failed)).unwrap_or(0)
+    }
+
+    fn shrink(&self) -> Result<(), ColdError> {
+        self.flush_durable()?;
+        guarded(|| self.pace(ROUNDS_MAX * TICK_BYTES))
     }
 
     fn alarm(&self) -> Option<String> {
@@ -167,8 +246,9 @@ impl ColdStore for Sled {
     }
 
     fn destroy(self: Box<Self>) -> Result<(), ColdError> {
-        let Sled { db, dir } = *self;
+        let Sled { db, dir, ticks, .. } = *self;
         guarded(|| {
+            drop(ticks);
             drop(db);
             Ok(())
         })?;

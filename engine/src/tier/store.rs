@@ -138,6 +138,15 @@ pub trait ColdStore: Send + Sync {
     /// Bytes of the store's files.
     fn size(&self) -> u64;
 
+    /// Gives memory back that the store can do without, for example buffers of what is not written yet.
+    /// Called where memory is short and nothing else can leave it; it may take a while.
+    ///
+    /// # Errors
+    /// If the store or its disk failed.
+    fn shrink(&self) -> Result<(), ColdError> {
+        Ok(())
+    }
+
     /// What an operator has to know about the store's files, if there is anything.
     fn alarm(&self) -> Option<String> {
         None
