@@ -1,7 +1,7 @@
 //! A plain blocking client: prepares the data of a test, and asks a server about itself.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::protocol::{Protocol, Scan, command};
@@ -23,14 +23,18 @@ pub struct Client {
 impl Client {
     /// Connects to `server`.
     pub fn connect(server: &Server) -> Result<Self, String> {
-        let stream = TcpStream::connect(server.address).map_err(|error| error.to_string())?;
+        Client::connect_to(server.address, server.program.protocol())
+    }
+
+    /// Connects to an address.
+    pub fn connect_to(address: SocketAddr, protocol: Protocol) -> Result<Self, String> {
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         let options = [
             stream.set_nodelay(true),
             stream.set_read_timeout(Some(REPLY_MAX)),
             stream.set_write_timeout(Some(REPLY_MAX)),
         ];
         options.into_iter().collect::<Result<(), _>>().map_err(|error| error.to_string())?;
-        let protocol = server.program.protocol();
         Ok(Client { stream, protocol, input: Vec::new(), at: 0 })
     }
 
@@ -86,7 +90,9 @@ impl Client {
                     return Ok(reply);
                 }
                 Scan::Error(len) => {
-                    return Err(String::from_utf8_lossy(&bytes[..len]).trim().to_owned());
+                    let text = String::from_utf8_lossy(&bytes[..len]).trim().to_owned();
+                    self.at += len;
+                    return Err(text);
                 }
                 Scan::Garbage => return Err("the reply is garbage".to_owned()),
                 Scan::Partial => self.read()?,

@@ -37,7 +37,7 @@ use clap::Parser;
 
 use options::{Mode, Options, Settings};
 use proc::Cores;
-use results::{About, Results};
+use results::{About, Results, TierFigure};
 use server::{Kind, Program};
 
 fn main() -> ExitCode {
@@ -70,6 +70,9 @@ fn run(options: &Options) -> Result<(), String> {
         failures => Err(format!("could not be measured:\n{}", failures.join("\n"))),
     }
 }
+
+/// What takes the figures of a mode.
+type Measure = fn(&Settings) -> Result<Vec<TierFigure>, String>;
 
 fn measure(options: &Options) -> Result<Results, String> {
     let tests = catalogue::select(&options.tests)?;
@@ -107,9 +110,15 @@ fn measure(options: &Options) -> Result<Results, String> {
             Err(error) => results.fail(error),
         }
     }
-    if options.wants(Mode::Cluster) {
-        match cluster::measure(&settings) {
-            Ok(cluster) => results.cluster = cluster,
+    let strong: [(Mode, Measure); 4] = [
+        (Mode::Cluster, cluster::measure),
+        (Mode::Failover, cluster::failover::measure),
+        (Mode::Moves, cluster::moves::measure),
+        (Mode::Etcd, cluster::etcd::measure),
+    ];
+    for (_, measure) in strong.iter().filter(|(mode, _)| options.wants(*mode)) {
+        match measure(&settings) {
+            Ok(mut figures) => results.cluster.append(&mut figures),
             Err(error) => results.fail(error),
         }
     }

@@ -55,6 +55,9 @@ pub struct Options {
     /// The load client of the throughput mode
     #[arg(long, default_value = "redis-benchmark")]
     pub redis_benchmark: PathBuf,
+    /// Failover mode: how many leaders are killed [default: 100]
+    #[arg(long, value_parser = positive)]
+    pub kills: Option<usize>,
     /// Writes everything measured to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -88,6 +91,12 @@ pub enum Mode {
     Replica,
     /// Strong keys on three nodes; only if it is named
     Cluster,
+    /// Leaders of strong keys killed, one after the other; only if it is named
+    Failover,
+    /// Slots that move under load; only if it is named
+    Moves,
+    /// Strong keys next to etcd; only if it is named
+    Etcd,
 }
 
 /// What the measurements need to know.
@@ -115,13 +124,16 @@ pub struct Settings {
     pub load_share: f64,
     /// Keys of the memory mode, as a share of the full number.
     pub memory_scale: f64,
+    /// Leaders that the failover mode kills.
+    pub kills: usize,
 }
 
 impl Options {
     /// Whether `mode` is asked for.
     pub fn wants(&self, mode: Mode) -> bool {
-        let by_default =
-            self.modes.is_empty() && !matches!(mode, Mode::Tiers | Mode::Replica | Mode::Cluster);
+        let on_request =
+            [Mode::Tiers, Mode::Replica, Mode::Cluster, Mode::Failover, Mode::Moves, Mode::Etcd];
+        let by_default = self.modes.is_empty() && !on_request.contains(&mode);
         by_default || self.modes.contains(&mode)
     }
 
@@ -160,6 +172,7 @@ impl Options {
             seconds: self.seconds.unwrap_or(seconds).clamp(0.05, 60.0),
             load_share: self.load_share.clamp(0.01, 0.95),
             memory_scale: if self.quick { 0.1 } else { 1.0 },
+            kills: self.kills.unwrap_or(if self.quick { 5 } else { 100 }),
         })
     }
 }

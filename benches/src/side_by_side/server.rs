@@ -122,6 +122,19 @@ impl Server {
         proc::cpu_seconds(self.pid()).map_err(|error| self.with_log(&error))
     }
 
+    /// Kills the process as a power cut would, its disk excepted.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().map_err(|error| error.to_string())?;
+        self.child.wait().map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Starts it again on its directory and its port, after [`Server::kill`].
+    pub fn start_again(&mut self) -> Result<(), String> {
+        let mut command = self.program.command(self.address.port(), &self.dir)?;
+        self.child = command.spawn().map_err(|error| error.to_string())?;
+        self.wait_until_ready()
+    }
+
     /// An error if the process has ended.
     pub fn check(&mut self) -> Result<(), String> {
         match self.child.try_wait() {
@@ -175,13 +188,15 @@ pub fn dies_with_us(program: &Path) -> Command {
     }
 }
 
-fn free_port() -> Result<u16, String> {
+/// A port that nobody listens on.
+pub fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let address = listener.and_then(|listener| listener.local_addr());
     address.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
 }
 
-fn temp_dir(name: &str, port: u16) -> Result<PathBuf, String> {
+/// A new directory of its own.
+pub fn temp_dir(name: &str, port: u16) -> Result<PathBuf, String> {
     let name = format!("side-by-side-{}-{name}-{port}", std::process::id());
     let dir = std::env::temp_dir().join(name);
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;

@@ -3,6 +3,11 @@
 //! The three nodes and the load client share the machine's cores, so a write costs three times what it costs on one
 //! node, and what is measured is mostly processor time.
 
+pub mod etcd;
+pub mod failover;
+pub mod moves;
+mod routed;
+
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -53,7 +58,8 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     Ok(figures)
 }
 
-fn push(figures: &mut Vec<TierFigure>, what: &str, figure: String, value: f64) {
+fn push(figures: &mut Vec<TierFigure>, what: &str, figure: impl Into<String>, value: f64) {
+    let figure = figure.into();
     eprintln!("{what}: {figure}: {value:.2}");
     figures.push(TierFigure { what: what.to_owned(), figure, value });
 }
@@ -63,10 +69,21 @@ fn rate(
     server: &Server,
     name: &str,
     op: Op,
+    load: (usize, usize),
+    figures: &mut Vec<TierFigure>,
+) -> Result<(), String> {
+    rate_of(settings, server, name, (op, VALUE), load, figures)
+}
+
+fn rate_of(
+    settings: &Settings,
+    server: &Server,
+    name: &str,
+    (op, value): (Op, usize),
     (clients, pipeline): (usize, usize),
     figures: &mut Vec<TierFigure>,
 ) -> Result<(), String> {
-    let work = Work::over(op, VALUE, Keys::Uniform(KEYS));
+    let work = Work::over(op, value, Keys::Uniform(KEYS));
     let probe = drive(server, &work, pipeline, clients, Pace::Closed { requests: 2_000 })?;
     let requests = (probe.requests as f64 / probe.seconds * settings.seconds) as u64;
     let (mut rates, mut tails) = (Vec::new(), Vec::new());
@@ -79,6 +96,18 @@ fn rate(
     let load = format!("{op}, {clients} clients, P{pipeline}");
     push(figures, name, format!("{load}: requests/s"), middle(&mut rates));
     push(figures, name, format!("{load}: p99 ms"), middle(&mut tails));
+    Ok(())
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let since = Instant::now();
+    while !holds()? {
+        if since.elapsed() > PATIENCE {
+            return Err(format!("{what}: not in {PATIENCE:?}"));
+        }
+        sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 
@@ -98,7 +127,7 @@ fn idle(settings: &Settings, figures: &mut Vec<TierFigure>) -> Result<(), String
     push(
         figures,
         &format!("{NODES} nodes, {IDLE_GROUPS} groups"),
-        "idle: percent of a core a node".to_owned(),
+        "idle: percent of a core a node",
         percent,
     );
     Ok(())
@@ -127,17 +156,39 @@ impl Cluster {
 
     /// The node that leads the one group.
     fn leader(&self) -> Result<&Server, String> {
-        let since = Instant::now();
-        while since.elapsed() < PATIENCE {
+        self.leader_at().map(|at| &self.nodes[at])
+    }
+
+    /// Its place among the nodes.
+    fn leader_at(&self) -> Result<usize, String> {
+        let mut leader = None;
+        until("a node leads", || {
+            leader = self.nodes.iter().position(|node| {
+                let reply = Client::connect(node).and_then(|mut it| it.call(&["SET", "l", "1"]));
+                reply.is_ok_and(|reply| reply.starts_with(b"+OK"))
+            });
+            Ok(leader.is_some())
+        })?;
+        leader.ok_or("no node leads".to_owned())
+    }
+
+    /// Waits until all groups are kept by those who shall keep them.
+    fn settle(&self) -> Result<(), String> {
+        until("the cluster is whole", || {
             for node in &self.nodes {
-                let reply = Client::connect(node)?.call(&["SET", "leader", "1"])?;
-                if reply.starts_with(b"+OK") || reply == b"OK" {
-                    return Ok(node);
+                let info = Client::connect(node)?.call(&["CLUSTER", "INFO"])?;
+                let info = String::from_utf8_lossy(&info).into_owned();
+                let field = |name: &str| {
+                    let line = info.lines().find_map(|line| line.strip_prefix(name));
+                    line.map(str::to_owned)
+                };
+                let settled = field("ashlar_groups:") == field("ashlar_groups_settled:");
+                if !settled || !info.contains("cluster_state:ok") {
+                    return Ok(false);
                 }
             }
-            sleep(Duration::from_millis(50));
-        }
-        Err("no node leads".to_owned())
+            Ok(true)
+        })
     }
 
     fn cpu_seconds(&self) -> Result<f64, String> {
