@@ -178,6 +178,9 @@ impl<'e> Executor<'e> {
             self.propagate(call, result.is_ok());
         }
         let changed = self.effects.dirty != dirty;
+        if changed && let Some(only) = self.only {
+            self.note_changes(only, call);
+        }
         if call.command.is_write()
             && let Some(sites) = self.engine.active_sites()
             && sites.concerns(call)
@@ -213,6 +216,19 @@ impl<'e> Executor<'e> {
                 Outcome::NeedsCold
             }
         }
+    }
+
+    /// Notes the keys that a call may have changed, if anybody copies its shard.
+    fn note_changes(&mut self, shard: usize, call: &Call<'_>) {
+        self.with_shard(shard, |shard| {
+            let Some(changes) = shard.changes_mut() else { return };
+            let mut keys = KeyList::new();
+            call.command.keys.positions(call.args, &mut keys);
+            if keys.is_empty() {
+                changes.lose();
+            }
+            keys.iter().for_each(|at| changes.note(call.args[*at]));
+        });
     }
 
     /// Refuses a call over two classes, its locks held: no class changes until it has run.

@@ -19,7 +19,8 @@
 use crate::cut::{Row, Rows};
 use crate::engine::Engine;
 use crate::image;
-use crate::keyspace::Loose;
+use crate::keyspace::{EntryRef, Loose};
+use crate::slot::slot_of;
 use crate::value::form;
 
 impl Engine {
@@ -49,6 +50,85 @@ impl Engine {
         let guard = self.lock_shard(shard);
         for db in 0..self.config_databases() {
             guard.for_slots(db, &wanted, |entry| rows.push(db, &entry));
+        }
+    }
+
+    /// Appends keys of a shard as [`Engine::rows_of`] does, from a position on until there are that many
+    /// bytes of them, and returns the next position: 0 at the end. From 0 to 0 every key that was
+    /// there all along is met at least once. Database 0 only.
+    pub fn rows_from(
+        &self,
+        shard: usize,
+        position: u64,
+        wanted: impl Fn(u16) -> bool,
+        bytes: usize,
+        rows: &mut Rows,
+    ) -> u64 {
+        /// Buckets that one call looks at, so that the shard is not locked for long.
+        const BUCKETS: usize = 16_384;
+        let guard = self.lock_shard(shard);
+        let db = guard.db(0);
+        let (mut position, end) = (position, rows.bytes() + bytes);
+        for _ in 0..BUCKETS {
+            position = db.table().scan(position, |entry| {
+                if wanted(slot_of(entry.key())) {
+                    rows.push(0, &EntryRef::new(entry, db));
+                }
+            });
+            if position == 0 || rows.bytes() >= end {
+                break;
+            }
+        }
+        position
+    }
+
+    /// Begins to note which keys of these slots change in a shard, by calls of executors that
+    /// [see only it](crate::executor::Executor::see_only), and forgets what was noted before; without slots nothing
+    /// is noted any more.
+    pub fn note_changes(&self, shard: usize, slots: &[(u16, u16)]) {
+        self.lock_shard(shard).note_changes(slots);
+    }
+
+    /// Appends keys that were noted, until there are that many bytes of them: those that are there with
+    /// their values to `rows`, the others to `gone`. Returns how many are left, or `None` where not all could
+    /// be noted, so that whoever copies has to start over. Database 0 only.
+    pub fn take_changes(
+        &self,
+        shard: usize,
+        bytes: usize,
+        rows: &mut Rows,
+        gone: &mut Vec<Box<[u8]>>,
+    ) -> Option<usize> {
+        /// Keys that are looked at before their bytes are counted.
+        const KEYS: usize = 16;
+        let mut guard = self.lock_shard(shard);
+        let (end, mut gone_bytes) = (rows.bytes() + bytes, 0);
+        loop {
+            let keys = guard.take_changes(KEYS)?;
+            if keys.is_empty() {
+                return Some(0);
+            }
+            for key in keys {
+                let db = guard.db(0);
+                match db.find(self.hasher().hash(&key), &key) {
+                    Some(entry) => rows.push(0, &EntryRef::new(entry, db)),
+                    None => {
+                        gone_bytes += key.len();
+                        gone.push(key);
+                    }
+                }
+            }
+            if rows.bytes() + gone_bytes >= end {
+                return Some(guard.changes_len());
+            }
+        }
+    }
+
+    /// Removes keys of a shard's database 0.
+    pub fn remove_keys<'a>(&self, shard: usize, keys: impl IntoIterator<Item = &'a [u8]>) {
+        let mut guard = self.lock_shard(shard);
+        for key in keys {
+            guard.db_mut(0).remove(self.hasher().hash(key), key, &mut Vec::new());
         }
     }
 

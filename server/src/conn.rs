@@ -4,10 +4,10 @@ use crate::blocking::Waiter;
 use crate::replication::primary::Detach;
 use crate::resp::decode::Resume;
 use crate::session::Session;
+use crate::strong::AgreedRead;
 use crate::strong::Confirmed;
 use crate::tls::TlsStream;
 use ashlar_engine::tier::Names;
-use ashlar_replication::raft::GroupId;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{self, Read, Write};
@@ -243,8 +243,8 @@ pub struct Again {
     pub tries: u32,
     /// Reads that their group has confirmed.
     pub confirmed: Confirmed,
-    /// The group whose lease the read that runs stands on; asked again after it.
-    pub leased: Option<GroupId>,
+    /// What the read that runs stands on; looked at again after it.
+    pub read: Option<AgreedRead>,
     /// Why the reads are not to be run.
     pub refused: Option<ashlar_engine::error::Error>,
 }

@@ -19,7 +19,7 @@ use crate::replication::primary::Detach;
 use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
-use crate::strong::{Agreement, Confirmed};
+use crate::strong::{AgreedRead, Agreement, Confirmed};
 use ashlar_engine::command::Flags;
 use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
@@ -30,7 +30,6 @@ use ashlar_engine::keyspace::Tracker;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::tier::Needs;
-use ashlar_replication::raft::GroupId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -185,13 +184,17 @@ impl Host<'_, '_> {
                         return Flow::Next;
                     }
                 }
-                match resolved.host {
+                let flow = match resolved.host {
                     None => self.call_engine(&resolved, args, hint, &mut reply),
                     Some(run) => {
                         self.exec.release();
                         self.settle();
                         self.call_host(&resolved, run, args, &mut reply)
                     }
+                };
+                match self.again.read.take() {
+                    Some(read) => self.look_back(&read, &resolved, flow, &mut reply),
+                    None => flow,
                 }
             }
         };
@@ -347,23 +350,36 @@ impl Host<'_, '_> {
         if outcome == Outcome::WouldBlock {
             return self.park(resolved, args, false);
         }
-        if let Some(group) = self.again.leased.take()
-            && !self.shared.strong.get().is_some_and(|strong| strong.holds_lease(group))
-        {
-            // The lease ended while the read ran: nobody can say how old it is.
-            reply.discard();
-            return self.confirm(group);
-        }
         if !self.exec.effects.is_quiet() && !self.session.in_transaction {
             self.settle();
         }
         Flow::Next
     }
 
-    #[cold]
-    fn confirm(&mut self, group: GroupId) -> Flow {
+    /// A read of a cluster's keys has run: what it stood on has to hold still.
+    fn look_back(
+        &mut self,
+        read: &AgreedRead,
+        resolved: &Resolved,
+        flow: Flow,
+        reply: &mut Reply<'_>,
+    ) -> Flow {
+        let Some(strong) = self.shared.strong.get() else { return flow };
+        let moved = strong.is_frozen(read.group, read.slot);
+        if !matches!(flow, Flow::Next) || !moved && (!read.leased || strong.holds_lease(read.group))
+        {
+            return flow;
+        }
+        // Another group may have the slot by now, or another node the leadership: nobody can say how
+        // old the reply is. A transaction is gone once it has run.
+        reply.discard();
         self.exec.release();
-        Flow::Agree(Box::new(Agreement::Confirm(group, Confirmed { group, reads: 1 })))
+        if moved || resolved.command.name == "EXEC" {
+            reply.error(&crate::strong::try_again());
+            return Flow::Next;
+        }
+        let confirmed = Confirmed { group: read.group, reads: 1 };
+        Flow::Agree(Box::new(Agreement::Confirm(read.group, confirmed)))
     }
 
     /// Enters the client as a reader of the keys of the read that just ran; their locks are still

@@ -98,6 +98,56 @@ fn slots_move_under_writes() {
     check(ports(&cluster), &counts);
 }
 
+/// A client that waits for a key is told when its slot moves, and clients that read and write see a
+/// large number of keys move as a whole, each with its value, its expiry, or gone if it was deleted meanwhile.
+#[test]
+fn keys_move_with_all_that_happens_to_them() {
+    const MOVED: usize = 20_000;
+    let cluster = Cluster::created(3, 2, 2, &[]);
+    cluster.wait_ok();
+    let mut client = ClusterClient::new(ports(&cluster));
+    // All of one slot, so of one group.
+    let key = |nth: usize| format!("{{06S}}:{nth}");
+    for batch in 0..MOVED / 500 {
+        let pairs: Vec<String> =
+            (0..500).map(|nth| format!("{} {}", key(batch * 500 + nth), "x".repeat(100))).collect();
+        client.call(&words(&format!("MSET {}", pairs.join(" "))));
+    }
+    let leader = cluster.leader_of(0, 0).expect("a leader");
+    let mut waiting = cluster.node(leader).client();
+    waiting.send(&words("BLPOP {06S}:list 0")).expect("sent");
+    cluster.wait_until("the client waits", |cluster| {
+        cluster.node(leader).text("INFO clients").contains("blocked_clients:1\r\n")
+    });
+    assert!(!cluster.node(0).text("CLUSTER ASHLAR MOVE 0 100 2").contains("ERR"));
+    // While they move: some are deleted, some get an expiry, some are lists from now on.
+    for nth in (0..MOVED).step_by(97) {
+        client.line(&format!("DEL {}", key(nth))).expect("a reply");
+        client.line(&format!("EXPIRE {} 1000", key(nth + 1))).expect("a reply");
+        client.line(&format!("DEL {}", key(nth + 2))).expect("a reply");
+        client.line(&format!("RPUSH {} a b", key(nth + 2))).expect("a reply");
+        let read = client.line(&format!("GET {}", key(nth + 1))).expect("a reply");
+        assert_eq!(read, Value::bulk("x".repeat(100)));
+    }
+    cluster.wait_until("the slots have moved", |cluster| {
+        let status = cluster.node(0).text("CLUSTER ASHLAR STATUS");
+        let group = status.lines().find(|line| line.starts_with("group=2 "));
+        group.is_some_and(|group| group.contains("0-100,"))
+    });
+    let told = waiting.reply().expect("a reply").text();
+    assert!(told.starts_with("MOVED 0 ") || told.starts_with("TRYAGAIN "), "{told}");
+    for nth in (0..MOVED - 97).step_by(97) {
+        assert_eq!(client.line(&format!("EXISTS {}", key(nth))).expect("a reply"), Value::Int(0));
+        let ttl = client.line(&format!("TTL {}", key(nth + 1))).expect("a reply");
+        assert!(matches!(ttl, Value::Int(900..=1000)), "{ttl:?}");
+        let list = client.line(&format!("LLEN {}", key(nth + 2))).expect("a reply");
+        assert_eq!(list, Value::Int(2));
+        assert_eq!(client.line(&format!("STRLEN {}", key(nth + 3))).expect("it"), Value::Int(100));
+    }
+    let count = client.line("EXISTS {06S}:list").expect("a reply");
+    assert_eq!(count, Value::Int(0));
+}
+
 /// Each node is drained, stopped and started again, one after the other: no write fails.
 #[test]
 fn a_rolling_restart_is_not_noticed() {

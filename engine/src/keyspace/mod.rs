@@ -5,6 +5,7 @@
 //! ```
 
 pub mod access;
+mod changes;
 mod cold;
 mod db;
 mod detached;

@@ -1,5 +1,6 @@
 //! A shard: what one lock guards.
 
+use super::changes::Changes;
 use super::db::{Db, FlushedDb, KeyHasher};
 use super::saving::HandOver;
 use super::tracking::{Invalidation, TrackTable};
@@ -45,6 +46,8 @@ pub(crate) struct Shard {
     tracked: TrackTable,
     /// Whether anybody wants to hear of changes: the one thing that every change looks at.
     observed: bool,
+    /// What has changed since a copy was begun, while there is one.
+    pub(super) changes: Option<Box<Changes>>,
 }
 
 impl Shard {
@@ -61,6 +64,7 @@ impl Shard {
             awaits: 0,
             tracked: TrackTable::default(),
             observed: false,
+            changes: None,
         }
     }
 

@@ -36,10 +36,27 @@ pub const DATA_GROUPS_MAX: usize = 256;
 pub trait Data: Machine {
     /// Slots that take no writes, as they have moved away or are about to.
     fn frozen(&self) -> Vec<SlotRange>;
-    /// The keys of slots in pieces of about `bytes` each, as [`moves`](self) sends them.
-    fn pieces(&self, slots: &[SlotRange], bytes: usize) -> Vec<Vec<u8>>;
+    /// Begins to note which keys of these slots change, and forgets what was noted before; without slots
+    /// nothing is noted any more.
+    fn note_changes(&self, slots: &[SlotRange]);
+    /// Keys of slots from a position on, about `bytes` of them. A key that is there all the while from
+    /// position 0 to 0, and does not change, comes at least once.
+    fn copy(&self, slots: &[SlotRange], position: u64, bytes: usize) -> Piece;
+    /// Keys that have changed, about `bytes` of them, or `None` if not all were noted: whoever copies starts
+    /// over then.
+    fn changes(&self, bytes: usize) -> Option<Piece>;
     /// Whether there is any key in the slots.
     fn has_keys(&self, slots: &[SlotRange]) -> bool;
+}
+
+/// Keys on their way to another group.
+pub struct Piece {
+    /// As [`calls::INSTALL`] takes them.
+    pub bytes: Vec<u8>,
+    /// How many there are.
+    pub keys: usize,
+    /// Of a copy, the next position, 0 at the end; of changes, how many are left.
+    pub next: u64,
 }
 
 /// The host of a node. All of it is called on the node's thread.
@@ -86,7 +103,7 @@ pub mod calls {
     /// `THAW first last ...`: they do again.
     pub const THAW: &[u8] = b"ASHLAR.THAW";
     /// `INSTALL move attempt sequence last piece first last ...`: keys of slots that come from another
-    /// group. The first piece drops what there is of them; the last one thaws them.
+    /// group. Piece 0 drops what there is of them; the last one thaws them.
     pub const INSTALL: &[u8] = b"ASHLAR.INSTALL";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";

@@ -1,44 +1,65 @@
 //! Moves slots between groups while clients go on.
 //!
-//! The leader of the group that has them drives it; each step is an entry of a group's log, so whoever
-//! leads next starts over and meets what was done:
+//! The leader of the group that has them drives it; whoever leads next starts over and meets what was
+//! done:
 //!
 //! ```text
+//! INSTALL in the new group    the keys, piece by piece, then those that have changed meanwhile, until
+//!                             few are left; under an attempt that rises with every start
 //! FREEZE in the old group     from here on it takes no writes to the slots: their keys stand still
-//! INSTALL in the new group    their keys, piece by piece, under the leader's term as attempt
+//! INSTALL in the new group    the last changes
 //! FinishMove in the meta group  the slots belong to the new group
 //! DROPSLOTS in the old group  their keys go; it still takes no writes to them
 //! ```
-//! Slots go a few at a time, so that each stands still for some milliseconds only. A write to
-//! one that stands still waits at the old leader until it is another's.
+//! So the slots stand still for three agreements, however many keys they have. A slot that was frozen stays
+//! so until the move is finished or given up, whoever leads: FinishMove may be on its way.
 
 use super::driver::{Driver, State, bare};
 use super::handle::Done;
 use super::{Data, Host, calls};
 use crate::raft::{Answer, GroupId, OwnedCall};
 use crate::topology::{Change, SlotMove, SlotRange, Topology};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of keys that one entry brings.
-const PIECE_BYTES: usize = 512 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 /// Microseconds after which a step without an answer is tried again.
 const STEP_US: u64 = 5_000_000;
+/// Keys that may have changed for the slots to be frozen.
+const FEW_KEYS: usize = 64;
+/// Pieces of changes after which the slots are frozen, however many are left.
+const FOLLOW_MAX: u32 = 64;
+/// Steps of a move in one turn.
+const TURN_STEPS: usize = 16;
 
 const WAITING: u8 = 0;
 const DONE: u8 = 1;
 const FAILED: u8 = 2;
 
-/// What a move is doing.
+/// What a move does next.
+#[derive(Clone, Copy)]
 enum Step {
+    /// The keys from a position on.
+    Copy(u64),
+    /// What has changed meanwhile, so many pieces of it.
+    Follow(u32),
     Freeze,
-    Install(Vec<Vec<u8>>, usize),
+    /// What has changed until the slots were frozen.
+    Rest,
     Finish,
+    /// Waits for the topology to say that it is over.
+    End,
 }
 
 struct Moving {
+    from: GroupId,
     term: u64,
+    /// Rises with every start, of whatever leader.
+    attempt: u64,
+    /// The number of the next piece.
+    sequence: u64,
     step: Step,
     /// The answer to the entry that was proposed last.
     answer: Arc<AtomicU8>,
@@ -48,6 +69,8 @@ struct Moving {
 #[derive(Default)]
 pub(super) struct Moves {
     moving: BTreeMap<u64, Moving>,
+    /// Starts so far.
+    starts: u64,
     /// Slots of groups that are being thawed or dropped: since when.
     cleaning_us: BTreeMap<GroupId, u64>,
 }
@@ -74,71 +97,118 @@ fn call(name: &[u8], fixed: &[&[u8]], slots: &[SlotRange]) -> OwnedCall {
 impl Moves {
     pub fn look<H: Host>(&mut self, driver: &mut Driver<H>) {
         let topology = driver.topology.clone();
-        self.moving.retain(|id, _| topology.moves.contains_key(id));
-        for one in topology.moves.values() {
+        let over = |id: &u64, _: &mut Moving| !topology.moves.contains_key(id);
+        for (_, moving) in self.moving.extract_if(.., over) {
+            note_changes(driver, moving.from, &[]);
+        }
+        // A group notes the changes of one move at a time.
+        let mut busy = BTreeSet::new();
+        for one in topology.moves.values().filter(|one| busy.insert(one.from)) {
             let Some(node) = &driver.node else { return };
             let leads = node.group(one.from).filter(|group| group.is_leader());
             let Some(term) = leads.map(crate::raft::Group::term) else {
-                self.moving.remove(&one.id);
+                if self.moving.remove(&one.id).is_some() {
+                    note_changes(driver, one.from, &[]);
+                }
                 continue;
             };
-            self.advance(driver, one, term);
+            for _ in 0..TURN_STEPS {
+                if !self.advance(driver, one, term) {
+                    break;
+                }
+            }
         }
         self.clean(driver, &topology);
     }
 
-    fn advance<H: Host>(&mut self, driver: &mut Driver<H>, one: &SlotMove, term: u64) {
+    /// Does the next step of a move; whether there may be another one at once.
+    fn advance<H: Host>(&mut self, driver: &mut Driver<H>, one: &SlotMove, term: u64) -> bool {
         let now_us = driver.now_us;
-        let moving = self.moving.get_mut(&one.id).filter(|moving| moving.term == term);
-        let Some(moving) = moving else {
-            let answer = Arc::new(AtomicU8::new(WAITING));
-            let freeze = bare(vec![call(calls::FREEZE, &[], &one.slots)]);
-            driver.propose(one.from, &freeze, wait_for(&answer));
-            let step = Step::Freeze;
-            self.moving.insert(one.id, Moving { term, step, answer, since_us: now_us });
-            return;
+        let Some(moving) = self.moving.get_mut(&one.id).filter(|moving| moving.term == term) else {
+            self.start(driver, one, term);
+            return true;
         };
         match moving.answer.load(Ordering::Acquire) {
-            WAITING if now_us < moving.since_us + STEP_US => return,
+            WAITING if now_us < moving.since_us + STEP_US => return false,
             DONE => {}
             _ => {
                 // Starting over does no harm.
                 self.moving.remove(&one.id);
-                return;
+                return false;
             }
         }
-        let next = match &mut moving.step {
-            Step::Freeze => Step::Install(pieces(driver, one), 0),
-            Step::Install(pieces, at) if *at + 1 < pieces.len() => {
-                Step::Install(std::mem::take(pieces), *at + 1)
-            }
-            Step::Install(..) | Step::Finish => Step::Finish,
-        };
         moving.since_us = now_us;
-        moving.answer = Arc::new(AtomicU8::new(WAITING));
-        let done = wait_for(&moving.answer);
-        match &next {
-            Step::Install(pieces, at) => {
-                let last: &[u8] = if *at + 1 == pieces.len() { b"1" } else { b"0" };
-                let numbers = [one.id, term, *at as u64].map(|n| n.to_string().into_bytes());
-                let [id, attempt, sequence] = &numbers;
-                let fixed: [&[u8]; 5] = [id, attempt, sequence, last, &pieces[*at]];
-                let install = bare(vec![call(calls::INSTALL, &fixed, &one.slots)]);
-                driver.submit(one.to, install, done);
+        match moving.step {
+            Step::Copy(position) => {
+                let Some(data) = data(driver, one.from) else { return false };
+                let piece = data.copy(&one.slots, position, PIECE_BYTES);
+                moving.step = match piece.next {
+                    0 => Step::Follow(0),
+                    next => Step::Copy(next),
+                };
+                if piece.keys > 0 {
+                    moving.install(driver, one, &piece.bytes, false);
+                }
             }
-            Step::Finish | Step::Freeze => {
+            Step::Follow(pieces) => {
+                let Some(piece) = data(driver, one.from).and_then(|data| data.changes(PIECE_BYTES))
+                else {
+                    self.moving.remove(&one.id);
+                    return false;
+                };
+                let few = piece.next == 0 && piece.keys <= FEW_KEYS;
+                moving.step = match few || pieces >= FOLLOW_MAX {
+                    true => Step::Freeze,
+                    false => Step::Follow(pieces + 1),
+                };
+                if piece.keys > 0 {
+                    moving.install(driver, one, &piece.bytes, false);
+                }
+            }
+            Step::Freeze => {
+                let freeze = bare(vec![call(calls::FREEZE, &[], &one.slots)]);
+                moving.step = Step::Rest;
+                let done = moving.wait();
+                driver.propose(one.from, &freeze, done);
+            }
+            Step::Rest => {
+                let Some(piece) = data(driver, one.from).and_then(|data| data.changes(PIECE_BYTES))
+                else {
+                    self.moving.remove(&one.id);
+                    return false;
+                };
+                let last = piece.next == 0;
+                moving.step = if last { Step::Finish } else { Step::Rest };
+                moving.install(driver, one, &piece.bytes, last);
+            }
+            Step::Finish => {
+                moving.step = Step::End;
                 let change = crate::topology::request(&Change::FinishMove(one.id));
-                let done: Done = Box::new(move |answer| {
-                    // Refused, it was finished before: the topology will say so.
-                    done(match answer {
-                        Answer::Reply(_) => Answer::Reply(Vec::new()),
-                        other => other,
-                    });
-                });
+                let done = moving.wait();
                 driver.submit(crate::topology::META_GROUP, bare(vec![change]), done);
             }
+            Step::End => {
+                // Refused, it was finished before: the topology will say so.
+                moving.answer = Arc::new(AtomicU8::new(WAITING));
+                return false;
+            }
         }
-        moving.step = next;
+        true
+    }
+
+    fn start<H: Host>(&mut self, driver: &mut Driver<H>, one: &SlotMove, term: u64) {
+        self.starts += 1;
+        note_changes(driver, one.from, &one.slots);
+        let moving = Moving {
+            from: one.from,
+            term,
+            attempt: term << 24 | (self.starts & 0xFF_FFFF),
+            sequence: 0,
+            step: Step::Copy(0),
+            answer: Arc::new(AtomicU8::new(DONE)),
+            since_us: driver.now_us,
+        };
+        self.moving.insert(one.id, moving);
     }
 
     /// Frees slots whose move was given up, and drops the keys of those that have moved.
@@ -173,14 +243,39 @@ impl Moves {
     }
 }
 
-fn pieces<H: Host>(driver: &Driver<H>, one: &SlotMove) -> Vec<Vec<u8>> {
-    let group = driver.node.as_ref().and_then(|node| node.group(one.from));
-    let mut pieces = match group.map(crate::raft::Group::machine) {
-        Some(State::Data(data)) => data.pieces(&one.slots, PIECE_BYTES),
-        _ => Vec::new(),
-    };
-    if pieces.is_empty() {
-        pieces.push(Vec::new());
+impl Moving {
+    fn wait(&mut self) -> Done {
+        self.answer = Arc::new(AtomicU8::new(WAITING));
+        wait_for(&self.answer)
     }
-    pieces
+
+    /// Sends a piece to the new group.
+    fn install<H: Host>(
+        &mut self,
+        driver: &mut Driver<H>,
+        one: &SlotMove,
+        piece: &[u8],
+        last: bool,
+    ) {
+        let numbers = [one.id, self.attempt, self.sequence].map(|n| n.to_string().into_bytes());
+        self.sequence += 1;
+        let [id, attempt, sequence] = &numbers;
+        let last: &[u8] = if last { b"1" } else { b"0" };
+        let install = call(calls::INSTALL, &[id, attempt, sequence, last, piece], &one.slots);
+        let done = self.wait();
+        driver.submit(one.to, bare(vec![install]), done);
+    }
+}
+
+fn data<H: Host>(driver: &Driver<H>, group: GroupId) -> Option<&H::Data> {
+    match driver.node.as_ref()?.group(group)?.machine() {
+        State::Data(data) => Some(data),
+        State::Meta(_) => None,
+    }
+}
+
+fn note_changes<H: Host>(driver: &Driver<H>, group: GroupId, slots: &[SlotRange]) {
+    if let Some(data) = data(driver, group) {
+        data.note_changes(slots);
+    }
 }

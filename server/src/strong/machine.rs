@@ -7,6 +7,7 @@
 //! What a request does here follows from the request alone: its time is the group's, which never
 //! goes back, its random numbers come with it, and a script runs on every replica.
 
+use super::frozen::FrozenSlots;
 use crate::acl::{Rules, User};
 use crate::clients::Client;
 use crate::clock;
@@ -25,7 +26,7 @@ use ashlar_engine::slot::{SLOTS, slot_of};
 use ashlar_engine::stamp::{Rng, Stamp};
 use ashlar_replication::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use ashlar_replication::raft::{Machine, OwnedCall, Request};
-use ashlar_replication::runtime::{Data, calls};
+use ashlar_replication::runtime::{Data, Piece, calls};
 use ashlar_replication::topology::{SlotRange, ranges};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -57,6 +58,8 @@ pub struct ShardMachine {
     /// Slots that take no writes.
     frozen: Box<[bool; SLOTS as usize]>,
     frozen_count: usize,
+    /// The same for threads that serve clients.
+    shown: Arc<FrozenSlots>,
     installed: BTreeMap<u64, Installed>,
     session: Option<Session>,
 }
@@ -74,7 +77,7 @@ fn session(shared: &Shared) -> Session {
 
 impl ShardMachine {
     /// The empty state of a group in that shard.
-    pub fn new(shared: &Arc<Shared>, shard: usize) -> ShardMachine {
+    pub fn new(shared: &Arc<Shared>, shard: usize, shown: Arc<FrozenSlots>) -> ShardMachine {
         ShardMachine {
             shared: Arc::downgrade(shared),
             engine: shared.engine.clone(),
@@ -82,6 +85,7 @@ impl ShardMachine {
             now_ms: 0,
             frozen: Box::new([false; SLOTS as usize]),
             frozen_count: 0,
+            shown,
             installed: BTreeMap::new(),
             session: None,
         }
@@ -91,6 +95,7 @@ impl ShardMachine {
         for (first, last) in slots {
             self.frozen[usize::from(*first)..=usize::from(*last)].fill(frozen);
         }
+        self.shown.set(self.shard, slots, frozen);
         self.frozen_count = self.frozen.iter().filter(|frozen| **frozen).count();
     }
 
@@ -144,10 +149,11 @@ impl ShardMachine {
         } else if attempt != installed.attempt || sequence != installed.next {
             return Err(Error::text("ERR a piece of the slots is missing"));
         }
-        let rows = read_rows(&mut Reader(piece)).map_err(|_| wrong())?;
+        let (rows, gone) = read_piece(piece).map_err(|_| wrong())?;
         if !self.engine.put_rows(self.shard, rows) {
             return Err(wrong());
         }
+        self.engine.remove_keys(self.shard, gone);
         installed.next = sequence + 1;
         installed.whole = last.as_slice() == b"1";
         if installed.whole {
@@ -306,17 +312,38 @@ fn push_rows(out: &mut Vec<u8>, rows: &Rows) {
     rows.iter().for_each(|row| push_row(out, &row));
 }
 
+/// Keys on their way to another group: `list of row | list of key that is gone`.
+fn piece(rows: &Rows, gone: &[Box<[u8]>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.bytes() + 32 * rows.len());
+    push_rows(&mut out, rows);
+    push_len(&mut out, gone.len());
+    gone.iter().for_each(|key| push_bytes(&mut out, key));
+    out
+}
+
+fn read_piece(piece: &[u8]) -> Result<(Vec<Row<'_>>, Vec<&[u8]>), Malformed> {
+    let mut reader = Reader(piece);
+    let rows = read_list(&mut reader)?;
+    let gone = reader.list(4, Reader::bytes)?;
+    reader.end()?;
+    Ok((rows, gone))
+}
+
 fn read_rows<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
     if reader.0.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = reader.list(24, |reader| {
+    let rows = read_list(reader)?;
+    reader.end()?;
+    Ok(rows)
+}
+
+fn read_list<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
+    reader.list(24, |reader| {
         let (db, access, expiry) = (reader.u32()?, reader.u32()?, reader.u64()? as i64);
         let expiry = (expiry != NO_EXPIRY).then_some(expiry);
         Ok(Row { db, access, expiry, key: reader.bytes()?, value: reader.bytes()? })
-    })?;
-    reader.end()?;
-    Ok(rows)
+    })
 }
 
 impl Machine for ShardMachine {
@@ -404,28 +431,21 @@ impl Data for ShardMachine {
         ranges((0..SLOTS).filter(|slot| self.frozen[usize::from(*slot)]))
     }
 
-    fn pieces(&self, slots: &[SlotRange], bytes: usize) -> Vec<Vec<u8>> {
+    fn note_changes(&self, slots: &[SlotRange]) {
+        self.engine.note_changes(self.shard, slots);
+    }
+
+    fn copy(&self, slots: &[SlotRange], position: u64, bytes: usize) -> Piece {
         let mut rows = Rows::default();
-        self.engine.rows_of(self.shard, within(slots), &mut rows);
-        let mut pieces = Vec::new();
-        let (mut piece, mut count) = (Vec::new(), 0);
-        let mut finish = |piece: &mut Vec<u8>, count: &mut usize| {
-            let mut whole = Vec::with_capacity(piece.len() + 4);
-            push_len(&mut whole, std::mem::take(count));
-            whole.append(piece);
-            pieces.push(whole);
-        };
-        for row in rows.iter() {
-            push_row(&mut piece, &row);
-            count += 1;
-            if piece.len() >= bytes {
-                finish(&mut piece, &mut count);
-            }
-        }
-        if count > 0 {
-            finish(&mut piece, &mut count);
-        }
-        pieces
+        let next = self.engine.rows_from(self.shard, position, within(slots), bytes, &mut rows);
+        Piece { keys: rows.len(), bytes: piece(&rows, &[]), next }
+    }
+
+    fn changes(&self, bytes: usize) -> Option<Piece> {
+        let (mut rows, mut gone) = (Rows::default(), Vec::new());
+        let left = self.engine.take_changes(self.shard, bytes, &mut rows, &mut gone)?;
+        let keys = rows.len() + gone.len();
+        Some(Piece { keys, bytes: piece(&rows, &gone), next: left as u64 })
     }
 
     fn has_keys(&self, slots: &[SlotRange]) -> bool {

@@ -8,6 +8,7 @@
 //! the same group share it, so a pipeline costs one entry. `path` says what goes which way,
 //! `machine` what is agreed on, `node` is the node as the rest of the server sees it.
 
+mod frozen;
 mod heard;
 mod machine;
 mod node;
@@ -16,11 +17,11 @@ mod path;
 
 pub use node::{Running, Strong, start};
 pub use park::serve;
-pub use path::{Agreed, Agreement, Confirmed, refusal};
+pub use path::{Agreed, AgreedRead, Agreement, Confirmed, refusal};
 
 use ashlar_engine::error::Error;
 
 /// What a write to slots that are about to change hands is told.
-fn try_again() -> Error {
+pub fn try_again() -> Error {
     Error::text("TRYAGAIN The slot is about to move to other nodes")
 }

@@ -1,5 +1,6 @@
 //! This node of the cluster, as the rest of the server sees it.
 
+use super::frozen::FrozenSlots;
 use super::heard::{self, Heard};
 use super::machine::ShardMachine;
 use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
@@ -22,7 +23,7 @@ use ashlar_replication::runtime::{self, DATA_GROUPS_MAX, Event, Handle, Options,
 use ashlar_replication::topology::{Change, META_GROUP, SlotRange, Topology};
 use parking_lot::Mutex;
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -50,6 +51,7 @@ pub struct Strong {
     groups: Arc<[AtomicU16; SLOTS as usize]>,
     /// Whether all slots have a group and none is moving.
     calm: Arc<AtomicBool>,
+    frozen: Arc<FrozenSlots>,
     /// Whether reads are answered from what is here, without a round.
     local_reads: bool,
     /// What other leaders tell of their groups.
@@ -63,6 +65,7 @@ struct NodeHost {
     shared: Arc<Shared>,
     groups: Arc<[AtomicU16; SLOTS as usize]>,
     calm: Arc<AtomicBool>,
+    frozen: Arc<FrozenSlots>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Whether the file is there that says so.
@@ -137,8 +140,10 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     let groups: Arc<[AtomicU16; SLOTS as usize]> =
         Arc::new([const { AtomicU16::new(0) }; SLOTS as usize]);
     let calm = Arc::new(AtomicBool::new(false));
+    let frozen = Arc::new(FrozenSlots::default());
     let host = NodeHost {
         shared: shared.clone(),
+        frozen: frozen.clone(),
         groups: groups.clone(),
         calm: calm.clone(),
         disk: disk.clone(),
@@ -167,6 +172,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         engine: shared.engine.clone(),
         groups,
         calm,
+        frozen,
         local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
         heard: Heard::default(),
         told: Mutex::default(),
@@ -180,7 +186,14 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
 }
 
 /// Tells the engine and the workers which group has which slot.
-fn assign(shared: &Shared, groups: &[AtomicU16; SLOTS as usize], topology: &Topology) {
+///
+/// Returns the slots that were a group's and are another one's now.
+fn assign(
+    shared: &Shared,
+    groups: &[AtomicU16; SLOTS as usize],
+    topology: &Topology,
+) -> BTreeSet<u16> {
+    let mut moved = BTreeSet::new();
     let mut changed: BTreeMap<GroupId, Vec<u16>> = BTreeMap::new();
     for slot in 0..SLOTS {
         let group = topology.group_of(slot).unwrap_or(0);
@@ -192,9 +205,12 @@ fn assign(shared: &Shared, groups: &[AtomicU16; SLOTS as usize], topology: &Topo
         let shard = (group as usize).min(DATA_GROUPS_MAX);
         shared.engine.assign_slots(slots.iter().copied(), shard);
         for slot in slots {
-            groups[usize::from(slot)].store(group as u16, Ordering::Relaxed);
+            if groups[usize::from(slot)].swap(group as u16, Ordering::Relaxed) != 0 {
+                moved.insert(slot);
+            }
         }
     }
+    moved
 }
 
 /// Locks the data directory. Keys that are there from before the node was one of a cluster are loaded:
@@ -288,6 +304,12 @@ impl Strong {
     #[inline]
     pub fn holds_lease(&self, group: GroupId) -> bool {
         self.handle.holds_lease(group)
+    }
+
+    /// Whether a slot has left a group, or is about to, as far as the replica here has applied.
+    #[inline]
+    pub fn is_frozen(&self, group: GroupId, slot: u16) -> bool {
+        self.frozen.has(group, slot)
     }
 
     fn settled_epoch(&self, group: GroupId) -> u64 {
@@ -547,7 +569,8 @@ impl runtime::Host for NodeHost {
     type Data = ShardMachine;
 
     fn machine(&self, group: GroupId) -> ShardMachine {
-        ShardMachine::new(&self.shared, (group as usize).min(DATA_GROUPS_MAX))
+        let shard = (group as usize).min(DATA_GROUPS_MAX);
+        ShardMachine::new(&self.shared, shard, self.frozen.clone())
     }
 
     fn first_state(&self, slots: &[SlotRange]) -> Vec<u8> {
@@ -557,7 +580,8 @@ impl runtime::Host for NodeHost {
     fn topology_changed(&self, topology: &Arc<Topology>) {
         // Requests that come from here on look at the topology itself until all is in place.
         self.calm.store(false, Ordering::Release);
-        assign(&self.shared, &self.groups, topology);
+        let moved = assign(&self.shared, &self.groups, topology);
+        super::park::send_after(&self.shared, &moved);
         self.note_growth(topology);
         let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
         self.calm.store(calm, Ordering::Release);

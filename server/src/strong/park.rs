@@ -6,9 +6,11 @@ use crate::blocking::{After, Waiter};
 use crate::clock;
 use crate::mailbox::Message;
 use crate::shared::Shared;
+use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::slot_of;
 use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId};
 use ashlar_replication::runtime::Event;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Whether a reply says that nothing was found.
@@ -53,14 +55,31 @@ pub fn serve(shared: &Shared, waiter: &Arc<Waiter>) {
 
 /// The group is led by another node now: those who wait here are sent there.
 pub fn send_elsewhere(shared: &Arc<Shared>, strong: &Strong, group: GroupId) {
-    let ours = |waiter: &Arc<Waiter>| {
-        let slot = waiter.first_key().map(slot_of);
-        slot.and_then(|slot| strong.group_of(slot)) == Some(group)
-    };
+    send(shared, |slot| strong.group_of(slot) == Some(group));
+}
+
+/// These slots are another group's now: those who wait for their keys are told so, even where this node leads
+/// that group as well, since they are entered with the old one.
+pub fn send_after(shared: &Arc<Shared>, slots: &BTreeSet<u16>) {
+    if !slots.is_empty() {
+        send(shared, |slot| slots.contains(&slot));
+    }
+}
+
+fn send(shared: &Arc<Shared>, concerned: impl Fn(u16) -> bool) {
+    let Some(strong) = shared.strong.get() else { return };
+    let slot_of = |waiter: &Waiter| waiter.first_key().map(slot_of);
     let mut exec = shared.engine.executor();
-    for waiter in shared.blocking.all().into_iter().filter(ours) {
-        let slot = waiter.first_key().map_or(0, slot_of);
-        let reply = refusals(shared, &[slot], &Answer::NotLeader(None), waiter.protocol);
+    for waiter in shared.blocking.all() {
+        let Some(slot) = slot_of(&waiter).filter(|slot| concerned(*slot)) else { continue };
+        let reply = match strong.group_of(slot) {
+            Some(group) if strong.leads(group) => {
+                let mut out = Vec::new();
+                Reply::new(&mut out, waiter.protocol).error(&super::try_again());
+                out
+            }
+            _ => refusals(shared, &[slot], &Answer::NotLeader(None), waiter.protocol),
+        };
         shared.answer(&mut exec, &waiter, reply);
     }
 }

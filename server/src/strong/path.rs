@@ -38,6 +38,17 @@ pub struct Confirmed {
     pub reads: u32,
 }
 
+/// What a read that was agreed on stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct AgreedRead {
+    /// The group that the slot had.
+    pub group: GroupId,
+    /// The slot of its first key.
+    pub slot: u16,
+    /// Whether it stands on the group's lease.
+    pub leased: bool,
+}
+
 /// How a wait for an agreement ended.
 #[derive(Debug)]
 pub enum Agreed {
@@ -106,10 +117,11 @@ impl Host<'_, '_> {
         let confirmed = &mut self.again.confirmed;
         if confirmed.group == group && confirmed.reads > 0 {
             confirmed.reads -= 1;
+            self.again.read = Some(AgreedRead { group, slot, leased: false });
             return None;
         }
         if strong.holds_lease(group) {
-            self.again.leased = Some(group);
+            self.again.read = Some(AgreedRead { group, slot, leased: true });
             return None;
         }
         Some(Agreement::Confirm(group, Confirmed { group, reads: 1 }))
