@@ -23,8 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Bytes of keys that one entry brings.
-const PIECE_BYTES: usize = 256 << 10;
+/// Bytes of keys that one entry brings: few, since the requests of clients wait behind it.
+const PIECE_BYTES: usize = 32 << 10;
 /// Microseconds after which a step without an answer is tried again.
 const STEP_US: u64 = 5_000_000;
 /// Keys that may have changed for the slots to be frozen.
