@@ -1,6 +1,7 @@
 //! A blocking client that goes to the leader of a key's slot, as cluster clients do.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -79,11 +80,12 @@ impl Routed {
     }
 
     fn connection(&mut self, address: SocketAddr) -> Option<&mut Client> {
-        if !self.connections.contains_key(&address) {
-            let client = Client::connect_to(address, Protocol::Resp).ok()?;
-            self.connections.insert(address, client);
+        match self.connections.entry(address) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(place) => {
+                Some(place.insert(Client::connect_to(address, Protocol::Resp).ok()?))
+            }
         }
-        self.connections.get_mut(&address)
     }
 }
 
