@@ -430,7 +430,7 @@ fn hscan(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut buf = IntBuf::new();
     let mut next = 0;
     match hash {
-        HashRef::Packed(_) => {
+        HashRef::Packed(_) | HashRef::Shaped(..) => {
             found.extend(hash.iter().filter(|(field, _)| options.wants(field.as_bytes(&mut buf))));
         }
         HashRef::Big(big, now_ms) => {

@@ -346,7 +346,7 @@ fn httl(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     for field in fields {
         let deadline = match hash {
             HashRef::Big(hash, _) => hash.deadline(field),
-            HashRef::Packed(_) => None,
+            HashRef::Packed(_) | HashRef::Shaped(..) => None,
         };
         reply.int(match deadline {
             _ if hash.get(field).is_none() => -2,

@@ -1,13 +1,15 @@
 //! One database of one shard: its entries, and an index of those that expire.
 
-use super::entry::{COLOUR, EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload};
+use super::entry::{COLOUR, EntryPtr, INLINE_BYTES_MAX, Kind, Parts, big_payload, shape_payload};
 use super::saving::{HandOver, Saving};
+use super::shapes::{Shapes, copy_values};
 use super::table::{Place, SlotRef, Table};
 use crate::cut::{ColdRow, Handed, Rows};
 use crate::prefetch::same_bytes;
 use crate::tier::db::ColdDb;
 use crate::value::blob::Blob;
-use crate::value::packed::canonical_int;
+use crate::value::hash::shape::Shape;
+use crate::value::packed::{Encoded, canonical_int};
 use crate::value::set::Set;
 use crate::value::{NewValue, Type, Value};
 use std::hash::{BuildHasher, Hasher};
@@ -54,6 +56,8 @@ pub(crate) struct Db {
     /// Position in `timed` from which the next sweep goes on.
     timed_sweep: usize,
     hasher: KeyHasher,
+    /// The names of fields that small hashes share.
+    shapes: Shapes,
     /// The colour of entries that no cut has still to save: new ones are born with it.
     colour: u8,
     /// What a running cut has still to save here; the entries of the other colour.
@@ -76,12 +80,19 @@ impl Db {
             timed: Set::new(),
             timed_sweep: 0,
             hasher,
+            shapes: Shapes::default(),
             colour: 0,
             saving: None,
             cold: None,
             generation: number,
             databases,
         }
+    }
+
+    /// The shapes of small hashes.
+    #[cfg(test)]
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
     }
 
     /// Begins a cut: what is here now is to be saved, as part of database `number`.
@@ -277,7 +288,7 @@ impl Db {
         }
         let Some(slot) = self.find_slot(hash, place, key) else {
             let cold = self.forget_cold(hash, key);
-            let ptr = value.entry(key, None, self.colour);
+            let ptr = self.make_entry(value, key, None);
             let hasher = &self.hasher;
             let slot = self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
             let mut entry = EntryMut { db: self, hash, slot, ptr };
@@ -304,7 +315,7 @@ impl Db {
                 return (EntryMut { db: self, hash, slot, ptr: old }, false);
             }
         }
-        let ptr = value.entry(key, if keep_expiry { expiry } else { None }, self.colour);
+        let ptr = self.make_entry(value, key, if keep_expiry { expiry } else { None });
         ptr.set_access(old.access());
         let mut entry = EntryMut { db: self, hash, slot, ptr: old };
         if expiry.is_some() && !keep_expiry {
@@ -348,8 +359,13 @@ impl Db {
         if self.find(hash, entry.0.key()).is_some() {
             return false;
         }
-        let ptr = entry.into_ptr();
+        let mut ptr = entry.into_ptr();
         ptr.paint(self.colour);
+        if let Some(shaped) = self.shaped(ptr) {
+            // A hash in pairs has no boxed value.
+            drop(ptr.free());
+            ptr = shaped;
+        }
         let hasher = &self.hasher;
         self.table.insert(hash, ptr, |entry| hasher.hash(entry.key()));
         if ptr.expiry().is_some() {
@@ -403,13 +419,50 @@ impl Db {
         {
             self.timed.insert(key);
         }
-        let entry = value.entry(key, expiry, self.colour);
+        let entry = self.make_entry(value, key, expiry);
         let hasher = &self.hasher;
         self.table.insert(hash, entry, |entry| hasher.hash(entry.key()));
         if expiry.is_some() {
             self.expires.insert(hash, entry, |entry| hasher.hash(entry.key()));
         }
         entry
+    }
+
+    /// An entry with a value; a small hash gets its shape.
+    #[inline]
+    fn make_entry(&mut self, value: Settled<'_>, key: &[u8], expiry: Option<i64>) -> EntryPtr {
+        if let Settled::Inline(Kind::PackedHash, pairs) = value
+            && let Some(entry) = self.shaped_entry(key, expiry, pairs)
+        {
+            return entry;
+        }
+        value.entry(key, expiry, self.colour)
+    }
+
+    /// An entry of kind `ShapedHash` with these pairs, if they have a shape.
+    fn shaped_entry(&mut self, key: &[u8], expiry: Option<i64>, pairs: &[u8]) -> Option<EntryPtr> {
+        let (shape, values_bytes) = self.shapes.of_pairs(&self.hasher, pairs)?;
+        let entry = EntryPtr::new(&Parts {
+            kind: Kind::ShapedHash,
+            key,
+            expiry,
+            payload: shape_payload(shape),
+            // As many bytes as the values have; these are written next.
+            inline: &pairs[..values_bytes],
+            colour: self.colour,
+        });
+        copy_values(pairs, entry.inline_mut());
+        Some(entry)
+    }
+
+    /// A copy of an entry as kind `ShapedHash`, if it is a hash in pairs that have a shape.
+    fn shaped(&mut self, entry: EntryPtr) -> Option<EntryPtr> {
+        if entry.kind() != Kind::PackedHash {
+            return None;
+        }
+        let fresh = self.shaped_entry(entry.key(), entry.expiry(), entry.inline())?;
+        fresh.set_access(entry.access());
+        Some(fresh)
     }
 
     /// See the field.
@@ -543,7 +596,7 @@ fn type_of(entry: EntryPtr) -> Type {
     match entry.kind() {
         Kind::Str | Kind::StrRaw | Kind::Int => Type::String,
         Kind::PackedList => Type::List,
-        Kind::PackedHash => Type::Hash,
+        Kind::PackedHash | Kind::ShapedHash => Type::Hash,
         Kind::PackedSet | Kind::IntSet => Type::Set,
         Kind::PackedZset => Type::Zset,
         Kind::Big => entry.big().expect("the kind is Big").type_of(),
@@ -591,6 +644,17 @@ impl<'a> EntryRef<'a> {
     /// The boxed value of kind `Big`.
     pub fn big(&self) -> Option<&'a Value> {
         self.ptr.big()
+    }
+
+    /// The names of the fields of kind `ShapedHash`.
+    #[inline]
+    pub fn shape(&self) -> Option<&'a Shape> {
+        self.ptr.shape()
+    }
+
+    /// The entry's part of the memory of its shape.
+    pub fn shape_bytes(&self) -> usize {
+        self.shape().map_or(0, |shape| shape.memory() / self.ptr.sharers().max(1))
     }
 
     /// When the key expires, Unix milliseconds.
@@ -685,6 +749,34 @@ impl EntryMut<'_> {
         self.ptr.set_access(access);
     }
 
+    /// The names of the fields of kind `ShapedHash`.
+    #[inline]
+    pub fn shape(&self) -> Option<&Shape> {
+        self.ptr.shape()
+    }
+
+    /// Adds a field to a hash of kind `ShapedHash`, if the new list of names has a shape; otherwise
+    /// nothing has changed.
+    pub fn push_shaped(&mut self, field: &Encoded<'_>, value: &Encoded<'_>) -> bool {
+        let Some(shape) = self.ptr.shape() else { return false };
+        let db = &mut *self.db;
+        let Some(shape) = db.shapes.with(&db.hasher, shape, field) else { return false };
+        let end = self.ptr.inline_len();
+        self.splice(end, 0, &[value.head(), value.body()]);
+        self.ptr.set_shape(shape);
+        true
+    }
+
+    /// Gives a hash in pairs its shape, if it has one.
+    pub fn reshape(&mut self) {
+        let old = self.ptr;
+        if let Some(fresh) = self.db.shaped(old) {
+            self.moved(fresh);
+            // A hash in pairs has no boxed value.
+            drop(old.free());
+        }
+    }
+
     /// Fields of this hash get an expiry: active expiry has to know.
     pub fn track_field_expiry(&mut self) {
         self.db.timed.insert(self.ptr.key());
@@ -709,7 +801,7 @@ impl EntryMut<'_> {
             (Some(_), None) => self.forget_expiry(),
             (None, Some(_)) => {}
         }
-        let payload = if matches!(old.kind(), Kind::Int | Kind::Big) { old.payload() } else { 0 };
+        let payload = if old.kind().has_payload() { old.payload() } else { 0 };
         let fresh = EntryPtr::new(&Parts {
             kind: old.kind(),
             key: old.key(),

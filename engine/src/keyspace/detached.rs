@@ -1,6 +1,7 @@
 //! A value outside of any entry, exactly as it was represented there: on its way to another key.
 
 use super::{EntryMut, EntryRef, Kind};
+use crate::value::hash::shape;
 use crate::value::{NewValue, Value};
 
 /// A value that was copied or taken out of an entry.
@@ -8,7 +9,7 @@ use crate::value::{NewValue, Value};
 pub enum Detached {
     /// Kind `Int`.
     Int(i64),
-    /// A kind that is stored inline.
+    /// A kind that is stored inline; a hash with a shape is one in pairs here.
     Inline(Kind, Vec<u8>),
     /// Kind `Big`.
     Big(Box<Value>),
@@ -17,6 +18,11 @@ pub enum Detached {
 impl Detached {
     /// A copy of an entry's value.
     pub fn copy(entry: &EntryRef<'_>) -> Detached {
+        if let Some(names) = entry.shape() {
+            let mut pairs = Vec::new();
+            shape::pairs(names, entry.bytes(), &mut pairs);
+            return Detached::Inline(Kind::PackedHash, pairs);
+        }
         match (entry.big(), entry.int(), entry.kind()) {
             (Some(value), ..) => Detached::Big(Box::new(value.clone())),
             (None, Some(int), _) => Detached::Int(int),

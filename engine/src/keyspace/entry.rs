@@ -6,12 +6,12 @@
 //!      2  inline length u16: bytes of value that follow the key
 //!      4  access data u32, see `access`
 //!      8  [expiry i64: Unix milliseconds]        with HAS_EXPIRY
-//!         [payload u64: an integer or a pointer]  of kinds Int and Big
+//!         [payload u64: an integer or a pointer]  of kinds Int, Big and ShapedHash
 //!         [key length u64]                        with LONG_KEY
 //!         key bytes, inline value bytes
 //! ```
 //! Small strings and packed collections live inline; only large values have an allocation of
-//! their own. The size of the allocation follows from the header alone, so none is stored.
+//! their own. Small hashes with the same fields share the names of these. The size of the allocation follows from the header alone, so none is stored.
 //! The colour tells what a running cut has still to save, see `saving`; backed entries are known to
 //! the cold tier.
 //!
@@ -21,8 +21,10 @@
 
 use crate::known_bugs::{self, Bug};
 use crate::value::Value;
+use crate::value::hash::shape::Shape;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How a value is represented.
@@ -47,10 +49,13 @@ pub enum Kind {
     IntSet = 7,
     /// A small sorted set, inline.
     PackedZset = 8,
+    /// A small hash, its values inline, its fields' names in a [`Shape`]. Only in memory: in byte form
+    /// such a hash is a `PackedHash`.
+    ShapedHash = 9,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Str,
         Kind::StrRaw,
         Kind::Int,
@@ -60,6 +65,7 @@ impl Kind {
         Kind::PackedSet,
         Kind::IntSet,
         Kind::PackedZset,
+        Kind::ShapedHash,
     ];
 
     /// The kind with this number, if there is one.
@@ -67,8 +73,8 @@ impl Kind {
         Kind::ALL.get(number as usize).copied()
     }
 
-    fn has_payload(self) -> bool {
-        matches!(self, Kind::Int | Kind::Big)
+    pub(super) fn has_payload(self) -> bool {
+        has_payload(self as u8)
     }
 }
 
@@ -91,7 +97,7 @@ pub(crate) struct Parts<'a> {
     pub kind: Kind,
     pub key: &'a [u8],
     pub expiry: Option<i64>,
-    /// The integer, or the pointer of the boxed value.
+    /// The integer, or the pointer of the boxed value or the shape.
     pub payload: u64,
     pub inline: &'a [u8],
     /// 0 or [`COLOUR`].
@@ -121,12 +127,14 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("an entry is far smaller than the address space")
 }
 
-/// Whether an entry with these flags has a payload: kinds Int and Big, 2 and 3.
-const fn has_payload(flags: u8) -> bool {
-    flags & (KIND_MASK - 1) == Kind::Int as u8
-}
+/// The kinds with a payload, a bit each.
+const PAYLOAD_KINDS: u32 =
+    1 << Kind::Int as u32 | 1 << Kind::Big as u32 | 1 << Kind::ShapedHash as u32;
 
-const _: () = assert!(has_payload(Kind::Big as u8) && !has_payload(Kind::PackedList as u8));
+/// Whether an entry with these flags has a payload.
+const fn has_payload(flags: u8) -> bool {
+    PAYLOAD_KINDS >> (flags & KIND_MASK) & 1 != 0
+}
 
 /// Bytes of the header and of the words that the flags announce.
 const fn fixed(flags: u8) -> usize {
@@ -382,11 +390,43 @@ impl EntryPtr {
         })
     }
 
+    /// The shape of kind `ShapedHash`; lifetime as for `key`.
+    #[inline]
+    pub fn shape<'a>(self) -> Option<&'a Shape> {
+        (self.kind() == Kind::ShapedHash).then(|| {
+            // SAFETY: the payload of kind ShapedHash is a pointer from Arc::into_raw, of which the
+            // entry has one count until it is freed or gets another shape.
+            unsafe { &*(self.payload() as *const Shape) }
+        })
+    }
+
+    /// Gives an entry of kind `ShapedHash` another shape; the caller has the only access to it.
+    pub fn set_shape(self, shape: Arc<Shape>) {
+        assert!(self.kind() == Kind::ShapedHash, "only kind ShapedHash has a shape");
+        let old = self.payload() as *const Shape;
+        self.set_payload(shape_payload(shape));
+        // SAFETY: as in `shape`; the entry's count of the old shape ends here.
+        drop(unsafe { Arc::from_raw(old) });
+    }
+
+    /// Entries and tables that have the shape of kind `ShapedHash`.
+    pub fn sharers(self) -> usize {
+        self.shape().map_or(0, |shape| {
+            // SAFETY: as in `shape`: the pointer came from Arc::into_raw and is counted, and
+            // ManuallyDrop leaves that count as it is.
+            let shape = std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(shape) });
+            Arc::strong_count(&shape)
+        })
+    }
+
     /// Frees the entry and hands out its boxed value.
     pub fn free(self) -> Option<Box<Value>> {
         // SAFETY: the caller has taken the entry out of its table, so this is the last use; the
-        // payload of kind Big is a pointer from Box::into_raw.
+        // payload of kind Big is a pointer from Box::into_raw, that of ShapedHash from Arc::into_raw.
         unsafe {
+            if self.kind() == Kind::ShapedHash {
+                drop(Arc::from_raw(self.payload() as *const Shape));
+            }
             let value =
                 (self.kind() == Kind::Big).then(|| Box::from_raw(self.payload() as *mut Value));
             dealloc(self.0.as_ptr(), layout(self.size()));
@@ -394,7 +434,7 @@ impl EntryPtr {
         }
     }
 
-    /// Frees the entry but not its boxed value, which lives on in another entry.
+    /// Frees the entry but not its boxed value or shape, which lives on in another entry.
     pub fn free_shell(self) {
         // SAFETY: as in `free`.
         unsafe { dealloc(self.0.as_ptr(), layout(self.size())) }
@@ -404,6 +444,11 @@ impl EntryPtr {
 /// The payload that holds `value`.
 pub(crate) fn big_payload(value: Box<Value>) -> u64 {
     Box::into_raw(value).expose_provenance() as u64
+}
+
+/// The payload that holds `shape`.
+pub(crate) fn shape_payload(shape: Arc<Shape>) -> u64 {
+    Arc::into_raw(shape).expose_provenance() as u64
 }
 
 #[cfg(test)]

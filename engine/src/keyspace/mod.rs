@@ -12,6 +12,7 @@ mod detached;
 mod entry;
 mod eviction;
 mod saving;
+mod shapes;
 mod shard;
 mod sharding;
 mod table;

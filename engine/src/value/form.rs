@@ -20,6 +20,10 @@ const BIG_ZSET: u8 = 5;
 
 /// Appends the form of an entry's value to `out`.
 pub fn encode(entry: &EntryRef<'_>, out: &mut Vec<u8>) {
+    if let Some(names) = entry.shape() {
+        out.push(Kind::PackedHash as u8);
+        return hash::shape::pairs(names, entry.bytes(), out);
+    }
     out.push(entry.kind() as u8);
     match (entry.int(), entry.big()) {
         (Some(int), _) => out.extend_from_slice(&int.to_le_bytes()),
@@ -75,6 +79,7 @@ pub fn type_of(bytes: &[u8]) -> Option<Type> {
             BIG_STREAM => Type::Stream,
             _ => return None,
         },
+        Kind::ShapedHash => return None,
     })
 }
 
@@ -92,6 +97,8 @@ pub fn decode(bytes: &[u8]) -> Option<NewValue<'_>> {
         Kind::PackedSet => set::packed::validate(body),
         Kind::IntSet => set::intset::validate(body),
         Kind::PackedZset => zset::packed::validate(body),
+        // The names are not in the bytes: never written.
+        Kind::ShapedHash => false,
     };
     (valid && body.len() <= INLINE_BYTES_MAX).then_some(NewValue::Packed(kind, body))
 }

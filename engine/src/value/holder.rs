@@ -4,6 +4,8 @@
 //! before it enters the keyspace and change one that is there.
 
 use super::blob::Blob;
+use super::hash::shape::Shape;
+use super::packed::Encoded;
 use super::{NewValue, Value};
 use crate::keyspace::{EntryMut, Kind};
 
@@ -19,6 +21,16 @@ pub trait Holder: Blob {
     fn replace(&mut self, value: NewValue<'_>);
     /// Fields of the value are about to get an expiry: active expiry has to know.
     fn fields_expire(&mut self) {}
+    /// The names of a hash's fields, if it shares them with others: its bytes are only the values.
+    fn shape(&self) -> Option<&Shape> {
+        None
+    }
+    /// Adds a field to a hash with a shape, or says `false` where the result has none.
+    fn push_shaped(&mut self, _field: &Encoded<'_>, _value: &Encoded<'_>) -> bool {
+        false
+    }
+    /// Lets a hash in pairs share its names, if others have the same.
+    fn reshape(&mut self) {}
 }
 
 impl Holder for EntryMut<'_> {
@@ -43,6 +55,19 @@ impl Holder for EntryMut<'_> {
 
     fn fields_expire(&mut self) {
         self.track_field_expiry();
+    }
+
+    #[inline]
+    fn shape(&self) -> Option<&Shape> {
+        self.shape()
+    }
+
+    fn push_shaped(&mut self, field: &Encoded<'_>, value: &Encoded<'_>) -> bool {
+        self.push_shaped(field, value)
+    }
+
+    fn reshape(&mut self) {
+        self.reshape();
     }
 }
 

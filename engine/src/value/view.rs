@@ -37,7 +37,10 @@ impl<'a> View<'a> {
         match (entry.int(), entry.big()) {
             (Some(int), _) => View::Int(int),
             (None, Some(value)) => View::of(value, now_ms),
-            (None, None) => View::packed(entry.kind(), entry.bytes()),
+            (None, None) => match entry.shape() {
+                Some(shape) => View::Hash(HashRef::Shaped(shape, entry.bytes())),
+                None => View::packed(entry.kind(), entry.bytes()),
+            },
         }
     }
 
@@ -58,7 +61,8 @@ impl<'a> View<'a> {
             Kind::PackedSet => View::Set(SetRef::Packed(bytes)),
             Kind::IntSet => View::Set(SetRef::Ints(bytes)),
             Kind::PackedZset => View::Zset(ZsetRef::Packed(bytes)),
-            Kind::Str | Kind::StrRaw | Kind::Int | Kind::Big => View::Str(bytes),
+            // A hash with a shape is not told by its bytes alone, and never comes here.
+            Kind::Str | Kind::StrRaw | Kind::Int | Kind::Big | Kind::ShapedHash => View::Str(bytes),
         }
     }
 
@@ -80,7 +84,8 @@ pub fn encoding(entry: &EntryRef<'_>) -> &'static str {
         (Kind::Int, _) => "int",
         (Kind::Str, _) if entry.bytes().len() <= EMBSTR_MAX => "embstr",
         (Kind::IntSet, _) => "intset",
-        (Kind::PackedList | Kind::PackedHash | Kind::PackedSet | Kind::PackedZset, _) => "listpack",
+        (Kind::PackedList | Kind::PackedHash | Kind::PackedSet | Kind::PackedZset, _)
+        | (Kind::ShapedHash, _) => "listpack",
         (_, Type::String) => "raw",
         (_, Type::List) => "quicklist",
         (_, Type::Hash) => match entry.big() {
@@ -95,5 +100,5 @@ pub fn encoding(entry: &EntryRef<'_>) -> &'static str {
 
 /// Bytes that a key and its value take, the slot in the hash table included.
 pub fn memory(entry: &EntryRef<'_>) -> usize {
-    SLOT_BYTES + entry.entry_bytes() + entry.big().map_or(0, Value::memory)
+    SLOT_BYTES + entry.entry_bytes() + entry.shape_bytes() + entry.big().map_or(0, Value::memory)
 }

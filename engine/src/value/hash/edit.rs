@@ -1,7 +1,7 @@
 //! Changes to a hash of either form, which turns into the large form where it has to.
 
 use super::packed::{self, Found};
-use super::{Hash, HashRef};
+use super::{Hash, HashRef, shape};
 use crate::config::EngineConfig;
 use crate::error::Error;
 use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
@@ -35,7 +35,10 @@ impl<'a> HashRef<'a> {
         match (entry.kind(), entry.big()) {
             (Kind::PackedHash, _) => Ok(HashRef::Packed(entry.bytes())),
             (Kind::Big, Some(Value::Hash(hash))) => Ok(HashRef::Big(hash, now_ms)),
-            _ => Err(Error::WrongType),
+            _ => match entry.shape() {
+                Some(shape) => Ok(HashRef::Shaped(shape, entry.bytes())),
+                None => Err(Error::WrongType),
+            },
         }
     }
 }
@@ -54,7 +57,7 @@ impl<'a> HashMut<'a> {
     #[inline]
     pub fn of(holder: &'a mut dyn Holder, limits: Limits) -> Result<Self, Error> {
         match (holder.kind(), holder.big()) {
-            (Kind::PackedHash, _) | (Kind::Big, Some(Value::Hash(_))) => {
+            (Kind::PackedHash | Kind::ShapedHash, _) | (Kind::Big, Some(Value::Hash(_))) => {
                 Ok(HashMut { holder, limits })
             }
             _ => Err(Error::WrongType),
@@ -91,9 +94,19 @@ impl<'a> HashMut<'a> {
     }
 
     fn grow(&mut self, is_compact: bool) {
+        self.unshape();
         let mut hash = Hash::from_packed(self.holder.bytes());
         hash.set_compact(is_compact);
         self.holder.replace(NewValue::Big(Box::new(Value::Hash(hash))));
+    }
+
+    /// Gives a hash its own names again.
+    fn unshape(&mut self) {
+        if let Some(names) = self.holder.shape() {
+            let mut pairs = Vec::new();
+            shape::pairs(names, self.holder.bytes(), &mut pairs);
+            self.holder.replace(NewValue::Packed(Kind::PackedHash, &pairs));
+        }
     }
 
     /// Whether there are no fields.
@@ -109,7 +122,10 @@ impl<'a> HashMut<'a> {
     pub fn get(&self, field: &[u8]) -> Option<Elem<'_>> {
         match self.big() {
             Some(hash) => hash.get(field, i64::MIN).map(Elem::Bytes),
-            None => packed::get(self.holder.bytes(), field),
+            None => match self.holder.shape() {
+                Some(names) => shape::get(names, self.holder.bytes(), field),
+                None => packed::get(self.holder.bytes(), field),
+            },
         }
     }
 
@@ -144,6 +160,9 @@ impl<'a> HashMut<'a> {
     /// Sets a field of a small hash; `None` if the hash would get too large.
     fn set_packed(&mut self, field: &[u8], value: &[u8]) -> Option<bool> {
         let (field, value) = (Encoded::new(field), Encoded::new(value));
+        if self.holder.shape().is_some() {
+            return self.set_shaped(&field, &value);
+        }
         let bytes = self.holder.bytes();
         match packed::find(bytes, &field) {
             Found::At { value: at, end, .. } => {
@@ -157,6 +176,35 @@ impl<'a> HashMut<'a> {
                 let size = bytes.len() + field.size() + value.size();
                 (len < self.limits.entries && size <= INLINE_BYTES_MAX).then(|| {
                     packed::push(self.holder, &field, &value);
+                    // Not with every field: that would be a walk over all of them each time.
+                    if (len + 1).is_power_of_two() {
+                        self.holder.reshape();
+                    }
+                    true
+                })
+            }
+        }
+    }
+
+    /// As `set_packed`, where the names of the fields are shared.
+    fn set_shaped(&mut self, field: &Encoded<'_>, value: &Encoded<'_>) -> Option<bool> {
+        let (names, values) = (self.holder.shape()?, self.holder.bytes());
+        let size = names.names().len() + values.len();
+        match names.find(field) {
+            Some(position) => {
+                let (at, end) = shape::value_at(values, position)?;
+                (size - (end - at) + value.size() <= INLINE_BYTES_MAX).then(|| {
+                    packed::replace(self.holder, at, end, value);
+                    false
+                })
+            }
+            None => {
+                let size = size + field.size() + value.size();
+                (names.len() < self.limits.entries && size <= INLINE_BYTES_MAX).then(|| {
+                    if !self.holder.push_shaped(field, value) {
+                        self.unshape();
+                        packed::push(self.holder, field, value);
+                    }
                     true
                 })
             }
@@ -165,9 +213,15 @@ impl<'a> HashMut<'a> {
 
     /// Removes a field. Returns whether it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        match self.big_mut() {
-            Some(hash) => hash.remove(field),
-            None => packed::remove(self.holder, field),
+        if let Some(hash) = self.big_mut() {
+            return hash.remove(field);
         }
+        if self.get(field).is_none() {
+            return false;
+        }
+        self.unshape();
+        let removed = packed::remove(self.holder, field);
+        self.holder.reshape();
+        removed
     }
 }

@@ -1,14 +1,17 @@
-//! Hashes: one run of bytes while they are small ([`packed`]), a hash table that keeps the order
+//! Hashes: one run of bytes while they are small ([`packed`], or [`shape`] where many have the same
+//! fields), a hash table that keeps the order
 //! of insertion when large or when a field has an expiry ([`struct@Hash`]).
 
 mod edit;
 pub mod packed;
 mod pair;
+pub mod shape;
 #[cfg(test)]
 mod tests;
 mod ttl;
 
 use self::pair::Pair;
+use self::shape::Shape;
 use self::ttl::Deadlines;
 use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, read_canonical};
@@ -273,6 +276,8 @@ impl fmt::Debug for Hash {
 pub enum HashRef<'a> {
     /// A small one.
     Packed(&'a [u8]),
+    /// A small one that shares the names of its fields: these, and its values.
+    Shaped(&'a Shape, &'a [u8]),
     /// A large one, and the time in milliseconds.
     Big(&'a Hash, i64),
 }
@@ -282,6 +287,7 @@ impl<'a> HashRef<'a> {
     pub fn len(&self) -> usize {
         match *self {
             HashRef::Packed(bytes) => packed::len(bytes),
+            HashRef::Shaped(shape, _) => shape.len(),
             HashRef::Big(hash, now_ms) => hash.live_len(now_ms),
         }
     }
@@ -290,6 +296,7 @@ impl<'a> HashRef<'a> {
     pub fn is_empty(&self) -> bool {
         match *self {
             HashRef::Packed(bytes) => bytes.is_empty(),
+            HashRef::Shaped(shape, _) => shape.is_empty(),
             HashRef::Big(hash, now_ms) => hash.live_len(now_ms) == 0,
         }
     }
@@ -299,6 +306,7 @@ impl<'a> HashRef<'a> {
     pub fn get(&self, field: &[u8]) -> Option<Elem<'a>> {
         match *self {
             HashRef::Packed(bytes) => packed::get(bytes, field),
+            HashRef::Shaped(shape, values) => shape::get(shape, values, field),
             HashRef::Big(hash, now_ms) => hash.get(field, now_ms).map(Elem::Bytes),
         }
     }
@@ -307,6 +315,7 @@ impl<'a> HashRef<'a> {
     pub fn iter(&self) -> Iter<'a> {
         match *self {
             HashRef::Packed(bytes) => Iter::Packed(packed::iter(bytes)),
+            HashRef::Shaped(shape, values) => Iter::Shaped(shape::iter(shape, values)),
             HashRef::Big(hash, now_ms) => Iter::Big(hash.fields.iter(), hash, now_ms),
         }
     }
@@ -316,6 +325,8 @@ impl<'a> HashRef<'a> {
 pub enum Iter<'a> {
     /// Of a small one.
     Packed(packed::Iter<'a>),
+    /// Of a small one that shares the names of its fields.
+    Shaped(shape::Iter<'a>),
     /// Of a large one.
     Big(dense::Iter<'a, Pair>, &'a Hash, i64),
 }
@@ -327,6 +338,7 @@ impl<'a> Iterator for Iter<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Iter::Packed(iter) => iter.next(),
+            Iter::Shaped(iter) => iter.next(),
             Iter::Big(iter, hash, now_ms) => iter
                 .find(|pair| !hash.is_expired(pair.field(), *now_ms))
                 .map(|pair| (Elem::Bytes(pair.field()), Elem::Bytes(pair.value()))),
