@@ -3,7 +3,7 @@
 use crate::commands::describe::categories;
 use crate::commands::{admin, observe};
 use crate::host::Host;
-use ashlar_engine::command::{Command, CommandTable, Flags};
+use ashlar_engine::command::{Command, CommandTable, Flags, Group};
 use ashlar_engine::commands::FAMILIES;
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::reply::Reply;
@@ -39,6 +39,33 @@ impl HostCommand {
     /// A command that has subcommands only.
     pub const fn container(command: Command, subcommands: &'static [HostCommand]) -> HostCommand {
         HostCommand { command, run: None, subcommands, only_replies: false }
+    }
+}
+
+/// What the subcommands of a container have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The group in the documentation.
+    pub group: Group,
+    /// The version of Redis that has them.
+    pub since: &'static str,
+    /// What one takes.
+    pub complexity: &'static str,
+}
+
+impl Family {
+    /// A subcommand.
+    pub const fn sub(
+        self,
+        name: &'static str,
+        arity: i32,
+        flags: Flags,
+        syntax: &'static str,
+        summary: &'static str,
+        run: HostRun,
+    ) -> HostCommand {
+        let command = Command::hosted(name, arity, self.group).flags(flags).syntax(syntax);
+        HostCommand::new(command.docs(self.since, self.complexity, summary), run)
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::cluster::view::View;
 use crate::cluster::{Member, admin, own, propose, show};
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand, HostRun};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number;
@@ -27,17 +27,8 @@ const fn connection(name: &'static str, summary: &'static str, run: HostRun) -> 
     HostCommand::new(command.docs("3.0.0", "O(1)", summary), run)
 }
 
-const fn sub(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Cluster).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("3.0.0", "O(N) for N nodes or slots", summary), run)
-}
+const FAMILY: Family =
+    Family { group: Group::Cluster, since: "3.0.0", complexity: "O(N) for N nodes or slots" };
 
 /// The family's commands.
 pub const COMMANDS: &[HostCommand] = &[
@@ -70,20 +61,34 @@ pub const COMMANDS: &[HostCommand] = &[
 ];
 
 const SUBCOMMANDS: &[HostCommand] = &[
-    sub("INFO", 2, ANY_TIME, "", "Returns the cluster's state.", info),
-    sub("NODES", 2, ANY_TIME, "", "Lists the nodes with their slots.", nodes),
-    sub("SLOTS", 2, ANY_TIME, "", "Maps slots to nodes.", slots),
-    sub("SHARDS", 2, ANY_TIME, "", "Lists the groups with slots and nodes.", shards),
-    sub("LINKS", 2, ANY_TIME, "", "Lists the links to other nodes.", links),
-    sub("MYID", 2, ANY_TIME, "", "Returns the node's name.", my_id),
-    sub("MYSHARDID", 2, ANY_TIME, "", "Returns the name of the node's group.", my_shard_id),
-    sub("KEYSLOT", 3, ANY_TIME, "key:string", "Returns the slot of a key.", |host, args, reply| {
-        member(host)?;
-        reply.int(slot_of(args[2]).into());
-        Ok(())
-    }),
-    sub("COUNTKEYSINSLOT", 3, ANY_TIME, "slot:integer", "Counts the keys in a slot.", count_keys),
-    sub(
+    FAMILY.sub("INFO", 2, ANY_TIME, "", "Returns the cluster's state.", info),
+    FAMILY.sub("NODES", 2, ANY_TIME, "", "Lists the nodes with their slots.", nodes),
+    FAMILY.sub("SLOTS", 2, ANY_TIME, "", "Maps slots to nodes.", slots),
+    FAMILY.sub("SHARDS", 2, ANY_TIME, "", "Lists the groups with slots and nodes.", shards),
+    FAMILY.sub("LINKS", 2, ANY_TIME, "", "Lists the links to other nodes.", links),
+    FAMILY.sub("MYID", 2, ANY_TIME, "", "Returns the node's name.", my_id),
+    FAMILY.sub("MYSHARDID", 2, ANY_TIME, "", "Returns the name of the node's group.", my_shard_id),
+    FAMILY.sub(
+        "KEYSLOT",
+        3,
+        ANY_TIME,
+        "key:string",
+        "Returns the slot of a key.",
+        |host, args, reply| {
+            member(host)?;
+            reply.int(slot_of(args[2]).into());
+            Ok(())
+        },
+    ),
+    FAMILY.sub(
+        "COUNTKEYSINSLOT",
+        3,
+        ANY_TIME,
+        "slot:integer",
+        "Counts the keys in a slot.",
+        count_keys,
+    ),
+    FAMILY.sub(
         "GETKEYSINSLOT",
         4,
         ANY_TIME,
@@ -91,9 +96,9 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Returns keys in a slot.",
         get_keys,
     ),
-    sub("REPLICAS", 3, ADMIN, "node-id", "Lists the replicas of a node.", replicas),
-    sub("SLAVES", 3, ADMIN, "node-id", "Lists the replicas of a node.", replicas),
-    sub(
+    FAMILY.sub("REPLICAS", 3, ADMIN, "node-id", "Lists the replicas of a node.", replicas),
+    FAMILY.sub("SLAVES", 3, ADMIN, "node-id", "Lists the replicas of a node.", replicas),
+    FAMILY.sub(
         "COUNT-FAILURE-REPORTS",
         3,
         ADMIN,
@@ -101,7 +106,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Counts the reports that a node fails: 1 if it does, as nodes do not report to each other.",
         failure_reports,
     ),
-    sub(
+    FAMILY.sub(
         "FAILOVER",
         -2,
         CHANGE,
@@ -109,8 +114,15 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Makes this node the leader of what its primary leads.",
         failover,
     ),
-    sub("FORGET", 3, CHANGE, "node-id", "Removes a node that keeps nothing any more.", forget),
-    sub(
+    FAMILY.sub(
+        "FORGET",
+        3,
+        CHANGE,
+        "node-id",
+        "Removes a node that keeps nothing any more.",
+        forget,
+    ),
+    FAMILY.sub(
         "ADDSLOTS",
         -3,
         CHANGE,
@@ -121,7 +133,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
             add_slots(host, slots)
         },
     ),
-    sub(
+    FAMILY.sub(
         "ADDSLOTSRANGE",
         -4,
         CHANGE,
@@ -132,11 +144,18 @@ const SUBCOMMANDS: &[HostCommand] = &[
             add_slots(host, slots)
         },
     ),
-    sub("DELSLOTS", -3, CHANGE, "slot:integer...", "Gives empty slots up.", |host, args, _| {
-        let slots = list_of_slots(&args[2..])?;
-        del_slots(host, slots)
-    }),
-    sub(
+    FAMILY.sub(
+        "DELSLOTS",
+        -3,
+        CHANGE,
+        "slot:integer...",
+        "Gives empty slots up.",
+        |host, args, _| {
+            let slots = list_of_slots(&args[2..])?;
+            del_slots(host, slots)
+        },
+    ),
+    FAMILY.sub(
         "DELSLOTSRANGE",
         -4,
         CHANGE,
@@ -147,7 +166,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
             del_slots(host, slots)
         },
     ),
-    sub(
+    FAMILY.sub(
         "BUMPEPOCH",
         2,
         CHANGE,
@@ -155,7 +174,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Gives the groups that this node leads a new epoch.",
         bump_epoch,
     ),
-    sub(
+    FAMILY.sub(
         "SAVECONFIG",
         2,
         ADMIN,
@@ -167,7 +186,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
             Ok(())
         },
     ),
-    sub(
+    FAMILY.sub(
         "MEET",
         -4,
         CHANGE,
@@ -175,7 +194,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: nodes are added by CLUSTER ASHLAR ADDNODE.",
         |host, _, _| by_other_means(host, "nodes are added by `ashlar cluster add-node`"),
     ),
-    sub(
+    FAMILY.sub(
         "REPLICATE",
         3,
         CHANGE,
@@ -183,7 +202,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: replicas are placed by CLUSTER ASHLAR REBALANCE.",
         |host, _, _| by_other_means(host, "replicas are placed by `ashlar cluster rebalance`"),
     ),
-    sub(
+    FAMILY.sub(
         "RESET",
         -2,
         CHANGE,
@@ -191,7 +210,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: a node leaves by CLUSTER ASHLAR REMOVENODE.",
         |host, _, _| by_other_means(host, "a node leaves by `ashlar cluster remove-node`"),
     ),
-    sub(
+    FAMILY.sub(
         "SETSLOT",
         -4,
         CHANGE,
@@ -199,7 +218,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: slots are moved by CLUSTER ASHLAR MOVE.",
         |host, _, _| by_other_means(host, "slots are moved by CLUSTER ASHLAR MOVE, data included"),
     ),
-    sub(
+    FAMILY.sub(
         "SET-CONFIG-EPOCH",
         3,
         CHANGE,
@@ -207,7 +226,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: epochs follow from elections and changes.",
         |host, _, _| by_other_means(host, "epochs follow from elections and changes of groups"),
     ),
-    sub(
+    FAMILY.sub(
         "FLUSHSLOTS",
         2,
         CHANGE,
@@ -215,7 +234,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Refused: empty slots are given up by CLUSTER DELSLOTS.",
         |host, _, _| by_other_means(host, "empty slots are given up by CLUSTER DELSLOTS"),
     ),
-    sub(
+    FAMILY.sub(
         "ASHLAR",
         -3,
         CHANGE,
@@ -223,28 +242,17 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Creates and changes the cluster: see CLUSTER ASHLAR HELP.",
         admin::run,
     ),
-    sub("HELP", 2, ANY_TIME, "", "Lists the subcommands.", |_, _, reply| {
-        help(reply);
+    FAMILY.sub("HELP", 2, ANY_TIME, "", "Lists the subcommands.", |_, _, reply| {
+        super::help_of(reply, "CLUSTER", SUBCOMMANDS);
         Ok(())
     }),
 ];
-
-fn help(reply: &mut Reply<'_>) {
-    let mut lines: Vec<(String, &str)> = SUBCOMMANDS
-        .iter()
-        .filter(|one| one.command.name != "HELP")
-        .map(|one| (format!("{} {}", one.command.name, one.command.syntax), one.command.summary))
-        .collect();
-    lines.iter_mut().for_each(|(form, _)| form.truncate(form.trim_end().len()));
-    let lines: Vec<(&str, &str)> = lines.iter().map(|(form, text)| (&**form, *text)).collect();
-    super::help(reply, "CLUSTER", &lines);
-}
 
 /// This node as a member of a cluster.
 ///
 /// # Errors
 /// Redis's text where cluster mode is off.
-fn member<'e>(host: &Host<'_, 'e>) -> Result<&'e Arc<dyn Member>, Error> {
+pub(super) fn member<'e>(host: &Host<'_, 'e>) -> Result<&'e Arc<dyn Member>, Error> {
     host.shared.cluster.get().ok_or(Error::text(DISABLED))
 }
 

@@ -2,7 +2,7 @@
 
 use super::scripting::{is_flush_mode, split_keys};
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand};
 use crate::scripting::interpreter::Invocation;
 use crate::scripting::library::{Functions, Library, Registered, parse_library};
 use crate::scripting::shebang::FLAG_NAMES;
@@ -48,23 +48,14 @@ pub const COMMANDS: &[HostCommand] = &[
     ),
 ];
 
-const fn function(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Scripting).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("7.0.0", "O(N) for N libraries", summary), run)
-}
+const FAMILY: Family =
+    Family { group: Group::Scripting, since: "7.0.0", complexity: "O(N) for N libraries" };
 
 const ANY: Flags = Flags::NOSCRIPT;
 const WRITE: Flags = Flags::NOSCRIPT.union(Flags::WRITE);
 
 const FUNCTION: &[HostCommand] = &[
-    function(
+    FAMILY.sub(
         "LOAD",
         -3,
         WRITE.union(Flags::DENYOOM),
@@ -72,14 +63,14 @@ const FUNCTION: &[HostCommand] = &[
         "Adds a library of functions.",
         load,
     ),
-    function("DELETE", 3, WRITE, "library", "Removes a library.", delete),
-    function("FLUSH", -2, WRITE, "[ASYNC|SYNC]", "Removes all libraries.", flush),
-    function("DUMP", 2, ANY, "", "Returns all libraries as a payload.", |host, _, reply| {
+    FAMILY.sub("DELETE", 3, WRITE, "library", "Removes a library.", delete),
+    FAMILY.sub("FLUSH", -2, WRITE, "[ASYNC|SYNC]", "Removes all libraries.", flush),
+    FAMILY.sub("DUMP", 2, ANY, "", "Returns all libraries as a payload.", |host, _, reply| {
         let (libraries, _) = host.shared.engine.libraries().all();
         reply.bulk(&rdb::encode_functions(libraries.iter().map(|(_, text)| &text[..])));
         Ok(())
     }),
-    function(
+    FAMILY.sub(
         "RESTORE",
         -3,
         WRITE.union(Flags::DENYOOM),
@@ -87,8 +78,8 @@ const FUNCTION: &[HostCommand] = &[
         "Adds the libraries of a payload.",
         restore,
     ),
-    function("LIST", -2, ANY, "[LIBRARYNAME pattern] [WITHCODE]", "Lists the libraries.", list),
-    function(
+    FAMILY.sub("LIST", -2, ANY, "[LIBRARYNAME pattern] [WITHCODE]", "Lists the libraries.", list),
+    FAMILY.sub(
         "STATS",
         2,
         ANY.union(Flags::ALLOW_BUSY),
@@ -96,7 +87,7 @@ const FUNCTION: &[HostCommand] = &[
         "Tells which function runs, and how many there are.",
         stats,
     ),
-    function(
+    FAMILY.sub(
         "KILL",
         2,
         ANY.union(Flags::ALLOW_BUSY),
@@ -108,7 +99,7 @@ const FUNCTION: &[HostCommand] = &[
             Ok(())
         },
     ),
-    function("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
+    FAMILY.sub("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
 ];
 
 fn call(

@@ -60,3 +60,18 @@ pub fn help(reply: &mut ashlar_engine::reply::Reply<'_>, container: &str, lines:
         reply.simple(&format!("    {text}"));
     }
 }
+
+/// The same, with the forms and summaries of the subcommands' own documentation.
+pub fn help_of(
+    reply: &mut ashlar_engine::reply::Reply<'_>,
+    container: &str,
+    subcommands: &[crate::registry::HostCommand],
+) {
+    let others = subcommands.iter().filter(|one| one.command.name != "HELP");
+    let mut lines: Vec<(String, &str)> = others
+        .map(|one| (format!("{} {}", one.command.name, one.command.syntax), one.command.summary))
+        .collect();
+    lines.iter_mut().for_each(|(form, _)| form.truncate(form.trim_end().len()));
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(form, text)| (&**form, *text)).collect();
+    help(reply, container, &lines);
+}

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::config::Settings;
 use crate::config::line::quote;
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand};
 use crate::replication::Replication;
 use crate::shared::Shared;
 use ashlar_engine::command::{Command, Flags, Group};
@@ -24,20 +24,11 @@ pub const COMMANDS: &[HostCommand] = &[HostCommand::container(
     POLICY,
 )];
 
-const fn policy(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Server).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("7.4.0", "O(N) for N policies", summary), run)
-}
+const FAMILY: Family =
+    Family { group: Group::Server, since: "7.4.0", complexity: "O(N) for N policies" };
 
 const POLICY: &[HostCommand] = &[
-    policy(
+    FAMILY.sub(
         "SET",
         -4,
         CHANGE,
@@ -45,11 +36,18 @@ const POLICY: &[HostCommand] = &[
         "Sets the class of the keys that match a pattern.",
         set,
     ),
-    policy("DEL", -3, CHANGE, "pattern...", "Removes policies.", del),
-    policy("LIST", 2, LOOK, "", "Lists the policies, those that are asked first in front.", list),
-    policy("VERSION", 2, LOOK, "", "Returns a number that grows with every change.", version),
-    policy("EXPLAIN", 3, LOOK, "key", "Tells what holds for a key, and why.", explain),
-    policy("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
+    FAMILY.sub("DEL", -3, CHANGE, "pattern...", "Removes policies.", del),
+    FAMILY.sub(
+        "LIST",
+        2,
+        LOOK,
+        "",
+        "Lists the policies, those that are asked first in front.",
+        list,
+    ),
+    FAMILY.sub("VERSION", 2, LOOK, "", "Returns a number that grows with every change.", version),
+    FAMILY.sub("EXPLAIN", 3, LOOK, "key", "Tells what holds for a key, and why.", explain),
+    FAMILY.sub("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
 ];
 
 /// Whether a class can be promised by this server.

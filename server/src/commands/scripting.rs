@@ -1,7 +1,7 @@
 //! Scripts: EVAL and its like, and SCRIPT.
 
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand};
 use crate::scripting::cache::{Sha, parse_sha, sha_of};
 use crate::scripting::interpreter::Invocation;
 use crate::scripting::shebang::ScriptFlags;
@@ -74,25 +74,15 @@ pub const COMMANDS: &[HostCommand] = &[
     ),
 ];
 
-const fn script(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Scripting).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("2.6.0", "O(1)", summary), run)
-}
+const FAMILY: Family = Family { group: Group::Scripting, since: "2.6.0", complexity: "O(1)" };
 
 const ANY: Flags = Flags::NOSCRIPT;
 
 const SCRIPT: &[HostCommand] = &[
-    script("LOAD", 3, ANY.union(Flags::STALE), "script", "Adds a script.", load),
-    script("EXISTS", -3, ANY, "sha1...", "Tells which scripts are known.", exists),
-    script("FLUSH", -2, ANY, "[ASYNC|SYNC]", "Forgets all scripts.", flush),
-    script(
+    FAMILY.sub("LOAD", 3, ANY.union(Flags::STALE), "script", "Adds a script.", load),
+    FAMILY.sub("EXISTS", -3, ANY, "sha1...", "Tells which scripts are known.", exists),
+    FAMILY.sub("FLUSH", -2, ANY, "[ASYNC|SYNC]", "Forgets all scripts.", flush),
+    FAMILY.sub(
         "KILL",
         2,
         ANY.union(Flags::ALLOW_BUSY),
@@ -104,15 +94,15 @@ const SCRIPT: &[HostCommand] = &[
             Ok(())
         },
     ),
-    script("SHOW", 3, ANY, "sha1", "Returns the text of a script.", show),
-    script("DEBUG", 3, ANY, "mode", "Refused: there is no debugger.", |_, args, reply| {
+    FAMILY.sub("SHOW", 3, ANY, "sha1", "Returns the text of a script.", show),
+    FAMILY.sub("DEBUG", 3, ANY, "mode", "Refused: there is no debugger.", |_, args, reply| {
         if args[2].eq_ignore_ascii_case(b"no") {
             reply.ok();
             return Ok(());
         }
         Err(Error::text("ERR this server has no debugger for scripts").into())
     }),
-    script("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
+    FAMILY.sub("HELP", 2, Flags::LOADING.union(Flags::STALE), "", "Lists the subcommands.", help),
 ];
 
 /// Arguments of a command.

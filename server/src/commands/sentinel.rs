@@ -1,34 +1,24 @@
 //! SENTINEL, answered by every node of a cluster: each group is a master.
 
+use super::cluster::member;
+use crate::cluster::propose;
 use crate::cluster::sentinel::{NAME_SETTING, Watch, group_named};
-use crate::cluster::{Member, propose};
 use crate::config::{Caller, ids};
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::glob;
 use ashlar_engine::number::parse_i64;
 use ashlar_engine::reply::Reply;
 use ashlar_replication::topology::{Change, GroupInfo};
-use std::sync::Arc;
 
 const ASK: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE).union(Flags::NOSCRIPT);
 /// Waits for the meta group.
 const CHANGE: Flags = ASK.union(Flags::NO_MULTI);
-const DISABLED: &str = "ERR This instance has cluster support disabled";
 
-const fn sub(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Sentinel).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("2.8.4", "O(N) for N nodes", summary), run)
-}
+const FAMILY: Family =
+    Family { group: Group::Sentinel, since: "2.8.4", complexity: "O(N) for N nodes" };
 
 /// The family's commands.
 pub const COMMANDS: &[HostCommand] = &[HostCommand::container(
@@ -41,12 +31,19 @@ pub const COMMANDS: &[HostCommand] = &[HostCommand::container(
 )];
 
 const SUBCOMMANDS: &[HostCommand] = &[
-    sub("MASTERS", 2, ASK, "", "Lists the groups with their leaders.", masters),
-    sub("MASTER", 3, ASK, "master-name", "Tells about a group and its leader.", master),
-    sub("REPLICAS", 3, ASK, "master-name", "Lists the replicas of a group.", replicas),
-    sub("SLAVES", 3, ASK, "master-name", "Lists the replicas of a group.", replicas),
-    sub("SENTINELS", 3, ASK, "master-name", "Lists the other nodes, as Sentinels.", sentinels),
-    sub(
+    FAMILY.sub("MASTERS", 2, ASK, "", "Lists the groups with their leaders.", masters),
+    FAMILY.sub("MASTER", 3, ASK, "master-name", "Tells about a group and its leader.", master),
+    FAMILY.sub("REPLICAS", 3, ASK, "master-name", "Lists the replicas of a group.", replicas),
+    FAMILY.sub("SLAVES", 3, ASK, "master-name", "Lists the replicas of a group.", replicas),
+    FAMILY.sub(
+        "SENTINELS",
+        3,
+        ASK,
+        "master-name",
+        "Lists the other nodes, as Sentinels.",
+        sentinels,
+    ),
+    FAMILY.sub(
         "GET-MASTER-ADDR-BY-NAME",
         3,
         ASK,
@@ -54,9 +51,23 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Returns the address of a group's leader.",
         address,
     ),
-    sub("CKQUORUM", 3, ASK, "master-name", "Says whether a majority can be reached.", quorum),
-    sub("FAILOVER", 3, CHANGE, "master-name", "Hands a group's leadership to a replica.", failover),
-    sub(
+    FAMILY.sub(
+        "CKQUORUM",
+        3,
+        ASK,
+        "master-name",
+        "Says whether a majority can be reached.",
+        quorum,
+    ),
+    FAMILY.sub(
+        "FAILOVER",
+        3,
+        CHANGE,
+        "master-name",
+        "Hands a group's leadership to a replica.",
+        failover,
+    ),
+    FAMILY.sub(
         "RESET",
         3,
         ASK,
@@ -64,12 +75,12 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Counts the groups whose names match; there is nothing to forget.",
         reset,
     ),
-    sub("MYID", 2, ASK, "", "Returns the node's name.", |host, _, reply| {
+    FAMILY.sub("MYID", 2, ASK, "", "Returns the node's name.", |host, _, reply| {
         let name = member(host)?.name();
         reply.bulk(ashlar_replication::topology::hex(&name).as_bytes());
         Ok(())
     }),
-    sub(
+    FAMILY.sub(
         "IS-MASTER-DOWN-BY-ADDR",
         6,
         ASK,
@@ -77,7 +88,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Says whether this node takes another one for down. It votes for nobody here.",
         is_down,
     ),
-    sub(
+    FAMILY.sub(
         "MONITOR",
         6,
         CHANGE,
@@ -85,8 +96,8 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Gives the group that is led at this address a name.",
         monitor,
     ),
-    sub("REMOVE", 3, CHANGE, "master-name", "Takes the name of MONITOR back.", remove),
-    sub(
+    FAMILY.sub("REMOVE", 3, CHANGE, "master-name", "Takes the name of MONITOR back.", remove),
+    FAMILY.sub(
         "SET",
         -5,
         ASK,
@@ -94,8 +105,15 @@ const SUBCOMMANDS: &[HostCommand] = &[
         "Sets failover-timeout; a majority is the quorum whatever is set.",
         set,
     ),
-    sub("CONFIG", -4, ASK, "(GET pattern:pattern|SET name value)", "Returns settings.", config),
-    sub(
+    FAMILY.sub(
+        "CONFIG",
+        -4,
+        ASK,
+        "(GET pattern:pattern|SET name value)",
+        "Returns settings.",
+        config,
+    ),
+    FAMILY.sub(
         "FLUSHCONFIG",
         2,
         ASK,
@@ -107,31 +125,23 @@ const SUBCOMMANDS: &[HostCommand] = &[
             Ok(())
         },
     ),
-    sub("PENDING-SCRIPTS", 2, ASK, "", "Lists no scripts: none are run.", |host, _, reply| {
-        member(host)?;
-        reply.array(0);
-        Ok(())
-    }),
-    sub("HELP", 2, ASK, "", "Lists the subcommands.", |_, _, reply| {
-        help(reply);
+    FAMILY.sub(
+        "PENDING-SCRIPTS",
+        2,
+        ASK,
+        "",
+        "Lists no scripts: none are run.",
+        |host, _, reply| {
+            member(host)?;
+            reply.array(0);
+            Ok(())
+        },
+    ),
+    FAMILY.sub("HELP", 2, ASK, "", "Lists the subcommands.", |_, _, reply| {
+        super::help_of(reply, "SENTINEL", SUBCOMMANDS);
         Ok(())
     }),
 ];
-
-fn help(reply: &mut Reply<'_>) {
-    let mut lines: Vec<(String, &str)> = SUBCOMMANDS
-        .iter()
-        .filter(|one| one.command.name != "HELP")
-        .map(|one| (format!("{} {}", one.command.name, one.command.syntax), one.command.summary))
-        .collect();
-    lines.iter_mut().for_each(|(form, _)| form.truncate(form.trim_end().len()));
-    let lines: Vec<(&str, &str)> = lines.iter().map(|(form, text)| (&**form, *text)).collect();
-    super::help(reply, "SENTINEL", &lines);
-}
-
-fn member<'e>(host: &Host<'_, 'e>) -> Result<&'e Arc<dyn Member>, Error> {
-    host.shared.cluster.get().ok_or(Error::text(DISABLED))
-}
 
 fn watch<'e>(host: &Host<'_, 'e>) -> Result<Watch<'e>, Error> {
     Ok(Watch::new(host.shared, &**member(host)?))

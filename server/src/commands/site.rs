@@ -1,7 +1,7 @@
 //! SITE and CONFLICTS: the other sites, and the writes that were dropped. See docs/consistency.md.
 
 use crate::host::Host;
-use crate::registry::{HostCommand, HostRun};
+use crate::registry::{Family, HostCommand};
 use crate::sites::Sites;
 use crate::sites::link::VERSION;
 use ashlar_engine::command::{Command, Flags, Group};
@@ -36,34 +36,38 @@ pub const COMMANDS: &[HostCommand] = &[
     ),
 ];
 
-const fn sub(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    syntax: &'static str,
-    summary: &'static str,
-    run: HostRun,
-) -> HostCommand {
-    let command = Command::hosted(name, arity, Group::Server).flags(flags).syntax(syntax);
-    HostCommand::new(command.docs("7.4.0", "O(N)", summary), run)
-}
+const FAMILY: Family = Family { group: Group::Server, since: "7.4.0", complexity: "O(N)" };
 
 const SITE: &[HostCommand] = &[
-    sub("ADD", 5, CHANGE, "name host port:integer", "Adds another site.", add),
-    sub("REMOVE", 3, CHANGE, "name", "Takes a site out.", remove),
-    sub("LIST", 2, LOOK, "", "Lists the other sites.", list),
-    sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", status),
-    sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
-    sub("ID", 2, LOOK, "", "Returns the number of this site.", id),
-    sub("HELLO", 5, CHANGE, "version:integer id:integer name", "A site introduces itself.", hello),
-    sub("MERGE", 5, CHANGE, "id:integer session:integer batch", "Takes in a batch.", merge),
-    sub("DIGEST", 2, CHANGE, "", "Returns digests of groups of keys.", digest),
+    FAMILY.sub("ADD", 5, CHANGE, "name host port:integer", "Adds another site.", add),
+    FAMILY.sub("REMOVE", 3, CHANGE, "name", "Takes a site out.", remove),
+    FAMILY.sub("LIST", 2, LOOK, "", "Lists the other sites.", list),
+    FAMILY.sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", status),
+    FAMILY.sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
+    FAMILY.sub("ID", 2, LOOK, "", "Returns the number of this site.", id),
+    FAMILY.sub(
+        "HELLO",
+        5,
+        CHANGE,
+        "version:integer id:integer name",
+        "A site introduces itself.",
+        hello,
+    ),
+    FAMILY.sub("MERGE", 5, CHANGE, "id:integer session:integer batch", "Takes in a batch.", merge),
+    FAMILY.sub("DIGEST", 2, CHANGE, "", "Returns digests of groups of keys.", digest),
 ];
 
 const CONFLICTS: &[HostCommand] = &[
-    sub("COUNT", 2, LOOK, "", "Counts the writes that were dropped.", conflicts_count),
-    sub("LIST", -2, LOOK, "[count:integer]", "Lists the last ones, newest first.", conflicts_list),
-    sub("RESET", 2, CHANGE, "", "Forgets them.", conflicts_reset),
+    FAMILY.sub("COUNT", 2, LOOK, "", "Counts the writes that were dropped.", conflicts_count),
+    FAMILY.sub(
+        "LIST",
+        -2,
+        LOOK,
+        "[count:integer]",
+        "Lists the last ones, newest first.",
+        conflicts_list,
+    ),
+    FAMILY.sub("RESET", 2, CHANGE, "", "Forgets them.", conflicts_reset),
 ];
 
 fn sites(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
