@@ -383,7 +383,7 @@ impl CommandTable {
         let mut index = vec![NOTHING; size];
         for (id, command) in commands.iter().enumerate() {
             let name = command.name.as_bytes();
-            let head = head(name);
+            let head = name_head(name);
             let mut at = fold(name, head) as usize & (size - 1);
             while index[at].id != u32::MAX {
                 let other = commands[index[at].id as usize];
@@ -399,7 +399,7 @@ impl CommandTable {
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<(usize, &'static Command)> {
         let mask = self.index.len() - 1;
-        let head = head(name);
+        let head = name_head(name);
         let mut at = fold(name, head) as usize & mask;
         loop {
             let named = self.index[at];
@@ -428,7 +428,7 @@ impl CommandTable {
 
 /// The first eight bytes of a name, in upper case where they are letters.
 #[inline]
-fn head(name: &[u8]) -> u64 {
+pub fn name_head(name: &[u8]) -> u64 {
     const UPPER: u64 = 0xDFDF_DFDF_DFDF_DFDF;
     let word = if let Some(first) = name.first_chunk::<8>() {
         u64::from_le_bytes(*first)

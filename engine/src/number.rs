@@ -37,12 +37,19 @@ pub fn parse_f64_saturating(bytes: &[u8]) -> Option<f64> {
 }
 
 fn read_f64(bytes: &[u8]) -> Option<(f64, bool)> {
-    if let Some(int) = packed::canonical_int(bytes) {
-        return Some((int as f64, true));
+    // Most scores are a few digits, perhaps with leading zeros; all such are exact.
+    if (1..=15).contains(&bytes.len()) {
+        let (mut int, mut all_digits) = (0, true);
+        for byte in bytes {
+            let digit = byte.wrapping_sub(b'0');
+            all_digits &= digit <= 9;
+            int = int * 10 + u64::from(digit);
+        }
+        if all_digits {
+            return Some((int as f64, true));
+        }
     }
-    // Digits that are no canonical integer only because of leading zeros; all such are exact.
-    if (1..=15).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_digit) {
-        let int = bytes.iter().fold(0, |int, &digit| int * 10 + u64::from(digit - b'0'));
+    if let Some(int) = packed::canonical_int(bytes) {
         return Some((int as f64, true));
     }
     let (negative, value, in_range) = match scan(bytes)? {

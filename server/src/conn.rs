@@ -249,6 +249,18 @@ pub struct Again {
     pub refused: Option<ashlar_engine::error::Error>,
 }
 
+impl Again {
+    /// A request has been answered: what was confirmed holds for the reads that follow in its group,
+    /// the rest was for this one.
+    #[inline]
+    pub fn answered(&mut self) {
+        let marked = self.begun || self.tries != 0 || self.leased.is_some();
+        if marked || self.error.is_some() || self.refused.is_some() || !self.names.is_empty() {
+            *self = Again { confirmed: self.confirmed, ..Again::default() };
+        }
+    }
+}
+
 impl Conn {
     /// Whether everything is on its way that is to be sent.
     pub fn is_drained(&mut self) -> bool {

@@ -7,7 +7,7 @@
 use crate::config::ids;
 use crate::conn::Again;
 use crate::host::{Flow, Host};
-use crate::registry::Resolved;
+use crate::registry::{LastCommand, Resolved};
 use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_inline};
 use crate::strong::{Agreement, Confirmed};
 use crate::timer::Timer;
@@ -49,6 +49,8 @@ pub struct Pipeline<'e> {
     keys: Vec<Prefetched>,
     /// Whether any of them looks up a field or member.
     members: bool,
+    /// The command of the request before.
+    last: LastCommand<'e>,
 }
 
 /// What a step came to.
@@ -166,7 +168,7 @@ impl<'e> Pipeline<'e> {
     fn enter(&mut self, host: &mut Host<'_, 'e>, args: &[&[u8]], args_end: usize, end: usize) {
         let mut key = None;
         // An empty line or array has no command: it is used up when it is its turn.
-        let found = if args.is_empty() { None } else { host.shared.registry.resolve(args).ok() };
+        let found = host.shared.registry.resolve_next(args, &mut self.last);
         if let Some(resolved) = found
             && resolved.host.is_none()
         {
@@ -225,7 +227,20 @@ impl<'e> Pipeline<'e> {
             }
             let start = out.len();
             let hint = item.key.map_or(Prefetched::NONE, |key| self.keys[key as usize]);
-            flow = host.request(item.found, request, hint, out);
+            flow = match host.request(item.found, request, hint, out) {
+                // Most requests by far, so they pass by what follows for the others.
+                Flow::Next => {
+                    host.again.answered();
+                    timer.lap(host, item.found, request, out.get(start..).unwrap_or_default());
+                    at = item.end;
+                    // A few large replies are enough for a write: a group of them has no bound.
+                    if out.len() >= WRITE_BYTES {
+                        break;
+                    }
+                    continue;
+                }
+                other => other,
+            };
             match &mut flow {
                 Flow::Cold(needs) => {
                     look_ahead(host, &self.items[nth + 1..], args_start, args, needs);
@@ -244,15 +259,10 @@ impl<'e> Pipeline<'e> {
             if !flow.is_done() {
                 break;
             }
-            // What was confirmed holds for the reads that follow in this group.
-            let confirmed = host.again.confirmed;
-            *host.again = Again { confirmed, ..Again::default() };
+            host.again.answered();
             timer.lap(host, item.found, request, out.get(start..).unwrap_or_default());
             at = item.end;
-            // A few large replies are enough for a write: a group of them has no bound.
-            if !matches!(flow, Flow::Next) || out.len() >= WRITE_BYTES {
-                break;
-            }
+            break;
         }
         // And for no request that came later.
         host.again.confirmed = Confirmed::NONE;

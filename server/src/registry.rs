@@ -3,7 +3,7 @@
 use crate::commands::describe::categories;
 use crate::commands::{admin, observe};
 use crate::host::Host;
-use ashlar_engine::command::{Command, CommandTable, Flags, Group};
+use ashlar_engine::command::{Command, CommandTable, Flags, Group, name_head};
 use ashlar_engine::commands::FAMILIES;
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::reply::Reply;
@@ -88,6 +88,14 @@ struct Entry {
     /// Full name in lower case, as statistics and errors show it: `client|list`.
     full_name: String,
     subs: Vec<usize>,
+}
+
+/// The command that was found last: many pipelines are runs of one.
+#[derive(Debug, Default)]
+pub struct LastCommand<'e> {
+    head: u64,
+    len: usize,
+    found: Option<&'e Resolved>,
 }
 
 /// The commands by name and by number.
@@ -222,6 +230,30 @@ impl Registry {
             return Err(Error::arity(found.command.name));
         }
         self.resolve_subcommand(found, args)
+    }
+
+    /// As [`Registry::resolve`], faster where the command is that of the request before.
+    #[inline]
+    pub fn resolve_next<'e>(
+        &'e self,
+        args: &[&[u8]],
+        last: &mut LastCommand<'e>,
+    ) -> Option<&'e Resolved> {
+        let name = args.first()?;
+        let head = name_head(name);
+        // A head of all of a name says which one it is, see `CommandTable::find`.
+        if (head, name.len()) == (last.head, last.len)
+            && let Some(found) = last.found
+        {
+            return found.command.accepts(args.len()).then_some(found);
+        }
+        let found = self.resolve(args).ok()?;
+        if name.len() <= size_of::<u64>() && found.command.subcommands.is_empty() {
+            // A subcommand's own entry is found by more than the first word.
+            let top = self.find(name).is_some_and(|top| top.id == found.id);
+            *last = LastCommand { head, len: name.len(), found: top.then_some(found) };
+        }
+        Some(found)
     }
 
     fn resolve_subcommand<'a>(

@@ -15,6 +15,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How often that is tried.
 const SETTLE_TRIES: usize = 20;
 
+/// The part of the keys that is loaded before the measurement begins: the pages of code that the
+/// command needs, and buffers, come once and are no key's.
+const WARM_UP_SHARE: u64 = 10;
+
 /// A shape of data.
 struct Shape {
     name: &'static str,
@@ -47,9 +51,11 @@ fn growth(program: &Program, shape: &Shape, keys: u64) -> Result<Growth, String>
     let server = program.start()?;
     let load = || {
         let mut client = Client::connect(&server)?;
+        let warm_up = keys / WARM_UP_SHARE;
+        client.fill(warm_up, shape.write)?;
         let (rss_before, used_before) = settled(&server, &mut client)?;
         let start = Instant::now();
-        client.fill(keys, shape.write)?;
+        client.fill(keys, |out, index| (shape.write)(out, index + warm_up))?;
         let load_s = start.elapsed().as_secs_f64();
         let (rss, used) = settled(&server, &mut client)?;
         let per_key = |after: u64, before: u64| after.saturating_sub(before) as f64 / keys as f64;

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 /// Elements a leaf.
 pub(super) const LEAF_MAX: usize = 64;
+const _: () = assert!(LEAF_MAX.is_multiple_of(BLOCK) && INNER_MAX.is_multiple_of(BLOCK));
 /// Children an inner node.
 pub(super) const INNER_MAX: usize = 64;
 /// No node.
@@ -43,9 +44,10 @@ pub(super) struct Child {
 /// The number of elements that come before `score` and, where scores are equal, before the member
 /// to which `cmp` compares an id's member. The scores alone decide unless there are ties.
 ///
-/// All scores are counted rather than searched: that is a few vector instructions on independent
-/// cache lines, where a binary search waits for one line after the other. What lies behind the
-/// last element must be infinite.
+/// Scores are counted rather than searched: that is a few vector instructions on independent cache
+/// lines, where a binary search waits for one line after the other. First the last ones of blocks of a
+/// cache line, then those of the one block that is left. What lies behind the last element must be
+/// infinite.
 #[inline]
 fn count_before<const N: usize>(
     scores: &[f64; N],
@@ -54,7 +56,7 @@ fn count_before<const N: usize>(
     cmp: impl Fn(u32) -> Ordering,
     and_equal: bool,
 ) -> usize {
-    let at = scores.iter().map(|&other| u64::from(other < score)).sum::<u64>() as usize;
+    let at = first_from(scores, score);
     if at >= ids.len() || scores[at] != score {
         return at;
     }
@@ -64,6 +66,20 @@ fn count_before<const N: usize>(
         order.is_lt() || (and_equal && order.is_eq())
     };
     at + ids[at..at + ties].partition_point(before)
+}
+
+/// Scores of a block: a cache line.
+const BLOCK: usize = 8;
+
+/// The number of scores that are less than `score`, of scores in order.
+#[inline]
+fn first_from<const N: usize>(scores: &[f64; N], score: f64) -> usize {
+    let (blocks, _) = scores.as_chunks::<BLOCK>();
+    let whole = blocks.iter().map(|block| u64::from(block[BLOCK - 1] < score)).sum::<u64>();
+    let inside = blocks
+        .get(whole as usize)
+        .map_or(0, |block| block.iter().map(|&other| u64::from(other < score)).sum::<u64>());
+    whole as usize * BLOCK + inside as usize
 }
 
 /// Shifts the values from `at` on up by one and puts `value` there.
@@ -110,6 +126,14 @@ impl Leaf {
         and_equal: bool,
     ) -> usize {
         count_before(&self.scores, &self.ids[..self.len], score, cmp, and_equal)
+    }
+
+    /// The place of the element with this score and id.
+    #[inline]
+    pub fn find(&self, score: f64, id: u32) -> Option<usize> {
+        let first = first_from(&self.scores, score);
+        let ids = self.ids[..self.len].get(first..)?;
+        ids.iter().position(|&other| other == id).map(|at| first + at)
     }
 
     /// Moves the elements from `at` on to the end of `to`.

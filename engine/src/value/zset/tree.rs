@@ -152,7 +152,7 @@ impl Tree {
             node = inner.children[at];
         }
         let leaf = self.leaves.get(node);
-        let at = leaf.ids[..leaf.len].iter().position(|&id| id == element.id);
+        let at = leaf.find(element.score, element.id);
         (node, at.expect("every member is in the tree"))
     }
 

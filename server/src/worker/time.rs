@@ -1,0 +1,153 @@
+//! What a worker does because time passes: waits that end, idle clients, connections to be closed.
+
+use super::{TICK_MS, TLS_LOOK_MS, Worker};
+use crate::clock;
+use crate::config::ids;
+use crate::conn::Waiting;
+use crate::host::{Host, settle};
+use crate::mailbox::Address;
+use crate::tls::HANDSHAKE_MS_MAX;
+use crate::upkeep;
+use ashlar_engine::executor::Prefetched;
+use ashlar_engine::reply::Reply;
+use std::io;
+use std::sync::atomic::Ordering;
+
+impl Worker<'_> {
+    /// Whether the shards can be had: waits for a script of another worker, but not for a busy one.
+    pub(super) fn may_lock(&mut self) -> bool {
+        let is_free =
+            !self.shared.scripts.is_running.load(Ordering::Acquire) || self.exec.try_lock_all();
+        self.exec.release();
+        is_free
+    }
+
+    /// Closes the connections that are to be closed. What they watch or wait for is in the shards,
+    /// and a worker does not wait for these while it has other clients to tell that it is busy.
+    pub(super) fn bury(&mut self) {
+        if !self.graves.is_empty() && self.may_lock() {
+            for (slot, conn) in std::mem::take(&mut self.graves) {
+                self.close(slot, *conn);
+            }
+        }
+    }
+
+    /// Answers the blocked clients whose time is up.
+    pub(super) fn expire_deadlines(&mut self, now_ms: i64) {
+        if self.deadlines.first().is_none_or(|first| first.0 > now_ms) || !self.may_lock() {
+            return;
+        }
+        while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
+            if until_ms > now_ms {
+                break;
+            }
+            self.deadlines.pop_first();
+            let address = Address { worker: self.number, slot, id };
+            let Some(conn) = self.conn(address) else { continue };
+            let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { continue };
+            let waiter = waiter.clone();
+            if self.shared.blocking.cancel(&waiter, &mut self.exec) {
+                self.give_up(address, false);
+            }
+        }
+        self.flush_touched();
+    }
+
+    /// Ends the wait of a client whose command has been cancelled.
+    pub(super) fn give_up(&mut self, address: Address, with_error: bool) {
+        let Some(conn) = self.conn(address) else { return };
+        let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { return };
+        let waiter = waiter.clone();
+        let reply = if with_error {
+            b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec()
+        } else {
+            self.nothing_found(&waiter, clock::now_ms())
+        };
+        self.unblock(address, &reply);
+    }
+
+    /// The reply of a blocking command that found nothing until its time was up: no array for one
+    /// that takes elements, otherwise what its form that does not block says.
+    pub(super) fn nothing_found(
+        &mut self,
+        waiter: &crate::blocking::Waiter,
+        now_ms: i64,
+    ) -> Vec<u8> {
+        let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
+        let mut out = Vec::new();
+        if waiter.resolved.command.run.is_some() {
+            Reply::new(&mut out, waiter.protocol).null_array();
+            return out;
+        }
+        let address = waiter.address;
+        let Some(mut conn) = self.conns.get_mut(address.slot).and_then(Option::take) else {
+            return out;
+        };
+        conn.session.in_transaction = true;
+        let mut again = crate::conn::Again::default();
+        let mut host = Host {
+            shared: self.shared,
+            session: &mut conn.session,
+            exec: &mut self.exec,
+            worker: self.number,
+            stamp: self.shared.stamp(now_ms),
+            block_until_ms: None,
+            after_park: None,
+            detach: None,
+            others: None,
+            again: &mut again,
+        };
+        host.request(Some(&waiter.resolved), &args, Prefetched::NONE, &mut out);
+        conn.session.in_transaction = false;
+        self.conns[address.slot] = Some(conn);
+        settle(self.shared, &mut self.exec, &self.shared.stamp(now_ms));
+        out
+    }
+
+    /// What is to be looked at ten times a second.
+    pub(super) fn tick(&mut self, now_ms: i64) {
+        let pause = &self.shared.pause;
+        if pause.until_ms.load(Ordering::Acquire) <= now_ms {
+            pause.active.store(false, Ordering::Release);
+        }
+        if !pause.active.load(Ordering::Acquire) && !self.paused.is_empty() {
+            self.resume_paused();
+        }
+        for nth in std::mem::take(&mut self.accept_later) {
+            self.accept(nth, now_ms);
+        }
+        let idle_max_ms = self.shared.settings.number(ids::TIMEOUT).saturating_mul(1000);
+        let mut slots: Vec<(usize, bool)> = Vec::new();
+        for (slot, conn) in &self.conns {
+            let Some(conn) = conn else { continue };
+            let idle = now_ms - conn.session.client.active_ms.load(Ordering::Relaxed);
+            let normal =
+                conn.waiting.is_none() && !conn.session.is_subscriber() && !conn.session.monitor;
+            let late = conn.stream.is_handshaking()
+                && now_ms - conn.session.client.created_ms > HANDSHAKE_MS_MAX;
+            // One that sends nothing, or reads nothing of what waits for it.
+            let too_idle = late || (idle_max_ms > 0 && normal && idle > idle_max_ms);
+            if too_idle || !conn.backlog.is_empty() {
+                slots.push((slot, too_idle));
+            }
+        }
+        for (slot, too_idle) in slots {
+            self.with_conn(slot, |worker, conn| {
+                if too_idle {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                worker.flush(conn)?;
+                worker.check_backlog(conn)
+            });
+        }
+        // Whichever worker comes first, so that a long command on one does not stop it.
+        if self.shared.claim_upkeep(now_ms, TICK_MS) {
+            upkeep::tick(self.shared, &mut self.exec, now_ms);
+            self.shared.stats.sample(now_ms);
+            if now_ms.rem_euclid(TLS_LOOK_MS) < TICK_MS {
+                self.shared.tls.follow(&self.shared.settings);
+            }
+            self.count_effects();
+        }
+    }
+}
