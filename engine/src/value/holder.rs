@@ -71,6 +71,9 @@ impl Holder for EntryMut<'_> {
     }
 }
 
+/// Room that a draft begins with: most small collections fit.
+const DRAFT_BYTES: usize = 128;
+
 /// A collection that is not in the keyspace yet.
 pub struct Draft {
     kind: Kind,
@@ -81,7 +84,7 @@ pub struct Draft {
 impl Draft {
     /// An empty collection of a packed kind.
     pub fn packed(kind: Kind) -> Self {
-        Draft { kind, bytes: Vec::new(), big: None }
+        Draft { kind, bytes: Vec::with_capacity(DRAFT_BYTES), big: None }
     }
 
     /// A collection with a structure of its own.
@@ -123,9 +126,11 @@ impl Holder for Draft {
 
     fn replace(&mut self, value: NewValue<'_>) {
         match value {
-            NewValue::Big(value) => *self = Draft { big: Some(value), ..Draft::packed(Kind::Big) },
+            NewValue::Big(value) => {
+                *self = Draft { kind: Kind::Big, bytes: Vec::new(), big: Some(value) }
+            }
             NewValue::Packed(kind, bytes) => {
-                *self = Draft { bytes: bytes.to_vec(), ..Draft::packed(kind) };
+                *self = Draft { kind, bytes: bytes.to_vec(), big: None };
             }
             NewValue::Str(_) | NewValue::StrRaw(_) | NewValue::Int(_) => {
                 debug_assert!(false, "a draft is of a collection");
