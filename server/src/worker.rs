@@ -11,24 +11,20 @@ use crate::busy_clients::BusyClients;
 use crate::clock;
 use crate::config::ids;
 use crate::conn::{
-    Again, Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED,
-    Stream, Waiting, write_some,
+    Conn, INPUT_BYTES_MAX_BLOCKED, OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX_UNAUTHENTICATED, Stream,
+    Waiting, write_some,
 };
 use crate::door::{Conns, Door};
 use crate::gate::{Gate, Passage};
-use crate::host::{Flow, Host, settle};
+use crate::host::{Flow, Host};
 use crate::mailbox::{Address, Mailbox, Message};
 use crate::memory;
 use crate::pipeline::Pipeline;
 use crate::replication::primary::{self, Socket};
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
-use crate::strong::{Agreed, Agreement};
-use crate::tls::HANDSHAKE_MS_MAX;
-use crate::upkeep;
-use ashlar_engine::executor::{Executor, Prefetched};
-use ashlar_engine::reply::Reply;
-use ashlar_engine::tier::Names;
+use crate::strong::Agreement;
+use ashlar_engine::executor::Executor;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
