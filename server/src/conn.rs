@@ -254,7 +254,7 @@ impl Again {
     /// the rest was for this one.
     #[inline]
     pub fn answered(&mut self) {
-        let marked = self.begun || self.tries != 0 || self.leased.is_some();
+        let marked = self.begun || self.tries != 0 || self.read.is_some();
         if marked || self.error.is_some() || self.refused.is_some() || !self.names.is_empty() {
             *self = Again { confirmed: self.confirmed, ..Again::default() };
         }
