@@ -9,6 +9,10 @@ use crate::step::{Outcome, cargo, command, root, run, succeeds};
 /// loops are shorter under Miri (`cfg!(miri)`).
 const UNSAFE_MODULES: [&str; 4] = ["keyspace::", "value::dense", "value::index", "value::small"];
 
+/// All targets of `fuzz/`.
+const FUZZ_TARGETS: [&str; 7] =
+    ["decode", "execute", "image", "payload", "rdb_file", "acl", "script"];
+
 /// The triple of the machine: a sanitizer wants it named, so that build scripts go without.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
@@ -52,7 +56,7 @@ pub fn fuzz(seconds: u32) -> Outcome {
     if !succeeds(cargo(&["fuzz", "--version"])) {
         return Err("cargo-fuzz is missing: cargo install cargo-fuzz --locked".into());
     }
-    for target in ["decode", "execute", "image"] {
+    for target in FUZZ_TARGETS {
         let found = root().join("fuzz/found").join(target);
         std::fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
         let time = format!("-max_total_time={seconds}");
