@@ -1,5 +1,6 @@
 //! Hashes: the expiry of fields, and what reads or sets fields together with it.
 
+use super::expiry_form::ExpiryForm;
 use super::hash::{edit, edit_or_create, read, remove_empty, write_value};
 use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
@@ -148,37 +149,16 @@ fn tell_outcomes(cx: &mut Cx<'_>, key: &[u8], fields: &[&[u8]], outcomes: &[Outc
     }
 }
 
-/// How a time is given and shown.
-#[derive(Clone, Copy)]
-struct Clock {
-    /// In seconds rather than milliseconds.
-    seconds: bool,
-    /// Counted from now rather than from 1970.
-    relative: bool,
-}
-
-impl Clock {
+impl ExpiryForm {
     /// As the name of a command says: `P` is for milliseconds, `AT` and `TIME` for absolute ones.
-    fn of_command(name: &[u8]) -> Clock {
+    fn of_command(name: &[u8]) -> ExpiryForm {
         let ends = |end: &[u8]| {
             name.len().checked_sub(end.len()).is_some_and(|at| name[at..].eq_ignore_ascii_case(end))
         };
-        Clock {
+        ExpiryForm {
             seconds: !name.get(1).is_some_and(|letter| letter.eq_ignore_ascii_case(&b'P')),
             relative: !ends(b"AT") && !ends(b"TIME"),
         }
-    }
-
-    /// As an option says.
-    fn of_option(option: &[u8]) -> Option<Clock> {
-        let named = |name: &[u8]| option.eq_ignore_ascii_case(name);
-        Some(match () {
-            () if named(b"EX") => Clock { seconds: true, relative: true },
-            () if named(b"PX") => Clock { seconds: false, relative: true },
-            () if named(b"EXAT") => Clock { seconds: true, relative: false },
-            () if named(b"PXAT") => Clock { seconds: false, relative: false },
-            () => return None,
-        })
     }
 
     /// The time that an argument of `command` says, in milliseconds.
@@ -187,14 +167,10 @@ impl Clock {
         if time < 0 {
             return Err(Error::text("ERR invalid expire time, must be >= 0"));
         }
-        let base = if self.relative { now_ms } else { 0 };
-        time.checked_mul(if self.seconds { 1000 } else { 1 })
-            .and_then(|time_ms| time_ms.checked_add(base))
-            .filter(|at_ms| *at_ms <= DEADLINE_MAX_MS)
-            .ok_or_else(|| {
-                let command = String::from_utf8_lossy(command).to_ascii_lowercase();
-                Error::owned(format!("ERR invalid expire time in '{command}' command"))
-            })
+        self.at_ms(time, now_ms).filter(|at_ms| *at_ms <= DEADLINE_MAX_MS).ok_or_else(|| {
+            let command = String::from_utf8_lossy(command).to_ascii_lowercase();
+            Error::owned(format!("ERR invalid expire time in '{command}' command"))
+        })
     }
 
     /// What a reply says of a time in milliseconds.
@@ -315,7 +291,7 @@ fn check_type(cx: &Cx<'_>, key: &[u8]) -> Result<(), Error> {
 fn hexpire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (name, key, now_ms) = (args[0], args[1], cx.now_ms());
     check_type(cx, key)?;
-    let at_ms = Clock::of_command(name).parse(args[2], now_ms, name)?;
+    let at_ms = ExpiryForm::of_command(name).parse(args[2], now_ms, name)?;
     let (condition, rest) = match Condition::parse(args[3]) {
         Some(condition) => (condition, &args[4..]),
         None => (Condition::Always, &args[3..]),
@@ -339,7 +315,7 @@ fn hexpire(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
 }
 
 fn httl(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let (clock, now_ms) = (Clock::of_command(args[0]), cx.now_ms());
+    let (clock, now_ms) = (ExpiryForm::of_command(args[0]), cx.now_ms());
     let hash = read(cx, args[1])?;
     let fields = parse_fields(&args[2..], COUNT_OF_OTHERS)?;
     reply.array(fields.len());
@@ -421,7 +397,8 @@ enum Change {
 fn hgetex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (name, key, now_ms) = (args[0], args[1], cx.now_ms());
     check_type(cx, key)?;
-    let (clock, persist) = (Clock::of_option(args[2]), args[2].eq_ignore_ascii_case(b"PERSIST"));
+    let (clock, persist) =
+        (ExpiryForm::of_option(args[2]), args[2].eq_ignore_ascii_case(b"PERSIST"));
     let skip = if clock.is_some() { 4 } else { 2 + usize::from(persist) };
     let fields = parse_fields(args.get(skip..).unwrap_or_default(), COUNT_OF_OTHERS)?;
     let change = match clock {
@@ -484,7 +461,7 @@ fn parse_hsetex<'b, 'a>(
     let mut at = 2;
     while let Some(option) = args.get(at) {
         let named = |name: &[u8]| option.eq_ignore_ascii_case(name);
-        let clock = Clock::of_option(option);
+        let clock = ExpiryForm::of_option(option);
         if named(b"FIELDS") {
             let pairs = args.get(at + 2..).filter(|pairs| pairs.len() >= 2);
             let pairs = pairs.ok_or_else(|| Error::arity("hsetex"))?;

@@ -8,6 +8,7 @@ pub mod counter;
 pub mod debug;
 pub mod dump;
 pub mod expire;
+mod expiry_form;
 pub mod generic;
 pub mod geo;
 pub mod hash;

@@ -1,5 +1,6 @@
 //! The options of SET, GETEX and MSETEX: condition, lifetime, and what to do with the old ones.
 
+use super::expiry_form::ExpiryForm;
 use crate::error::Error;
 use crate::number;
 
@@ -18,15 +19,6 @@ pub(super) enum Condition {
     Absent,
 }
 
-/// How a lifetime is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lifetime {
-    Seconds,
-    Milliseconds,
-    UnixSeconds,
-    UnixMilliseconds,
-}
-
 /// The options of one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SetOptions<'a> {
@@ -34,7 +26,7 @@ pub(super) struct SetOptions<'a> {
     pub get: bool,
     pub keep_ttl: bool,
     pub persist: bool,
-    lifetime: Option<(Lifetime, &'a [u8])>,
+    lifetime: Option<(ExpiryForm, &'a [u8])>,
 }
 
 impl<'a> SetOptions<'a> {
@@ -56,13 +48,7 @@ impl<'a> SetOptions<'a> {
             } else if !sets && is("PERSIST") && options.lifetime.is_none() {
                 options.persist = true;
             } else {
-                let lifetime = match () {
-                    () if is("EX") => Lifetime::Seconds,
-                    () if is("PX") => Lifetime::Milliseconds,
-                    () if is("EXAT") => Lifetime::UnixSeconds,
-                    () if is("PXAT") => Lifetime::UnixMilliseconds,
-                    () => return Err(Error::Syntax),
-                };
+                let lifetime = ExpiryForm::of_option(word).ok_or(Error::Syntax)?;
                 let other = options.lifetime.is_some_and(|(earlier, _)| earlier != lifetime);
                 if other || options.keep_ttl || options.persist {
                     return Err(Error::Syntax);
@@ -75,30 +61,30 @@ impl<'a> SetOptions<'a> {
 
     /// A lifetime in seconds.
     pub fn seconds(arg: &'a [u8]) -> SetOptions<'a> {
-        SetOptions { lifetime: Some((Lifetime::Seconds, arg)), ..SetOptions::default() }
+        SetOptions {
+            lifetime: Some((ExpiryForm { seconds: true, relative: true }, arg)),
+            ..SetOptions::default()
+        }
     }
 
     /// A lifetime in milliseconds.
     pub fn milliseconds(arg: &'a [u8]) -> SetOptions<'a> {
-        SetOptions { lifetime: Some((Lifetime::Milliseconds, arg)), ..SetOptions::default() }
+        SetOptions {
+            lifetime: Some((ExpiryForm { seconds: false, relative: true }, arg)),
+            ..SetOptions::default()
+        }
     }
 
     /// Whether the expiry is given as a point in time.
     pub fn is_absolute(&self) -> bool {
-        let kind = self.lifetime.map(|(kind, _)| kind);
-        matches!(kind, Some(Lifetime::UnixSeconds | Lifetime::UnixMilliseconds))
+        self.lifetime.is_some_and(|(form, _)| !form.relative)
     }
 
     /// The expiry, Unix milliseconds, if one is asked for.
     pub fn expiry_ms(&self, now_ms: i64, command: &str) -> Result<Option<i64>, Error> {
-        let Some((kind, arg)) = self.lifetime else { return Ok(None) };
+        let Some((form, arg)) = self.lifetime else { return Ok(None) };
         let amount = number::parse_i64(arg).ok_or(Error::NotInteger)?;
-        let in_ms = match kind {
-            Lifetime::Seconds | Lifetime::UnixSeconds => amount.checked_mul(1000),
-            Lifetime::Milliseconds | Lifetime::UnixMilliseconds => Some(amount),
-        };
-        let start = if self.is_absolute() { 0 } else { now_ms };
-        let expiry = in_ms.filter(|_| amount > 0).and_then(|in_ms| in_ms.checked_add(start));
+        let expiry = form.at_ms(amount, now_ms).filter(|_| amount > 0);
         match expiry {
             Some(expiry) => Ok(Some(expiry)),
             None => Err(Error::owned(format!("ERR invalid expire time in '{command}' command"))),
