@@ -9,6 +9,9 @@ use std::collections::HashSet;
 
 /// Bytes that the reply to a count with repetitions may take: beyond this the count is refused.
 const REPLY_BYTES_MAX: usize = 1 << 30;
+/// Bytes of the shortest element of a reply, an empty string. A count that leads beyond the bound with
+/// these alone is refused before anything is written.
+const ELEMENT_BYTES_MIN: u64 = 6;
 
 /// How many random elements are asked for: with repetitions where negative.
 pub(crate) fn parse_count(arg: &[u8]) -> Result<i64, Error> {
@@ -52,10 +55,14 @@ pub(crate) fn repeated(
     reply: &mut Reply<'_>,
     mut write: impl FnMut(usize, &mut Reply<'_>),
 ) -> Result<(), Error> {
+    const TOO_LONG: Error = Error::text("ERR value is out of range");
+    if count > REPLY_BYTES_MAX as u64 / ELEMENT_BYTES_MIN {
+        return Err(TOO_LONG);
+    }
     for _ in 0..count {
         write(rng.below(len), reply);
         if reply.written() > REPLY_BYTES_MAX {
-            return Err(Error::text("ERR value is out of range"));
+            return Err(TOO_LONG);
         }
     }
     Ok(())
@@ -90,10 +97,14 @@ mod tests {
         let mut reply = Reply::new(&mut out, Default::default());
         let big = vec![0; 64 << 20];
         let mut times = 0;
-        let error = repeated(&mut Rng::new(1), 3, u64::MAX, &mut reply, |_, reply| {
+        let error = repeated(&mut Rng::new(1), 3, 1_000, &mut reply, |_, reply| {
             times += 1;
             reply.bulk(&big);
         });
         assert!(error.is_err() && times <= 17);
+        for count in [u64::MAX, i64::MAX as u64, 1 << 30] {
+            let write = |_, _: &mut Reply<'_>| panic!("nothing is written for {count} elements");
+            assert!(repeated(&mut Rng::new(1), 3, count, &mut reply, write).is_err());
+        }
     }
 }
