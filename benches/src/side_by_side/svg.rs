@@ -76,7 +76,27 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
         let title = "Resident bytes a key".to_owned();
         charts.push(("memory".to_owned(), Chart::new(title, false, rows.collect())));
     }
+    charts.extend(next_to_memcached(results));
     charts
+}
+
+/// What GET and SET take of each server's processor, ashlar's to memcached's.
+fn next_to_memcached(results: &Results) -> Option<(String, Chart)> {
+    let rows = results.caches.iter().filter_map(|test| {
+        let of = |name: &str| {
+            let (_, runs) = test.servers.iter().find(|(server, _)| server == name)?;
+            middle(runs, |run: &Run| run.cpu_per_million)
+        };
+        let (ours, theirs) = (of("ashlar")?, of("memcached")?);
+        let label =
+            format!("{} P{}, {} clients, {} B", test.test, test.pipeline, test.clients, test.size);
+        let note = format!("{} / {} s/M", number(Some(ours)), number(Some(theirs)));
+        Some(Row { label, ratio: ours / theirs, note })
+    });
+    let rows: Vec<Row> = rows.collect();
+    let mut chart = Chart::new("Server CPU a command, next to memcached".to_owned(), false, rows);
+    chart.subtitle = chart.subtitle.replace("redis-server", "memcached");
+    (!chart.rows.is_empty()).then(|| ("memcached".to_owned(), chart))
 }
 
 fn row(
