@@ -36,7 +36,7 @@ fn commands(c: &mut Criterion) {
         ("hset large", "HSET hash field:# value", "HSET hash field:# other"),
         ("hget large", "HSET hash field:# value", "HGET hash field:#"),
         ("hget small", "HSET hash:# a 1 b 2 c 3 d 4 e 5", "HGET hash:# d"),
-        ("setbit", "PING", "SETBIT bits # 1"),
+        ("setbit", "PING", "SETBIT bits 77777 1"),
         ("pfadd", "PFADD hll member:#", "PFADD hll member:#"),
         ("geopos", "GEOADD places 13.4 52.5 place:#", "GEOPOS places place:#"),
         ("sadd", "SADD set member:#", "SADD set member:#"),
