@@ -52,6 +52,13 @@ impl Timer {
         Timer { clock, first: now, last: now, id: UNKNOWN, calls: 0, slow_ticks }
     }
 
+    /// What was done since the last command is not the next one's.
+    #[inline]
+    pub fn skip(&mut self) {
+        self.last = self.clock.raw();
+        self.first = self.last;
+    }
+
     /// A command has run; `reply` is what it answered, `found` what it is, where it is known.
     #[inline]
     pub fn lap(

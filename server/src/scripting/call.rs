@@ -15,6 +15,7 @@ use ashlar_engine::error::{Error, Stop};
 use ashlar_engine::executor::Prefetched;
 use ashlar_engine::reply::Reply;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
@@ -31,54 +32,141 @@ pub fn pcall(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
     dispatch(stack, true)
 }
 
-/// The arguments of a call: strings, and numbers, which become strings in their places.
+/// The arguments of a call.
 pub type Arguments<'a> = SmallVec<[&'a [u8]; 12]>;
+/// The texts of those that are numbers.
+pub type Numbers = SmallVec<[NumberText; 4]>;
+type NumberText = SmallVec<[u8; 24]>;
 
 /// Reads the arguments from the stack.
 ///
 /// # Errors
 /// Redis's texts where there are none, or one is of another type.
-pub fn arguments<'a>(stack: &mut Stack<'a>) -> Result<Arguments<'a>, &'static str> {
+pub fn arguments<'a>(
+    stack: &Stack<'a>,
+    numbers: &'a mut Numbers,
+) -> Result<Arguments<'a>, &'static str> {
     let count = stack.top();
     if count == 0 {
         return Err("ERR Please specify at least one argument for this redis lib call");
     }
     let mut args = Arguments::new();
+    let mut has_numbers = false;
     for at in 1..=count {
-        if stack.kind(at) == Kind::Number {
-            // 17 digits, where Lua itself would give 14: whole numbers must come through whole.
-            let text = format_g(stack.number(at).unwrap_or(0.0), 17);
-            stack.push_bytes(text.as_bytes());
-            stack.replace(at);
-        }
-        match stack.bytes(at) {
-            Some(bytes) => args.push(bytes),
-            None => {
+        let Some(bytes) = stack.bytes(at) else {
+            if stack.kind(at) != Kind::Number {
                 return Err("ERR Lua redis lib command arguments must be strings or integers");
             }
-        }
+            has_numbers = true;
+            args.push(&[]);
+            continue;
+        };
+        args.push(bytes);
+    }
+    if has_numbers {
+        write_numbers(stack, numbers, &mut args);
     }
     Ok(args)
 }
 
+/// Fills in the texts of the numbers among the arguments.
+fn write_numbers<'a>(stack: &Stack<'a>, numbers: &'a mut Numbers, args: &mut Arguments<'a>) {
+    let places = || (1..).zip(0..args.len()).filter(|(at, _)| stack.kind(*at) == Kind::Number);
+    let places: SmallVec<[_; 12]> = places().collect();
+    for (at, _) in &places {
+        let number = stack.number(*at).unwrap_or(0.0);
+        let mut text = NumberText::new();
+        if number.fract() == 0.0 && number.abs() < 1e15 && number != 0.0 {
+            text.extend_from_slice(itoa::Buffer::new().format(number as i64).as_bytes());
+        } else {
+            // 17 digits, where Lua itself would give 14: whole numbers must come through whole.
+            text.extend_from_slice(format_g(number, 17).as_bytes());
+        }
+        numbers.push(text);
+    }
+    for ((_, place), text) in places.iter().zip(&*numbers) {
+        args[*place] = text;
+    }
+}
+
+/// Commands by the address of their name: Lua has each text once, so a name that stands in a script
+/// needs to be looked up once. The names are kept, so that no other text gets their addresses.
+pub struct Known {
+    places: [Cell<Option<(usize, Resolved)>>; Known::PLACES],
+    /// The table of the names, by [`Stack::push_kept`].
+    names: Cell<Option<c_int>>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known { places: std::array::from_fn(|_| Cell::new(None)), names: Cell::new(None) }
+    }
+}
+
+impl Known {
+    const PLACES: usize = 64;
+
+    /// Strings of up to 7 bytes take 32 bytes of memory, so those of one time differ there.
+    fn place(name: &[u8]) -> usize {
+        let address = name.as_ptr().addr();
+        ((address >> 5) ^ (address >> 11)) % Known::PLACES
+    }
+
+    #[inline]
+    fn find(&self, args: &[&[u8]]) -> Option<Resolved> {
+        let name = args.first()?;
+        let (address, resolved) = self.places[Known::place(name)].get()?;
+        let fits = address == name.as_ptr().addr() && resolved.command.accepts(args.len());
+        fits.then_some(resolved)
+    }
+
+    /// Keeps a command whose name is the function's first argument.
+    fn keep(&self, stack: &mut Stack<'_>, name: &[u8], resolved: Resolved) {
+        if !resolved.command.subcommands.is_empty() || !stack.has_room(4) {
+            return;
+        }
+        let names = self.names.get().unwrap_or_else(|| {
+            stack.push_table(Known::PLACES, 0);
+            stack.keep()
+        });
+        self.names.set(Some(names));
+        let place = Known::place(name);
+        stack.push_kept(names);
+        stack.push_copy(1);
+        stack.set_index(-2, place as c_int + 1);
+        stack.pop(1);
+        self.places[place].set(Some((name.as_ptr().addr(), resolved)));
+    }
+}
+
 fn dispatch(stack: &mut Stack<'_>, protected: bool) -> Result<c_int, Raise> {
-    let args = match arguments(stack) {
+    let mut numbers = SmallVec::new();
+    let args = match arguments(stack, &mut numbers) {
         Ok(args) => args,
         Err(text) => return fail(stack, text, protected),
     };
     let run = &stack.extra().run;
+    let known = run.commands.find(&args);
     let mut out = run.out.take();
     out.clear();
-    let outcome = run.with_host(|host| run_command(host, run, &args, &mut out));
+    let outcome = run.with_host(|host| run_command(host, run, known, &args, &mut out));
     let result = match outcome {
         None => fail(stack, "ERR redis.call can only be called inside a script invocation", false),
         Some(Err(error)) => {
             stack.push_error_table(error.bytes());
             if protected { Ok(1) } else { Err(stack.raise()) }
         }
-        Some(Ok(())) => {
-            push_reply(stack, &out);
-            if out.first() == Some(&b'-') && !protected { Err(stack.raise()) } else { Ok(1) }
+        Some(Ok(resolved)) => {
+            if known.is_none() && stack.kind(1) == Kind::String {
+                run.commands.keep(stack, args[0], resolved);
+            }
+            let failed = out.first() == Some(&b'-');
+            if !failed && stack.results_are_dropped() {
+                Ok(0)
+            } else {
+                push_reply(stack, &out);
+                if failed && !protected { Err(stack.raise()) } else { Ok(1) }
+            }
         }
     };
     out.shrink_to(KEPT_BYTES);
@@ -91,14 +179,18 @@ fn fail(stack: &mut Stack<'_>, text: &str, protected: bool) -> Result<c_int, Rai
     if protected { Ok(1) } else { Err(stack.raise()) }
 }
 
-/// Runs a command and writes its reply; an error of the command itself is a reply too.
+/// Runs a command and writes its reply, and tells which it was; an error of the command itself is a reply too.
 fn run_command(
     host: &mut Host<'_, '_>,
     run: &Run,
+    known: Option<Resolved>,
     args: &[&[u8]],
     out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let resolved = resolve(host, args)?;
+) -> Result<Resolved, Error> {
+    let resolved = match known {
+        Some(resolved) => resolved,
+        None => resolve(host, args)?,
+    };
     let flags = resolved.command.flags;
     if flags.contains(Flags::NOSCRIPT) {
         return Err(Error::text("ERR This Redis command is not allowed from script"));
@@ -124,12 +216,19 @@ fn run_command(
     host.stamp.seed = host.stamp.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     run.calls.set(run.calls.get() + 1);
     monitor::feed_from(host, "lua", &resolved, args);
-    let mut timer = Timer::start(host);
+    let mut timer = match run.timer.take() {
+        Some(mut timer) => {
+            timer.skip();
+            timer
+        }
+        None => Timer::start(host),
+    };
     let mut reply = Reply::new(out, run.protocol.get());
     execute(host, &resolved, args, &mut reply);
     timer.lap(host, Some(&resolved), args, out);
     timer.finish(host);
-    Ok(())
+    run.timer.set(Some(timer));
+    Ok(resolved)
 }
 
 /// What a script is told that its user may not.

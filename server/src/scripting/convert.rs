@@ -1,6 +1,6 @@
 //! Replies as Lua values, and Lua values as replies, by Redis's rules.
 
-use super::lua::{Kind, Stack};
+use super::lua::{Kind, Name, Stack};
 use ashlar_engine::error::Error;
 use ashlar_engine::number::{parse_f64, parse_i64};
 use ashlar_engine::reply::{Protocol, Reply};
@@ -34,7 +34,7 @@ pub fn push_reply(stack: &mut Stack<'_>, resp: &[u8]) -> usize {
             }
         },
         b'+' => {
-            push_tagged(stack, c"ok", |stack| stack.push_bytes(line));
+            stack.push_tagged(Name::Ok, |stack| stack.push_bytes(line));
             at
         }
         b'-' => {
@@ -60,11 +60,11 @@ pub fn push_reply(stack: &mut Stack<'_>, resp: &[u8]) -> usize {
         }
         b',' => {
             let value = parse_f64(line).unwrap_or(f64::NAN);
-            push_tagged(stack, c"double", |stack| stack.push_number(value));
+            stack.push_tagged(Name::Double, |stack| stack.push_number(value));
             at
         }
         b'(' => {
-            push_tagged(stack, c"big_number", |stack| stack.push_bytes(line));
+            stack.push_tagged(Name::BigNumber, |stack| stack.push_bytes(line));
             at
         }
         b'=' => {
@@ -78,13 +78,6 @@ pub fn push_reply(stack: &mut Stack<'_>, resp: &[u8]) -> usize {
             resp.len()
         }
     }
-}
-
-/// Pushes `{tag = value}`.
-fn push_tagged(stack: &mut Stack<'_>, tag: &std::ffi::CStr, value: impl FnOnce(&mut Stack<'_>)) {
-    stack.push_table(0, 1);
-    value(stack);
-    stack.set_field(-2, tag);
 }
 
 /// Pushes the table of an error that a command replied.
@@ -172,28 +165,28 @@ fn to_integer(number: f64) -> i64 {
 fn write_table(stack: &mut Stack<'_>, reply: &mut Reply<'_>, protocol: Protocol) {
     let table = stack.top();
     let field = |stack: &mut Stack<'_>, name, kind| {
-        stack.get_field(table, name);
+        stack.get_named(table, name);
         let found = stack.kind(-1) == kind;
         if !found {
             stack.pop(1);
         }
         found
     };
-    if field(stack, c"err", Kind::String) {
+    if field(stack, Name::Err, Kind::String) {
         let text = stack.bytes(-1).unwrap_or_default();
         reply.error_element(&Error::from_bytes(text.to_vec()));
-    } else if field(stack, c"ok", Kind::String) {
+    } else if field(stack, Name::Ok, Kind::String) {
         let text = String::from_utf8_lossy(stack.bytes(-1).unwrap_or_default());
         reply.simple(&text.replace(['\r', '\n'], " "));
-    } else if field(stack, c"double", Kind::Number) {
+    } else if field(stack, Name::Double, Kind::Number) {
         reply.double(stack.number(-1).unwrap_or(0.0));
-    } else if field(stack, c"map", Kind::Table) {
+    } else if field(stack, Name::Map, Kind::Table) {
         write_pairs(stack, reply, protocol, true);
-    } else if field(stack, c"set", Kind::Table) {
+    } else if field(stack, Name::Set, Kind::Table) {
         write_pairs(stack, reply, protocol, false);
-    } else if field(stack, c"big_number", Kind::String) {
+    } else if field(stack, Name::BigNumber, Kind::String) {
         write_big_number(stack.bytes(-1).unwrap_or_default(), reply);
-    } else if !field(stack, c"verbatim_string", Kind::Table) || !write_verbatim(stack, reply) {
+    } else if !field(stack, Name::VerbatimString, Kind::Table) || !write_verbatim(stack, reply) {
         stack.set_top(table);
         write_array(stack, reply, protocol);
     }

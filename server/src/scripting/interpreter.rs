@@ -7,6 +7,7 @@
 use super::base::SOURCE_BYTES_MAX;
 use super::cache::{Script, Sha};
 use super::convert::write_reply;
+use super::lists::{Lists, push_list};
 use super::lua::{Failed, Kind, Lua, MEMORY_BYTES_MAX, Raise, Stack};
 use super::sandbox::{Globals, furnish};
 use super::shebang::{ScriptFlags, parse_script};
@@ -23,6 +24,8 @@ use std::sync::atomic::Ordering;
 const COMPILED_SCRIPTS_MAX: usize = 1_000;
 /// Instructions of a script after which it is looked at.
 const LOOK_INSTRUCTIONS: c_int = 100_000;
+/// Change of an interpreter's memory that is entered into the server's sum.
+const REPORTED_STEP_BYTES: usize = 16 << 10;
 /// Name of a script's chunk, as errors show it.
 const CHUNK: &CStr = c"@user_script";
 
@@ -32,6 +35,8 @@ pub struct Interpreter {
     pub(super) globals: Globals,
     handler: c_int,
     scripts: HashMap<Sha, (c_int, ScriptFlags), foldhash::fast::FixedState>,
+    /// KEYS and ARGV, once a script has run.
+    lists: Option<Lists>,
     pub(super) version: u64,
     reported_bytes: usize,
 }
@@ -83,7 +88,8 @@ impl Interpreter {
         stack.push_function(explain);
         let handler = stack.keep();
         let scripts = HashMap::default();
-        Ok(Interpreter { lua, globals, handler, scripts, version, reported_bytes: 0 })
+        let lists = None;
+        Ok(Interpreter { lua, globals, handler, scripts, lists, version, reported_bytes: 0 })
     }
 
     /// The error handler of all calls, by its number.
@@ -117,6 +123,10 @@ impl Interpreter {
         if self.scripts.len() >= COMPILED_SCRIPTS_MAX {
             let old = std::mem::take(&mut self.scripts);
             old.into_values().for_each(|(function, _)| stack.let_go(function));
+        }
+        if !stack.may_assign_globals() {
+            stack.push_kept(self.globals.quick_names);
+            stack.set_environment();
         }
         let function = stack.keep();
         self.scripts.insert(*sha, (function, flags));
@@ -217,18 +227,15 @@ impl Interpreter {
         }
         let (globals, handler) = (self.globals, self.handler);
         let stack = &mut self.lua.stack();
+        if !what.is_function {
+            let lists = self.lists.get_or_insert_with(|| Lists::new(stack, &globals));
+            lists.fill(stack, &globals, what.keys, what.args);
+        }
         stack.push_kept(handler);
         stack.push_kept(what.function);
         if what.is_function {
             push_list(stack, what.keys);
             push_list(stack, what.args);
-        } else {
-            stack.push_kept(globals.names);
-            push_list(stack, what.keys);
-            stack.set_field(-2, c"KEYS");
-            push_list(stack, what.args);
-            stack.set_field(-2, c"ARGV");
-            stack.pop(1);
         }
         let args = if what.is_function { 2 } else { 0 };
         let run = &stack.extra().run;
@@ -255,9 +262,13 @@ impl Interpreter {
         result
     }
 
-    /// Enters how much memory the interpreter has into the server's sum.
+    /// Enters how much memory the interpreter has into the server's sum, once that has changed much.
     fn report(&mut self, host: &Host<'_, '_>) {
         let used = self.lua.used_bytes();
+        if used.abs_diff(self.reported_bytes) < REPORTED_STEP_BYTES {
+            return;
+        }
+        self.lua.relax();
         let sum = &host.shared.scripts.lua_bytes;
         sum.fetch_add(used.wrapping_sub(self.reported_bytes), Ordering::Relaxed);
         self.reported_bytes = used;
@@ -331,14 +342,6 @@ fn admit_on_replica(host: &Host<'_, '_>, flags: ScriptFlags) -> Result<(), Error
         return Err(Error::text(text));
     }
     Ok(())
-}
-
-fn push_list(stack: &mut Stack<'_>, list: &[&[u8]]) {
-    stack.push_table(list.len(), 0);
-    for (at, item) in list.iter().enumerate() {
-        stack.push_bytes(item);
-        stack.set_index(-2, c_int::try_from(at + 1).unwrap_or(c_int::MAX));
-    }
 }
 
 /// Turns an error's value into `{err, source, line}`: with the place where it was raised.

@@ -20,6 +20,7 @@ pub mod convert;
 mod gformat;
 pub mod interpreter;
 pub mod library;
+mod lists;
 pub mod lua;
 pub mod math;
 pub mod packing;

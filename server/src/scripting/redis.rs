@@ -181,7 +181,8 @@ fn debug(_: &mut Stack<'_>) -> Result<c_int, Raise> {
 
 /// `redis.acl_check_cmd(command, ...)`: whether the user may run it.
 fn acl_check_cmd(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
-    let args = match arguments(stack) {
+    let mut numbers = smallvec::SmallVec::new();
+    let args = match arguments(stack, &mut numbers) {
         Ok(args) => args,
         Err(text) => return Err(refuse(stack, text)),
     };

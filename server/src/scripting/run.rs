@@ -3,6 +3,7 @@
 use super::busy;
 use super::interpreter::Invocation;
 use crate::host::Host;
+use crate::timer::Timer;
 use ashlar_engine::reply::Protocol;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
@@ -42,6 +43,10 @@ pub struct Run {
     pub registered: RefCell<Vec<super::library::Registered>>,
     /// Replies of commands, as bytes; kept for the next call.
     pub out: RefCell<Vec<u8>>,
+    /// Commands that were called lately.
+    pub(super) commands: super::call::Known,
+    /// What times the script's commands, once there was one.
+    pub(super) timer: Cell<Option<Timer>>,
     pub(super) started: Cell<Option<Instant>>,
     pub(super) is_busy: Cell<bool>,
     ended: Cell<Option<&'static str>>,
@@ -103,6 +108,7 @@ impl Run {
         self.loading.set(false);
         self.slot.set(None);
         self.calls.set(0);
+        self.timer.set(None);
         self.json.set(Default::default());
         self.random.set(seed & super::math::STATE_MASK);
         self.started.set(None);

@@ -12,30 +12,41 @@
 //! is too much is noticed when the function returns.
 
 mod function;
+mod internals;
+mod memory;
+mod names;
+mod opcodes;
 mod stack;
 
 pub use function::{Body, Check, Raise};
+pub use internals::Shape;
+pub use names::Name;
 pub use stack::{End, Failed, Kind, REGISTRY, Stack};
 
 use super::run::Run;
 use mlua_sys as ffi;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::any::Any;
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// Most memory that one interpreter uses, in bytes. A script that needs more is ended with Lua's
 /// own error, `not enough memory`.
 pub const MEMORY_BYTES_MAX: usize = 512 << 20;
-/// Lua's types have at most this alignment.
-const ALIGN: usize = 16;
 
 /// What belongs to a state besides what Lua keeps: its allocator's user data.
 #[derive(Default)]
 pub struct Extra {
     used_bytes: Cell<usize>,
+    /// Blocks for what comes next.
+    blocks: memory::Blocks,
+    /// Whether the collector runs often, since there is much in memory.
+    eager: Cell<bool>,
+    /// The state; null until there is one.
+    state: Cell<*mut ffi::lua_State>,
+    /// Whether Lua's structures are as `internals` describes them.
+    is_known: Cell<bool>,
     /// Whether a function in Rust is on top of the stack: no allocation may fail then.
     in_rust: Cell<bool>,
     /// A panic on its way through Lua.
@@ -61,15 +72,26 @@ impl Lua {
     pub fn new() -> Option<Lua> {
         let extra = NonNull::from(Box::leak(Box::<Extra>::default()));
         // SAFETY: `allocate` is given the Extra, which lives until after `lua_close`.
-        let state = unsafe { ffi::lua_newstate(allocate, extra.as_ptr().cast()) };
+        let state = unsafe { ffi::lua_newstate(memory::allocate, extra.as_ptr().cast()) };
         let Some(state) = NonNull::new(state) else {
             // SAFETY: made by `Box::leak` above and not given to anybody.
             drop(unsafe { Box::from_raw(extra.as_ptr()) });
             return None;
         };
-        let lua = Lua { state, extra };
+        let mut lua = Lua { state, extra };
         lua.extra().in_rust.set(true);
+        lua.extra().state.set(state.as_ptr());
+        lua.extra().eager.set(true);
+        lua.relax();
+        names::keep(&mut lua.stack());
+        // SAFETY: the Extra outlives the state.
+        internals::check(&mut lua.stack(), unsafe { extra.as_ref() });
         Some(lua)
+    }
+
+    /// Lets the collector wait for longer, if there is little in memory: between two scripts.
+    pub fn relax(&mut self) {
+        memory::be_lazy(self.extra(), self.state.as_ptr());
     }
 
     /// The state's stack, for the host: nothing runs on it now.
@@ -112,48 +134,4 @@ impl Drop for Lua {
             drop(Box::from_raw(self.extra.as_ptr()));
         }
     }
-}
-
-/// Lua's allocator: counts, and refuses above the bound unless Rust is on top of the stack.
-unsafe extern "C" fn allocate(
-    extra: *mut c_void,
-    old: *mut c_void,
-    old_bytes: usize,
-    new_bytes: usize,
-) -> *mut c_void {
-    // SAFETY: the user data of every state is its Extra, see `Lua::new`.
-    let extra = unsafe { &*extra.cast::<Extra>() };
-    let used = extra.used_bytes.get();
-    let layout = |bytes| Layout::from_size_align(bytes, ALIGN);
-    let old_bytes = if old.is_null() { 0 } else { old_bytes };
-    if new_bytes == 0 {
-        if let (false, Ok(layout)) = (old.is_null(), layout(old_bytes)) {
-            extra.used_bytes.set(used - old_bytes);
-            // SAFETY: Lua frees what this function gave, with the size it asked for.
-            unsafe { dealloc(old.cast(), layout) };
-        }
-        return std::ptr::null_mut();
-    }
-    let wanted = (used - old_bytes).saturating_add(new_bytes);
-    if wanted > MEMORY_BYTES_MAX && new_bytes > old_bytes && !extra.in_rust.get() {
-        return std::ptr::null_mut();
-    }
-    let (Ok(old_layout), Ok(new_layout)) = (layout(old_bytes), layout(new_bytes)) else {
-        return std::ptr::null_mut();
-    };
-    let block = if old.is_null() {
-        // SAFETY: the size is not 0.
-        unsafe { alloc(new_layout) }
-    } else {
-        // SAFETY: as above, and `old` came from here with the old layout.
-        unsafe { realloc(old.cast(), old_layout, new_bytes) }
-    };
-    if block.is_null() {
-        if extra.in_rust.get() {
-            handle_alloc_error(new_layout);
-        }
-        return block.cast();
-    }
-    extra.used_bytes.set(wanted);
-    block.cast()
 }

@@ -5,7 +5,7 @@
 //! more than 20 values has to be asked for with [`Stack::ensure`].
 
 use super::function::{Check, Raise, enter, guarded};
-use super::{Body, Extra};
+use super::{Body, Extra, Name};
 use mlua_sys as ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -120,11 +120,11 @@ impl<'a> Stack<'a> {
     /// The bytes of a string; `None` for anything else. See the module's rule on their life.
     #[inline]
     pub fn bytes(&self, index: c_int) -> Option<&'a [u8]> {
-        if self.kind(index) != Kind::String {
-            return None;
-        }
         let mut len = 0;
         unsafe {
+            if ffi::lua_type(self.state, index) != ffi::LUA_TSTRING {
+                return None;
+            }
             let bytes = ffi::lua_tolstring(self.state, index, &mut len);
             Some(std::slice::from_raw_parts(bytes.cast::<u8>(), len))
         }
@@ -231,9 +231,7 @@ impl<'a> Stack<'a> {
 
     /// Pushes `{err = text}`.
     pub fn push_error_table(&mut self, text: &[u8]) {
-        self.push_table(0, 1);
-        self.push_bytes(text);
-        self.set_field(-2, c"err");
+        self.push_tagged(Name::Err, |stack| stack.push_bytes(text));
     }
 
     /// Removes the topmost `count` values.
@@ -372,6 +370,31 @@ impl<'a> Stack<'a> {
         };
         self.remove(-2);
         if status == ffi::LUA_OK { Ok(()) } else { Err(Failed) }
+    }
+
+    /// Whether the function on top of the stack, in Lua, may assign to globals.
+    pub fn may_assign_globals(&mut self) -> bool {
+        unsafe extern "C-unwind" fn write(
+            _: *mut ffi::lua_State,
+            bytes: *const c_void,
+            len: usize,
+            out: *mut c_void,
+        ) -> c_int {
+            // SAFETY: `out` is the Vec below, and Lua gives so many bytes.
+            unsafe {
+                let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), len);
+                (*out.cast::<Vec<u8>>()).extend_from_slice(bytes);
+            }
+            0
+        }
+        let mut dump = Vec::new();
+        let status = unsafe { ffi::lua_dump_(self.state, write, (&raw mut dump).cast::<c_void>()) };
+        status != 0 || super::opcodes::may_assign_globals(&dump)
+    }
+
+    /// Pops a table and makes it the one in which the function below it finds globals.
+    pub fn set_environment(&mut self) {
+        unsafe { ffi::lua_setfenv(self.state, -2) };
     }
 
     /// Calls the function below its arguments, without letting errors through; the results, or
