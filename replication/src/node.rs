@@ -7,7 +7,7 @@ use crate::bytes::{Malformed, Reader, push_bytes};
 use crate::raft::codec;
 use crate::raft::group::first_snapshot;
 use crate::raft::{
-    Answer, Group, GroupId, GroupLog, LogRecord, Machine, Request, Settings, Ticket,
+    Answer, CaptureJob, Group, GroupId, GroupLog, LogRecord, Machine, Request, Settings, Ticket,
 };
 use ashlar_engine::stamp::Rng;
 use raft::eraftpb::{ConfChangeType, ConfState, Entry, Message, SnapshotMetadata};
@@ -30,6 +30,18 @@ pub struct StoreSnapshot {
     pub data: Vec<u8>,
 }
 
+/// A snapshot that is to be written on another thread; [`Node::snapshot_written`] says how that ended.
+pub struct CaptureSnapshot {
+    /// Its group.
+    pub group: GroupId,
+    /// Index of the last entry in it.
+    pub index: u64,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+    /// The others.
+    pub job: CaptureJob,
+}
+
 /// A snapshot that is to be sent: the host adds the data that it stored last.
 #[derive(Clone, Debug)]
 pub struct SendSnapshot {
@@ -46,6 +58,8 @@ pub struct Batch {
     pub number: u64,
     /// Snapshots, before the records that name them.
     pub snapshots: Vec<StoreSnapshot>,
+    /// Snapshots that are written already and take the place of the ones before: (group, index).
+    pub written: Vec<(GroupId, u64)>,
     /// Records for the node's log.
     pub records: Vec<LogRecord>,
 }
@@ -53,17 +67,19 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.snapshots.is_empty() && self.records.is_empty()
+        self.snapshots.is_empty() && self.written.is_empty() && self.records.is_empty()
     }
 }
 
 /// What the host is to do.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     /// Frames to other nodes.
     pub frames: BTreeMap<NodeId, Vec<u8>>,
     /// Snapshots to other nodes.
     pub snapshots: Vec<SendSnapshot>,
+    /// Snapshots to be written on other threads.
+    pub captures: Vec<CaptureSnapshot>,
     /// Answers to those who asked.
     pub answers: Vec<(Ticket, Answer)>,
     /// What is to be made durable.
@@ -105,6 +121,14 @@ impl Outbox {
         data: Vec<u8>,
     ) {
         self.batch.snapshots.push(StoreSnapshot { group, index: metadata.index, data });
+    }
+
+    pub(crate) fn capture(&mut self, capture: CaptureSnapshot) {
+        self.captures.push(capture);
+    }
+
+    pub(crate) fn snapshot_written(&mut self, group: GroupId, index: u64) {
+        self.batch.written.push((group, index));
     }
 
     pub(crate) fn persist(&mut self, group: GroupId, ready: u64) {
@@ -345,7 +369,8 @@ impl<M: Machine> Node<M> {
             }
             let number = self.next_batch;
             self.next_batch += 1;
-            let stored = out.batch.snapshots.iter().map(|snapshot| snapshot.group).collect();
+            let stored = out.batch.snapshots.iter().map(|snapshot| snapshot.group);
+            let stored = stored.chain(out.batch.written.iter().map(|(group, _)| *group)).collect();
             self.batches.insert(number, (std::mem::take(&mut out.readies), stored));
             if !out.batch.is_empty() || self.batches.len() > 1 {
                 out.batch.number = number;
@@ -371,6 +396,19 @@ impl<M: Machine> Node<M> {
                 }
             }
         }
+    }
+
+    /// A snapshot that was to be written is durable, with so many bytes, or could not be written. Returns whether
+    /// it is still wanted: the next batch says when it takes the place of the one before.
+    pub fn snapshot_written(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        bytes: Option<u64>,
+        out: &mut Outbox,
+    ) -> bool {
+        let group = self.groups.get_mut(&group);
+        group.is_some_and(|group| group.snapshot_written(index, bytes, out))
     }
 
     /// All that the node's log has to hold, without the history that led to it.

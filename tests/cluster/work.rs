@@ -58,3 +58,54 @@ fn a_killed_leader_is_replaced() {
     cluster.wait_ok();
     assert_eq!(client.line("LLEN {list}").expect("a reply"), Value::Int(101));
 }
+
+/// A group writes a snapshot while its clients go on; a node that was killed comes back from it, and one that is new
+/// gets it from the leader.
+#[test]
+fn snapshots_are_written_while_writes_go_on() {
+    /// A value: 150 of them make the log long enough for a snapshot, twice.
+    const VALUE: usize = 1 << 20;
+    let mut cluster = Cluster::created(3, 1, 2, &[]);
+    cluster.wait_ok();
+    let mut client = client(&cluster);
+    let value = "v".repeat(VALUE);
+    for nth in 0..20_000 {
+        client.line(&format!("SET {{a}}small:{} {nth}", nth % 5_000)).expect("a reply");
+        if nth % 133 == 0 {
+            client.line(&format!("SET {{a}}large:{} {value}", nth % 7)).expect("a reply");
+        }
+    }
+    cluster.wait_until("each node has a snapshot", |cluster| {
+        cluster.nodes().iter().all(|node| {
+            let path = node.server().dir().join("ashlar-data/node/snapshots/1.snap");
+            std::fs::metadata(path).is_ok_and(|file| file.len() > VALUE as u64)
+        })
+    });
+    let follower = (cluster.leader_of(0, 0).expect("a leader") + 1) % 3;
+    cluster.kill(follower);
+    client.line("SET {a}last 1").expect("a reply");
+    cluster.restart(follower);
+    cluster.wait_ok();
+    // The others leave, one after the other: what is left came from snapshots.
+    cluster.add(&[]);
+    let addresses = cluster.addresses();
+    cluster.manage_ok(&["add-node", &addresses[0], &addresses[3]]);
+    let others: Vec<usize> = (0..3).filter(|node| *node != follower).collect();
+    let asked = &addresses[follower];
+    cluster.manage_ok(&["remove-node", asked, &(others[0] + 1).to_string()]);
+    cluster.kill(others[0]);
+    let mut client = self::client_of(&cluster, &[follower, 3]);
+    for nth in 0..5_000 {
+        let reply = client.line(&format!("GET {{a}}small:{nth}")).expect("a reply");
+        assert_eq!(reply, Value::bulk((15_000 + nth).to_string()), "small:{nth}");
+    }
+    for nth in 0..7 {
+        let reply = client.line(&format!("STRLEN {{a}}large:{nth}")).expect("a reply");
+        assert_eq!(reply, Value::Int(VALUE as i64), "large:{nth}");
+    }
+    assert_eq!(client.line("GET {a}last").expect("a reply"), Value::bulk("1"));
+}
+
+fn client_of(cluster: &Cluster, nodes: &[usize]) -> ClusterClient {
+    ClusterClient::new(nodes.iter().map(|node| cluster.node(*node).port()))
+}

@@ -19,8 +19,10 @@
 //! How it works is told in `keyspace::saving`. Access data is taken as it is when an entry is saved,
 //! since reads change it and it is only a hint.
 
+mod group;
 mod rows;
 
+pub use group::GroupCut;
 pub use rows::{Row, Rows};
 
 use crate::engine::{DbStats, Engine};

@@ -11,13 +11,13 @@
 //! share by which two clocks may run apart, which is a setting.
 
 use super::codec;
-use super::machine::Machine;
+use super::machine::{Capture, Machine};
 use super::request::Request;
 use super::sessions::{Known, Sessions};
 use super::storage::{GroupId, GroupLog, LogRecord};
 use crate::bug;
 use crate::bytes::{Malformed, Reader};
-use crate::node::{NodeId, Outbox};
+use crate::node::{CaptureSnapshot, NodeId, Outbox};
 use ashlar_engine::stamp::Rng;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
@@ -141,6 +141,10 @@ pub struct Group<M> {
     snapshot_bytes: usize,
     /// A snapshot of our own on its way to the disk.
     outgoing: Option<SnapshotMetadata>,
+    /// Whether another node needs a snapshot that there is none of yet.
+    snapshot_wanted: bool,
+    /// Index that is to be applied before the next snapshot is tried, after one that failed.
+    snapshot_from: u64,
     /// Whether the state is damaged; nothing is served then.
     pub failed: bool,
 }
@@ -212,6 +216,8 @@ impl<M: Machine> Group<M> {
             installing: None,
             snapshot_bytes: snapshot.len(),
             outgoing: None,
+            snapshot_wanted: false,
+            snapshot_from: 0,
             failed: false,
         };
         group.next_context = group.rng.next_u64();
@@ -643,36 +649,66 @@ impl<M: Machine> Group<M> {
     /// Takes a snapshot once the log is large, or where another node needs one.
     fn consider_snapshot(&mut self, out: &mut Outbox) {
         let log = self.raft.store();
-        if self.outgoing.is_some() {
-            return;
-        }
+        self.snapshot_wanted |= log.take_snapshot_wanted();
         // A large state is not written anew for little.
         let enough = self.settings.snapshot_bytes.max(self.snapshot_bytes);
-        if log.bytes() < enough && !log.take_snapshot_wanted() {
+        let due = log.bytes() >= enough || self.snapshot_wanted;
+        if !due || self.outgoing.is_some() || self.applied < self.snapshot_from {
             return;
         }
         let Some(metadata) = log.metadata_at(self.applied) else { return };
         if metadata.index <= log.snapshot_metadata().index {
+            self.snapshot_wanted = false;
             return;
         }
-        let data = self.snapshot_data(&metadata);
-        self.snapshot_bytes = data.len();
-        out.store_snapshot(self.id, &metadata, data);
-        out.record(LogRecord::snapshot(self.id, &metadata));
+        let capture = match self.witness {
+            true => Some(Capture::Bytes(Vec::new())),
+            false => self.machine.capture(),
+        };
+        let Some(capture) = capture else { return };
+        self.snapshot_wanted = false;
+        let mut head = Vec::new();
+        codec::push_metadata(&mut head, &metadata);
+        let sessions = Sessions::default();
+        let sessions = if bug!(SessionsLostInSnapshot) { &sessions } else { &self.sessions };
+        sessions.encode(&mut head);
+        match capture {
+            Capture::Bytes(state) => {
+                head.extend_from_slice(&state);
+                self.snapshot_bytes = head.len();
+                out.store_snapshot(self.id, &metadata, head);
+                out.record(LogRecord::snapshot(self.id, &metadata));
+            }
+            Capture::Job(job) => {
+                let (group, index) = (self.id, metadata.index);
+                out.capture(CaptureSnapshot { group, index, head, job });
+            }
+        }
         self.outgoing = Some(metadata);
     }
 
-    /// A snapshot as it is stored and sent: `metadata | sessions | state`.
-    fn snapshot_data(&mut self, metadata: &SnapshotMetadata) -> Vec<u8> {
-        let mut data = Vec::new();
-        codec::push_metadata(&mut data, metadata);
-        let sessions = Sessions::default();
-        let sessions = if bug!(SessionsLostInSnapshot) { &sessions } else { &self.sessions };
-        sessions.encode(&mut data);
-        if !self.witness {
-            data.extend_from_slice(&self.machine.snapshot());
-        }
-        data
+    /// The snapshot of another thread is durable, or could not be written (no `bytes`). Returns whether it
+    /// is still wanted.
+    pub(crate) fn snapshot_written(
+        &mut self,
+        index: u64,
+        bytes: Option<u64>,
+        out: &mut Outbox,
+    ) -> bool {
+        /// Entries until a snapshot is tried again.
+        const PAUSE: u64 = 1_000;
+        let Some(metadata) = self.outgoing.as_ref().filter(|one| one.index == index) else {
+            return false;
+        };
+        let Some(bytes) = bytes else {
+            self.outgoing = None;
+            self.snapshot_from = self.applied + PAUSE;
+            return false;
+        };
+        self.snapshot_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        out.snapshot_written(self.id, index);
+        out.record(LogRecord::snapshot(self.id, metadata));
+        true
     }
 
     /// The snapshot on its way is durable, and so is the record that names it.

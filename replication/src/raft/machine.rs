@@ -9,6 +9,19 @@ use ashlar_engine::error::Error;
 use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::reply::Reply;
 use ashlar_engine::stamp::{Rng, Stamp};
+use std::io;
+
+/// Hands the bytes of a state out piece by piece, wherever it is run.
+pub type CaptureJob =
+    Box<dyn FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + Send>;
+
+/// A state as it was at one moment.
+pub enum Capture {
+    /// Its bytes.
+    Bytes(Vec<u8>),
+    /// What gives them, on another thread.
+    Job(CaptureJob),
+}
 
 /// A replicated state: the same requests in the same order lead to the same state and the same
 /// replies on every replica.
@@ -19,6 +32,11 @@ pub trait Machine {
     fn read(&mut self, request: &Request, out: &mut Vec<u8>);
     /// The state as bytes.
     fn snapshot(&mut self) -> Vec<u8>;
+    /// The state of this moment, for a snapshot that is written while calls go on; `None` if that is not
+    /// possible now, so that it is to be tried again.
+    fn capture(&mut self) -> Option<Capture> {
+        Some(Capture::Bytes(self.snapshot()))
+    }
     /// Replaces the state by one that [`Machine::snapshot`] gave; no bytes are the empty state.
     ///
     /// # Errors

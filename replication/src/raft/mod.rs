@@ -8,6 +8,6 @@ pub mod sessions;
 pub mod storage;
 
 pub use group::{Answer, Group, Settings, Ticket};
-pub use machine::{EngineMachine, Machine};
+pub use machine::{Capture, CaptureJob, EngineMachine, Machine};
 pub use request::{Condition, OwnedCall, Request, RequestId};
 pub use storage::{GroupId, GroupLog, LogRecord};

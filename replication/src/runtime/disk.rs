@@ -4,12 +4,13 @@
 //! <dir>/log/...                     the engine's log as a container: a batch is one record, each
 //!                                   of its calls has one argument, a `LogRecord` of a group
 //! <dir>/snapshots/<group>.snap      the group's newest snapshot, with its CRC-32C at the end
+//! <dir>/snapshots/<group>.<index>   one that is being written, or that no batch has named yet
 //! ```
 //! A batch whose first call is a checkpoint holds all that the node has to remember; what comes
 //! before it is not needed any more, and its segments are used again.
 
 use crate::node::{Batch, Node};
-use crate::raft::{GroupId, LogRecord, Machine};
+use crate::raft::{CaptureJob, GroupId, LogRecord, Machine};
 use ashlar_engine::disk::{Disk, Mode};
 use ashlar_engine::journal::{Journal, Record};
 use ashlar_engine::log::{Log, LogError, LogOptions};
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const RECORD: &[u8] = b"R";
 const CHECKPOINT: &[u8] = b"C";
@@ -101,8 +103,29 @@ impl NodeDisk {
             self.write_snapshot(snapshot.group, &snapshot.data)
                 .map_err(|error| LogError::Failed(format!("can't write a snapshot: {error}")))?;
         }
+        for (group, index) in &batch.written {
+            let renamed = self.disk.rename(&self.part(*group, *index), &self.path(*group));
+            renamed
+                .and_then(|()| self.disk.sync_dir(&self.snapshots))
+                .map_err(|error| LogError::Failed(format!("can't keep a snapshot: {error}")))?;
+        }
         self.append(&[], &batch.records);
         self.log.sync().map(drop)
+    }
+
+    /// Where another thread writes a snapshot.
+    pub fn part_file(&self, group: GroupId, index: u64) -> PartFile {
+        PartFile { disk: self.disk.clone(), path: self.part(group, index) }
+    }
+
+    /// A snapshot that another thread has written is not wanted any more.
+    pub fn forget_part(&self, group: GroupId, index: u64) {
+        // It is removed at the next start if it cannot be now.
+        drop(self.disk.remove(&self.part(group, index)));
+    }
+
+    fn part(&self, group: GroupId, index: u64) -> PathBuf {
+        self.snapshots.join(format!("{group}.{index}"))
     }
 
     /// Tries again to make durable what there was no room for.
@@ -176,6 +199,38 @@ impl NodeDisk {
     /// Bytes of the log.
     pub fn log_bytes(&self) -> u64 {
         self.log.stats().bytes
+    }
+}
+
+/// A snapshot that another thread writes.
+pub struct PartFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl PartFile {
+    /// Writes it and makes it durable; how many bytes it has. `stop` is looked at now and then.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn write(&self, head: &[u8], job: CaptureJob, stop: &AtomicBool) -> io::Result<u64> {
+        let file = self.disk.open(&self.path, Mode::Create)?;
+        file.set_len(0)?;
+        let (mut at, mut crc) = (0, 0);
+        let mut write = |piece: &[u8]| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            file.write_at(piece, at)?;
+            at += piece.len() as u64;
+            crc = crc32c::crc32c_append(crc, piece);
+            Ok(())
+        };
+        write(head)?;
+        job(&mut write)?;
+        file.write_at(&crc.to_le_bytes(), at)?;
+        file.sync_data()?;
+        Ok(at)
     }
 }
 

@@ -8,9 +8,11 @@ use super::steward::Steward;
 use super::wire;
 use super::{DATA_GROUPS_MAX, Data, Host, Options};
 use crate::bytes::{Malformed, Reader, push_u64};
-use crate::node::{Node, NodeId, Outbox};
+use crate::node::{CaptureSnapshot, Node, NodeId, Outbox};
 use crate::raft::group::snapshot_index;
-use crate::raft::{Answer, GroupId, Machine, OwnedCall, Request, RequestId, Settings, Ticket};
+use crate::raft::{
+    Answer, Capture, GroupId, Machine, OwnedCall, Request, RequestId, Settings, Ticket,
+};
 use crate::topology::{self, Change, META_GROUP, Role, Topology};
 use ashlar_engine::disk::{Disk, Mode};
 use ashlar_engine::log::LogError;
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -62,6 +64,13 @@ impl<D: Data> Machine for State<D> {
         match self {
             State::Meta(topology) => topology.snapshot(),
             State::Data(data) => data.snapshot(),
+        }
+    }
+
+    fn capture(&mut self) -> Option<Capture> {
+        match self {
+            State::Meta(topology) => topology.capture(),
+            State::Data(data) => data.capture(),
         }
     }
 
@@ -160,6 +169,9 @@ pub(super) struct Driver<H: Host> {
     blocked: Option<u64>,
     steward: Steward,
     moves: Moves,
+    /// Threads that write snapshots, and what tells them to end.
+    writers: Vec<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// Starts a node; its thread ends after [`Event::Stop`].
@@ -212,6 +224,8 @@ pub fn start<H: Host>(
             blocked: None,
             steward: Steward::default(),
             moves: Moves::default(),
+            writers: Vec::new(),
+            stopping: Arc::default(),
         };
         let opened = driver.open(remembered);
         let ok = opened.is_ok();
@@ -220,6 +234,11 @@ pub fn start<H: Host>(
             driver.run(poll);
         }
         driver.handle.end();
+        driver.stopping.store(true, Ordering::Relaxed);
+        for writer in driver.writers.drain(..) {
+            // One that panicked has said so.
+            drop(writer.join());
+        }
     })?;
     wait.recv().map_err(|_| io::Error::other("the node's thread ended"))??;
     Ok((handle, thread))
@@ -489,7 +508,38 @@ impl<H: Host> Driver<H> {
                     self.peers.send(node, kind, &[payload]);
                 }
             }
+            Event::SnapshotWritten(group, index, bytes) => {
+                self.snapshot_written(group, index, bytes);
+            }
             Event::Stop => {}
+        }
+    }
+
+    /// Lets a thread of its own write a snapshot.
+    fn capture(&mut self, one: CaptureSnapshot) {
+        let (group, index) = (one.group, one.index);
+        let (file, stop) = (self.files.part_file(group, index), self.stopping.clone());
+        let handle = Arc::downgrade(&self.handle);
+        let thread = std::thread::Builder::new().name("ashlar-snapshot".into()).spawn(move || {
+            let written = file.write(&one.head, one.job, &stop);
+            if let Some(handle) = handle.upgrade() {
+                // What is refused has ended, and needs no snapshot any more.
+                drop(handle.ask(Event::SnapshotWritten(group, index, written.ok())));
+            }
+        });
+        match thread {
+            Ok(thread) => {
+                self.writers.retain(|thread| !thread.is_finished());
+                self.writers.push(thread);
+            }
+            Err(_) => self.snapshot_written(group, index, None),
+        }
+    }
+
+    fn snapshot_written(&mut self, group: GroupId, index: u64, bytes: Option<u64>) {
+        let Some(node) = &mut self.node else { return };
+        if !node.snapshot_written(group, index, bytes, &mut self.out) {
+            self.files.forget_part(group, index);
         }
     }
 
@@ -667,6 +717,9 @@ impl<H: Host> Driver<H> {
         }
         for (ticket, answer) in std::mem::take(&mut self.out.answers) {
             self.answer(ticket, answer);
+        }
+        for one in std::mem::take(&mut self.out.captures) {
+            self.capture(one);
         }
         let mut incoming = Vec::new();
         self.peers.work(self.now_us, &mut incoming);

@@ -30,6 +30,8 @@ pub enum Event {
     Transfer(GroupId, NodeId),
     /// Send to the host of other nodes; of all where none is named.
     Message(Vec<NodeId>, Vec<u8>),
+    /// A snapshot of a group up to an index is durable, with so many bytes, or could not be written.
+    SnapshotWritten(GroupId, u64, Option<u64>),
     /// End.
     Stop,
 }
@@ -149,7 +151,7 @@ impl Handle {
     pub fn ask(&self, event: Event) -> Result<(), Event> {
         let bytes = event.bytes();
         let full = self.bytes.load(Ordering::Relaxed) + bytes > INBOX_BYTES_MAX;
-        if self.stopped.load(Ordering::Acquire) || (full && !matches!(event, Event::Stop)) {
+        if self.stopped.load(Ordering::Acquire) || (full && !event.is_own()) {
             return Err(event);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -212,6 +214,11 @@ impl Handle {
 }
 
 impl Event {
+    /// Whether it has to come through however much waits.
+    fn is_own(&self) -> bool {
+        matches!(self, Event::Stop | Event::SnapshotWritten(..))
+    }
+
     /// About how much memory it takes.
     fn bytes(&self) -> usize {
         let request = |request: &Request| {

@@ -25,7 +25,7 @@ use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::{SLOTS, slot_of};
 use ashlar_engine::stamp::{Rng, Stamp};
 use ashlar_replication::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
-use ashlar_replication::raft::{Machine, OwnedCall, Request};
+use ashlar_replication::raft::{Capture, Machine, OwnedCall, Request};
 use ashlar_replication::runtime::{Data, Piece, calls};
 use ashlar_replication::topology::{SlotRange, ranges};
 use std::collections::BTreeMap;
@@ -34,6 +34,8 @@ use std::sync::{Arc, Weak};
 const VERSION: u8 = 1;
 /// Moves that are remembered: late pieces of older ones are no longer under way.
 const MOVES_MAX: usize = 1_024;
+/// Bytes of a snapshot that are written at once.
+const CAPTURE_BYTES: usize = 256 << 10;
 /// Bytes of an expiry that says there is none.
 const NO_EXPIRY: i64 = i64::MIN;
 
@@ -89,6 +91,24 @@ impl ShardMachine {
             installed: BTreeMap::new(),
             session: None,
         }
+    }
+
+    /// What comes before the keys in a snapshot.
+    fn snapshot_head(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        push_u64(&mut out, self.now_ms as u64);
+        let frozen = self.frozen();
+        push_len(&mut out, frozen.len());
+        for (first, last) in frozen {
+            out.extend_from_slice(&first.to_le_bytes());
+            out.extend_from_slice(&last.to_le_bytes());
+        }
+        push_len(&mut out, self.installed.len());
+        for (id, installed) in &self.installed {
+            [*id, installed.attempt, installed.next].iter().for_each(|n| push_u64(&mut out, *n));
+            out.push(u8::from(installed.whole));
+        }
+        out
     }
 
     fn freeze(&mut self, slots: &[SlotRange], frozen: bool) {
@@ -366,23 +386,33 @@ impl Machine for ShardMachine {
     fn read(&mut self, _: &Request, _: &mut Vec<u8>) {}
 
     fn snapshot(&mut self) -> Vec<u8> {
-        let mut out = vec![VERSION];
-        push_u64(&mut out, self.now_ms as u64);
-        let frozen = self.frozen();
-        push_len(&mut out, frozen.len());
-        for (first, last) in frozen {
-            out.extend_from_slice(&first.to_le_bytes());
-            out.extend_from_slice(&last.to_le_bytes());
-        }
-        push_len(&mut out, self.installed.len());
-        for (id, installed) in &self.installed {
-            [*id, installed.attempt, installed.next].iter().for_each(|n| push_u64(&mut out, *n));
-            out.push(u8::from(installed.whole));
-        }
+        let mut out = self.snapshot_head();
         let mut rows = Rows::default();
         self.engine.rows_of(self.shard, |_| true, &mut rows);
         push_rows(&mut out, &rows);
         out
+    }
+
+    /// The keys are read by another thread, from a cut of the shard.
+    fn capture(&mut self) -> Option<Capture> {
+        let mut cut = self.engine.begin_group_cut(self.shard)?;
+        let mut out = self.snapshot_head();
+        push_len(&mut out, cut.keys());
+        Some(Capture::Job(Box::new(move |write| {
+            let mut rows = Rows::default();
+            loop {
+                let more = cut.step(&mut rows);
+                rows.iter().for_each(|row| push_row(&mut out, &row));
+                rows.clear();
+                if out.len() >= CAPTURE_BYTES || !more {
+                    write(&out)?;
+                    out.clear();
+                }
+                if !more {
+                    return Ok(());
+                }
+            }
+        })))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
