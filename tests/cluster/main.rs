@@ -6,4 +6,5 @@
 mod clients;
 mod growth;
 mod promise;
+mod sites;
 mod work;

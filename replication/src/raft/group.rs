@@ -56,6 +56,8 @@ pub enum Answer {
     Forgotten,
     /// The change of membership was refused.
     Refused,
+    /// It was not proposed: only one site is left, and writes are to reach two.
+    SiteLost,
 }
 
 /// Settings of a group, the same on all nodes.
@@ -89,7 +91,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn election_us(&self) -> u64 {
+    /// Microseconds without a leader after which an election starts at the earliest.
+    pub fn election_us(&self) -> u64 {
         self.tick_us * self.election_ticks as u64
     }
 }
@@ -143,6 +146,10 @@ pub struct Group<M> {
     outgoing: Option<SnapshotMetadata>,
     /// Whether another node needs a snapshot that there is none of yet.
     snapshot_wanted: bool,
+    /// Whether proposals are refused, since only one site is left.
+    site_lost: bool,
+    /// The site of each voter, as raft was told.
+    sites: Vec<(NodeId, u64)>,
     /// Index that is to be applied before the next snapshot is tried, after one that failed.
     snapshot_from: u64,
     /// Whether the state is damaged; nothing is served then.
@@ -217,6 +224,8 @@ impl<M: Machine> Group<M> {
             snapshot_bytes: snapshot.len(),
             outgoing: None,
             snapshot_wanted: false,
+            site_lost: false,
+            sites: Vec::new(),
             snapshot_from: 0,
             failed: false,
         };
@@ -317,6 +326,7 @@ impl<M: Machine> Group<M> {
     pub fn propose(&mut self, ticket: Ticket, request: &Request, out: &mut Outbox) {
         let refusal = match self.is_leader() {
             false => Some(Answer::NotLeader(self.leader())),
+            true if self.site_lost => Some(Answer::SiteLost),
             true if self.raft.raft.lead_transferee.is_some() => Some(Answer::Busy),
             true if self.proposals.len() >= PROPOSALS_MAX => Some(Answer::Busy),
             true => self.raft.propose(Vec::new(), request.encode()).err().map(|_| Answer::Busy),
@@ -372,6 +382,33 @@ impl<M: Machine> Group<M> {
             self.lease_from_us = now_us + 1;
         }
         self.raft.transfer_leader(to);
+    }
+
+    /// Says in which site each voter stands, 0 for one that counts for none, and whether an entry is
+    /// committed only once voters in two sites have it.
+    pub fn set_sites(&mut self, sites: &[(NodeId, u64)], waits: bool) {
+        let raft = &mut self.raft.raft;
+        if self.sites != sites {
+            raft.assign_commit_groups(sites);
+            self.sites = sites.to_vec();
+        }
+        if raft.group_commit() != waits {
+            raft.enable_group_commit(waits);
+        }
+    }
+
+    /// Says whether proposals are refused, since only one site is left. Those who wait already are told
+    /// that nobody knows what becomes of theirs.
+    pub fn set_site_lost(&mut self, lost: bool, out: &mut Outbox) {
+        if !std::mem::replace(&mut self.site_lost, lost) && lost {
+            self.give_up(out);
+        }
+    }
+
+    fn give_up(&mut self, out: &mut Outbox) {
+        for (_, (_, ticket)) in std::mem::take(&mut self.proposals) {
+            out.answer(ticket, Answer::Unknown);
+        }
     }
 
     /// Reads; the answer is as new as any that was given before the call.
@@ -608,6 +645,8 @@ impl<M: Machine> Group<M> {
         };
         match self.raft.apply_conf_change(&change) {
             Ok(conf) => {
+                // Raft knows no site of who is new.
+                self.sites.clear();
                 self.raft.mut_store().set_conf_state(conf);
                 Answer::Reply(b"+OK\r\n".to_vec())
             }

@@ -4,6 +4,7 @@ use super::disk::{NodeDisk, Remembered};
 use super::handle::{Done, Event, Handle};
 use super::moves::Moves;
 use super::peers::{Incoming, LISTENER, PeerAddress, Peers, WAKER};
+use super::sites::Sites;
 use super::steward::Steward;
 use super::wire;
 use super::{DATA_GROUPS_MAX, Data, Host, Options};
@@ -169,6 +170,7 @@ pub(super) struct Driver<H: Host> {
     blocked: Option<u64>,
     steward: Steward,
     moves: Moves,
+    sites: Sites,
     /// Threads that write snapshots, and what tells them to end.
     writers: Vec<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
@@ -224,6 +226,7 @@ pub fn start<H: Host>(
             blocked: None,
             steward: Steward::default(),
             moves: Moves::default(),
+            sites: Sites::default(),
             writers: Vec::new(),
             stopping: Arc::default(),
         };
@@ -380,6 +383,9 @@ impl<H: Host> Driver<H> {
         let mut moves = std::mem::take(&mut self.moves);
         moves.look(self);
         self.moves = moves;
+        let mut sites = std::mem::take(&mut self.sites);
+        sites.look(self);
+        self.sites = sites;
     }
 
     fn take_in(&mut self, incoming: &mut Vec<Incoming>) {

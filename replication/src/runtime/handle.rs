@@ -7,7 +7,7 @@ use crate::topology::{Change, Topology};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Told what became of a request; on the node's thread, so it has to be quick.
@@ -50,6 +50,8 @@ pub struct GroupStatus {
     /// The group's epoch in the topology for which its replicas are those that are named there; 0 while
     /// they are not. Only its leader knows.
     pub settled_epoch: AtomicU64,
+    /// How far its writes reach, a [`SiteWrites`](super::SiteWrites); only its leader knows.
+    pub site_writes: AtomicU8,
     /// Whether this node has a replica of it.
     pub here: AtomicBool,
 }

@@ -14,6 +14,7 @@ mod driver;
 mod handle;
 mod moves;
 mod peers;
+mod sites;
 mod steward;
 pub mod wire;
 
@@ -21,6 +22,7 @@ pub use disk::NodeDisk;
 pub use driver::start;
 pub use handle::{Done, Event, GroupStatus, Handle};
 pub use peers::PeerAddress;
+pub use sites::{SITE_LOSS, SITE_WRITES, SiteWrites};
 
 use crate::node::NodeId;
 use crate::raft::{GroupId, Machine, Settings};

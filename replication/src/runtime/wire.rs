@@ -169,6 +169,7 @@ pub fn push_answer(out: &mut Vec<u8>, answer: &Answer) {
         Answer::AppliedBefore => out.push(4),
         Answer::Forgotten => out.push(5),
         Answer::Refused => out.push(6),
+        Answer::SiteLost => out.push(7),
     }
 }
 
@@ -185,6 +186,7 @@ pub fn read_answer(reader: &mut Reader<'_>) -> Result<Answer, Malformed> {
         4 => Answer::AppliedBefore,
         5 => Answer::Forgotten,
         6 => Answer::Refused,
+        7 => Answer::SiteLost,
         _ => return Err(Malformed),
     })
 }
@@ -243,6 +245,7 @@ mod tests {
             Answer::AppliedBefore,
             Answer::Forgotten,
             Answer::Refused,
+            Answer::SiteLost,
         ] {
             let mut bytes = Vec::new();
             push_answer(&mut bytes, &answer);

@@ -8,6 +8,7 @@ use ashlar_engine::number::parse_i64;
 use ashlar_engine::reply::Reply;
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::GroupId;
+use ashlar_replication::runtime::{SITE_LOSS, SITE_WRITES};
 use ashlar_replication::topology::plan::{empty_node, place, rebalance};
 use ashlar_replication::topology::{
     Change, GROUPS_MAX, MoveState, NODES_MAX, NodeInfo, Role, SLOTS, SlotRange, Topology, count,
@@ -42,7 +43,11 @@ const FORMS: &[(&str, &str)] = &[
     ("MEMBERS <group> <node> [<node> ...]", "Say which nodes keep a group."),
     ("LEADER <group> <node>", "Say which node leads a group, and hand the leadership over."),
     ("DRAIN <node> <ON|OFF>", "Let a node lead nothing, or let it lead again."),
-    ("SET <name> <value>", "Set a setting of the cluster; an empty value removes it."),
+    (
+        "SET <site-writes|site-loss> <value>",
+        "Say whether writes wait for members in two sites (both, or majority), and what becomes of them where \
+         only one is left (degrade, or refuse).",
+    ),
 ];
 
 /// CLUSTER ASHLAR
@@ -151,10 +156,23 @@ fn plan(topology: &Topology, name: &[u8], args: &[&[u8]]) -> Result<Change, Erro
             };
             drain(topology, a_node(topology, node)?, draining)
         }
-        (b"SET", [name, value]) => Change::Set(
-            String::from_utf8_lossy(name).into_owned(),
-            String::from_utf8_lossy(value).into_owned(),
-        ),
+        (b"SET", [name, value]) => {
+            let text = |arg: &[u8]| String::from_utf8_lossy(arg).into_owned();
+            let (name, value) = (text(name), text(value));
+            let values: &[&str] = match name.as_str() {
+                SITE_WRITES => &["both", "majority", ""],
+                SITE_LOSS => &["degrade", "refuse", ""],
+                _ => return Err(refused("the cluster has the settings site-writes and site-loss")),
+            };
+            if !values.contains(&value.as_str()) {
+                let values = format!(
+                    "{name} takes {} or {}, or \"\" for {}",
+                    values[0], values[1], values[0]
+                );
+                return Err(refused(values));
+            }
+            Change::Set(name, value)
+        }
         _ => {
             return Err(Error::text(
                 "ERR unknown subcommand or wrong number of arguments. Try CLUSTER ASHLAR HELP.",

@@ -1,7 +1,7 @@
 //! What INFO, ROLE and HELLO say of a node of a cluster.
 
 use super::sentinel::Watch;
-use super::show::sites;
+use super::show::{site_state, site_writes, sites};
 use super::view::{Health, View};
 use crate::info::ClusterFacts;
 use crate::shared::Shared;
@@ -21,18 +21,15 @@ pub fn facts(shared: &Shared) -> Option<ClusterFacts> {
     let mut cluster = Fields::new();
     add(&mut cluster, "cluster_enabled", 1);
     for (site, [up, all]) in sites(&view) {
-        let state = if up == all {
-            "ok"
-        } else if up == 0 {
-            "lost"
-        } else {
-            "degraded"
-        };
+        let state = site_state(up, all);
         add(
             &mut cluster,
             format!("site_{site}"),
             format!("state={state},nodes_up={up},nodes={all}"),
         );
+    }
+    if let Some(writes) = site_writes(&view) {
+        add(&mut cluster, "site_writes", writes.name());
     }
     Some(ClusterFacts {
         replication: replication(&view),

@@ -4,6 +4,7 @@ use super::{Done, Member};
 use ashlar_engine::slot::slot_of;
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::{GroupId, Machine, Request, RequestId};
+use ashlar_replication::runtime::SiteWrites;
 use ashlar_replication::topology::{Change, META_GROUP, NodeInfo, Topology, plan, request};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +113,10 @@ impl Member for Fake {
 
     fn has_quorum(&self, group: GroupId) -> bool {
         !self.state.lock().no_quorum.contains(&group)
+    }
+
+    fn site_writes(&self, _: GroupId) -> SiteWrites {
+        SiteWrites::default()
     }
 
     fn is_settled(&self, group: GroupId) -> bool {

@@ -27,6 +27,7 @@ pub mod watch;
 
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::GroupId;
+use ashlar_replication::runtime::SiteWrites;
 use ashlar_replication::topology::{Change, Topology};
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub trait Member: Send + Sync {
     fn silent_ms(&self, node: NodeId) -> Option<u64>;
     /// Whether a majority of a group can be reached, as far as known.
     fn has_quorum(&self, group: GroupId) -> bool;
+    /// How far the writes of a group reach that this node leads.
+    fn site_writes(&self, group: GroupId) -> SiteWrites;
     /// Whether a group's replicas are those that the topology names, as far as known.
     fn is_settled(&self, group: GroupId) -> bool;
     /// Proposes a change to the meta group, wherever its leader is; `done` may be called by another

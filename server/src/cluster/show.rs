@@ -6,6 +6,7 @@ use crate::config::{Settings, ids};
 use ashlar_engine::reply::Reply;
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::GroupId;
+use ashlar_replication::runtime::SiteWrites;
 use ashlar_replication::topology::{GroupInfo, NodeInfo, Role, SLOTS, SlotRange};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -97,16 +98,31 @@ pub fn info(view: &View<'_>, settings: &Settings) -> String {
     line("ashlar_moves", &topology.moves.len());
     line("ashlar_topology_version", &topology.version);
     for (site, [up, all]) in sites(view) {
-        let state = if up == all {
-            "ok"
-        } else if up == 0 {
-            "lost"
-        } else {
-            "degraded"
-        };
+        let state = site_state(up, all);
         line("ashlar_site", &format_args!("name={site},state={state},nodes_up={up},nodes={all}"));
     }
+    if let Some(writes) = site_writes(view) {
+        line("ashlar_site_writes", &writes.name());
+    }
     text
+}
+
+/// What a site is called of whose nodes so many are up.
+pub fn site_state(up: usize, all: usize) -> &'static str {
+    match up {
+        0 => "lost",
+        _ if up == all => "ok",
+        _ => "degraded",
+    }
+}
+
+/// How far writes reach of the groups that this node leads: the worst of them; `None` where there are
+/// no sites.
+pub fn site_writes(view: &View<'_>) -> Option<SiteWrites> {
+    let led =
+        view.topology.groups.keys().filter(|group| view.member.leader(**group) == Some(view.me));
+    let worst = led.map(|group| view.member.site_writes(*group)).max_by_key(|writes| *writes as u8);
+    worst.filter(|_| sites(view).len() > 1)
 }
 
 /// The nodes of each site that are up, and all of them, where sites have names.

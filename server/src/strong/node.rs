@@ -19,7 +19,9 @@ use ashlar_engine::slot::SLOTS;
 use ashlar_engine::storage::{self, DIRECTORY, Directory, RecoverOptions, Recovering};
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId, Settings};
-use ashlar_replication::runtime::{self, DATA_GROUPS_MAX, Event, Handle, Options, wire};
+use ashlar_replication::runtime::{
+    self, DATA_GROUPS_MAX, Event, Handle, Options, SiteWrites, wire,
+};
 use ashlar_replication::topology::{Change, META_GROUP, SlotRange, Topology};
 use parking_lot::Mutex;
 use std::any::Any;
@@ -507,6 +509,11 @@ impl Member for Strong {
         members.iter().filter(|node| alive(node)).count() * 2 > members.len()
     }
 
+    fn site_writes(&self, group: GroupId) -> SiteWrites {
+        let group = self.handle.group(group);
+        SiteWrites::from_number(group.map_or(0, |one| one.site_writes.load(Ordering::Acquire)))
+    }
+
     fn is_settled(&self, group: GroupId) -> bool {
         let Some(epoch) = self.topology().groups.get(&group).map(|group| group.config_epoch) else {
             return false;
@@ -523,6 +530,7 @@ impl Member for Strong {
             done(match answer {
                 Answer::Reply(reply) => Ok(reply),
                 Answer::NotLeader(_) => Err("the meta group has no leader at the moment".into()),
+                Answer::SiteLost => Err("only one site is left".into()),
                 Answer::Busy => Err("too much waits for the meta group".into()),
                 Answer::Refused => {
                     Err("the node is in a cluster already, or the change does not name it".into())

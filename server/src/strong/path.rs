@@ -287,6 +287,9 @@ fn need(resolved: &Resolved) -> Result<Need, Error> {
 pub fn refusal(shared: &Shared, slot: u16, answer: &Answer) -> Error {
     match answer {
         Answer::NotLeader(leader) => moved(shared, slot, *leader),
+        Answer::SiteLost => Error::text(
+            "NOREPLICAS Only one site is left, and site-loss is refuse: the write was not made",
+        ),
         Answer::Busy => Error::text("TRYAGAIN Too many requests wait for their group"),
         Answer::AppliedBefore => {
             Error::text("ERR The request was applied before, and its reply is not kept any more")
