@@ -389,7 +389,10 @@ impl<M: Machine> Group<M> {
     pub fn set_sites(&mut self, sites: &[(NodeId, u64)], waits: bool) {
         let raft = &mut self.raft.raft;
         if self.sites != sites {
-            raft.assign_commit_groups(sites);
+            let named: Vec<(NodeId, u64)> =
+                sites.iter().copied().filter(|(_, site)| *site > 0).collect();
+            raft.clear_commit_group();
+            raft.assign_commit_groups(&named);
             self.sites = sites.to_vec();
         }
         if raft.group_commit() != waits {
@@ -680,6 +683,8 @@ impl<M: Machine> Group<M> {
             out.answer(ticket, Answer::Unknown);
         }
         self.outgoing = None;
+        // Raft has new members, without sites.
+        self.sites.clear();
         out.store_snapshot(self.id, &metadata, data);
         out.record(LogRecord::snapshot(self.id, &metadata));
         self.raft.mut_store().set_snapshot(metadata);
