@@ -92,6 +92,9 @@ fn snapshots_are_written_while_writes_go_on() {
     cluster.manage_ok(&["add-node", &addresses[0], &addresses[3]]);
     let others: Vec<usize> = (0..3).filter(|node| *node != follower).collect();
     let asked = &addresses[follower];
+    cluster.wait_until("the new node is known", |cluster| {
+        cluster.node(follower).text("CLUSTER INFO").contains("cluster_known_nodes:4\r\n")
+    });
     cluster.manage_ok(&["remove-node", asked, &(others[0] + 1).to_string()]);
     cluster.kill(others[0]);
     let mut client = self::client_of(&cluster, &[follower, 3]);
