@@ -55,10 +55,11 @@ fn growth(program: &Program, shape: &Shape, keys: u64) -> Result<Growth, String>
         client.fill(warm_up, shape.write)?;
         let (rss_before, used_before) = settled(&server, &mut client)?;
         let start = Instant::now();
-        client.fill(keys, |out, index| (shape.write)(out, index + warm_up))?;
+        client.fill(keys - warm_up, |out, index| (shape.write)(out, index + warm_up))?;
         let load_s = start.elapsed().as_secs_f64();
         let (rss, used) = settled(&server, &mut client)?;
-        let per_key = |after: u64, before: u64| after.saturating_sub(before) as f64 / keys as f64;
+        let counted = (keys - warm_up) as f64;
+        let per_key = |after: u64, before: u64| after.saturating_sub(before) as f64 / counted;
         let (rss_per_key, used_per_key) = (per_key(rss, rss_before), per_key(used, used_before));
         Ok(Growth { rss_per_key, used_per_key, load_s })
     };
