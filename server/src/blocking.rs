@@ -195,11 +195,17 @@ impl Blocking {
     /// Takes a parked command back; `false` where it has been served already.
     pub fn cancel(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> bool {
         exec.release();
+        let cancelled = self.cancel_locked(waiter, exec);
+        exec.release();
+        cancelled
+    }
+
+    /// As [`Blocking::cancel`], with the shards held by `exec` throughout.
+    pub fn cancel_locked(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> bool {
         if !waiter.cancel() {
             return false;
         }
         self.remove(waiter, exec);
-        exec.release();
         true
     }
 

@@ -634,7 +634,7 @@ impl<'e> Worker<'e> {
     fn close(&mut self, slot: usize, mut conn: Conn) {
         self.conns.try_remove(slot);
         if let Some(Waiting::Blocked(waiter, until_ms)) = conn.waiting.take() {
-            self.shared.blocking.cancel(&waiter, &mut self.exec);
+            self.shared.blocking.cancel_locked(&waiter, &mut self.exec);
             if let Some(until_ms) = until_ms {
                 self.deadlines.remove(&(until_ms, slot, conn.session.address.id));
             }

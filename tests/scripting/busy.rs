@@ -123,6 +123,39 @@ fn those_who_wait_already_are_told() {
     }
 }
 
+/// A script may start between any two steps of a worker: while waits end and connections close, no
+/// worker may be caught waiting for the shards, or its clients hear nothing until the script ends.
+#[test]
+fn scripts_that_start_while_waits_end_catch_no_worker() {
+    let server = Server::ashlar(&["--busy-reply-threshold", "20", "--io-threads", "3"]);
+    let mut clients: Vec<Client> = (0..6).map(|_| server.client()).collect();
+    let mut killer = server.client();
+    for round in 0..40 {
+        let mut blocked: Vec<Client> = (0..24).map(|_| server.client()).collect();
+        for (nth, client) in blocked.iter_mut().enumerate() {
+            let seconds = format!("0.{:03}", 1 + (nth * 7 + round) % 30);
+            client.send(&["BLPOP", "nothing", &seconds]).unwrap();
+        }
+        let script = start(&server, &["EVAL", "while true do end", "0"]);
+        // Every other one hangs up.
+        let mut nth = 0;
+        blocked.retain(|_| {
+            nth += 1;
+            nth % 2 == 0
+        });
+        for client in &mut clients {
+            until(client, &["GET", "k"], "BUSY");
+        }
+        until(&mut killer, &["SCRIPT", "KILL"], "OK");
+        assert!(script.join().unwrap().unwrap().is_error());
+        for client in &mut blocked {
+            // The command itself may have met the script.
+            let reply = client.reply().unwrap();
+            assert!(reply == Value::NullArray || text(&reply).starts_with("BUSY"), "{reply:?}");
+        }
+    }
+}
+
 #[test]
 fn a_script_that_has_written_cannot_be_killed_but_the_server_can_be_stopped() {
     on_both(|server| {

@@ -14,19 +14,12 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 impl Worker<'_> {
-    /// Whether the shards can be had: waits for a script of another worker, but not for a busy one.
-    pub(super) fn may_lock(&mut self) -> bool {
-        let is_free =
-            !self.shared.scripts.is_running.load(Ordering::Acquire) || self.exec.try_lock_all();
-        self.exec.release();
-        is_free
-    }
-
     /// Closes the connections that are to be closed. What they watch or wait for is in the shards,
     /// and a worker does not wait for these while it has other clients to tell that it is busy.
     pub(super) fn bury(&mut self) {
-        if !self.graves.is_empty() && self.may_lock() {
-            for (slot, conn) in std::mem::take(&mut self.graves) {
+        // Held from here on, not only looked at: a script may start at any moment.
+        while !self.graves.is_empty() && self.exec.try_lock_all() {
+            if let Some((slot, conn)) = self.graves.pop() {
                 self.close(slot, *conn);
             }
         }
@@ -34,11 +27,10 @@ impl Worker<'_> {
 
     /// Answers the blocked clients whose time is up.
     pub(super) fn expire_deadlines(&mut self, now_ms: i64) {
-        if self.deadlines.first().is_none_or(|first| first.0 > now_ms) || !self.may_lock() {
-            return;
-        }
         while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
-            if until_ms > now_ms {
+            // Held until the wait has ended: a script that starts between a look and the lock would keep
+            // this worker from telling its clients that it is busy.
+            if until_ms > now_ms || !self.exec.try_lock_all() {
                 break;
             }
             self.deadlines.pop_first();
@@ -46,10 +38,13 @@ impl Worker<'_> {
             let Some(conn) = self.conn(address) else { continue };
             let Some(Waiting::Blocked(waiter, _)) = &conn.waiting else { continue };
             let waiter = waiter.clone();
-            if self.shared.blocking.cancel(&waiter, &mut self.exec) {
+            let cancelled = self.shared.blocking.cancel_locked(&waiter, &mut self.exec);
+            self.exec.release();
+            if cancelled {
                 self.give_up(address, false);
             }
         }
+        self.exec.release();
         self.flush_touched();
     }
 
