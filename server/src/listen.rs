@@ -8,7 +8,6 @@ use crate::worker::Listener;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 const PROTECTED: &str = "-DENIED ashlar is running in protected mode because protected mode is \
@@ -134,11 +133,18 @@ fn bind_unix(settings: &Settings, path: &str) -> io::Result<std::os::unix::net::
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
     let mode = u32::try_from(settings.number(ids::UNIXSOCKETPERM)).unwrap_or(0);
-    if mode != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    }
+    let listener = if mode == 0 {
+        std::os::unix::net::UnixListener::bind(path)?
+    } else {
+        // The file is made with its permissions: were they set afterwards, anybody could connect in
+        // between (CVE-2023-45145). The mask is the process's, for this one call.
+        let hidden = rustix::fs::Mode::from_raw_mode(!mode & 0o777);
+        let before = rustix::process::umask(hidden);
+        let bound = std::os::unix::net::UnixListener::bind(path);
+        rustix::process::umask(before);
+        bound?
+    };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

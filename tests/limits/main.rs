@@ -8,6 +8,7 @@ mod numbers;
 mod protocol;
 mod races;
 mod sessions;
+mod vulnerabilities;
 
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Client, Value};

@@ -103,6 +103,133 @@ fn arguments_of_one_script_are_not_the_next_ones() {
     assert_eq!(text(&reply), "[[1]]false");
 }
 
+/// KEYS and ARGV are tables that are used again: whatever a script does to them, the next one finds
+/// lists of its own arguments and nothing else.
+#[test]
+fn lists_of_arguments_are_plain_whatever_the_last_script_did() {
+    let server = Server::ashlar(&[]);
+    let mut client = server.client();
+    let deeds = [
+        "KEYS[16] = 'kept' ARGV[15] = 'kept'",
+        "KEYS[17] = 'kept' ARGV.kept = 'kept'",
+        "KEYS[1] = nil KEYS.kept = 1 KEYS.kept = nil",
+        "KEYS[1] = nil ARGV[1] = nil",
+        "KEYS[-1] = 'kept' KEYS[1.5] = 'kept' KEYS[KEYS] = ARGV",
+        "setmetatable(KEYS, {__index = function() return 'kept' end, __len = 5})",
+        "setmetatable(ARGV, getmetatable(KEYS)) rawset(KEYS, 'x', 1) rawset(KEYS, 'x', nil)",
+        "for i = 1, 100 do table.insert(KEYS, i) end",
+        "for i = 1, 100 do KEYS['k' .. i] = i end for i = 1, 100 do KEYS['k' .. i] = nil end",
+        "for k in pairs(KEYS) do KEYS[k] = nil end collectgarbage()",
+        "table.sort(ARGV) table.remove(KEYS) table.remove(KEYS)",
+        "local t = KEYS t.self = t error('in the middle')",
+        "_G.KEYS[3] = 'kept' loadstring('ARGV[4] = 1 KEYS.x = 2')()",
+    ];
+    let look = "local n = 0 for k, v in pairs(KEYS) do n = n + 1 end for k in pairs(ARGV) do n = n + 1 end \
+                return {n, #KEYS, #ARGV, tostring(KEYS[1]), tostring(KEYS[3]), tostring(ARGV[1]), \
+                tostring(getmetatable(KEYS)), tostring(KEYS.kept), tostring(_G.KEYS == KEYS), \
+                loadstring('return #KEYS + #ARGV')()}";
+    let long = "x".repeat(5_000);
+    let fill = |prefix: &str, count: usize| (0..count).map(|n| format!("{prefix}{n}")).collect();
+    for deed in deeds {
+        for (keys, args) in [(0, 0), (2, 1), (1, 3), (16, 16), (17, 2), (2, 40)] {
+            let (mut keys, args): (Vec<String>, Vec<String>) = (fill("k", keys), fill("a", args));
+            for round in 0..3 {
+                if round == 2 && !keys.is_empty() {
+                    keys[0].clone_from(&long);
+                }
+                let count = keys.len().to_string();
+                let given = keys.iter().chain(&args).map(String::as_str);
+                let call = |script: &str, client: &mut Client| {
+                    let argv = ["EVAL", script, &count].into_iter().chain(given.clone());
+                    client.call(&argv.collect::<Vec<_>>()).expect("a reply")
+                };
+                call(deed, &mut client);
+                let reply = call(look, &mut client);
+                let at = |list: &[String], n: usize| list.get(n).cloned().unwrap_or("nil".into());
+                let items = reply.items().unwrap_or_else(|| panic!("{deed}: {reply:?}"));
+                let shown: Vec<String> = items.iter().map(text).collect();
+                let wanted = [
+                    (keys.len() + args.len()).to_string(),
+                    keys.len().to_string(),
+                    args.len().to_string(),
+                    at(&keys, 0),
+                    at(&keys, 2),
+                    at(&args, 0),
+                    "nil".into(),
+                    "nil".into(),
+                    "true".into(),
+                    (keys.len() + args.len()).to_string(),
+                ];
+                assert_eq!(shown, wanted, "after {deed}");
+            }
+        }
+    }
+}
+
+/// Names are found directly by scripts that assign to none: those that do are still refused, in
+/// whatever function it is.
+#[test]
+fn globals_are_read_only_in_every_function_of_a_script() {
+    let refused = "readonly table";
+    refuse(&[
+        ("KEYS = {}", refused),
+        ("redis = nil", refused),
+        ("local f = function() return function() ARGV = 1 end end f()()", refused),
+        ("function string() end", refused),
+        ("loadstring('KEYS = 1')()", refused),
+        ("coroutine.wrap(function() math = 1 end)()", refused),
+        ("local redis = {} redis.x = 1 return redis.x", "1"),
+        ("return tostring(KEYS ~= nil and _G.KEYS == KEYS and _G._G == _G)", "true"),
+        ("return nosuch", "nonexistent global variable 'nosuch'"),
+        ("return _G.nosuch", "nonexistent global variable 'nosuch'"),
+        (
+            "local f = function() return nosuch end return f()",
+            "nonexistent global variable 'nosuch'",
+        ),
+    ]);
+}
+
+/// A command's reply is left out where the script drops it; its error is not.
+#[test]
+fn results_that_are_dropped_are_not_missed() {
+    let cases = [
+        ("redis.call('set', 'k', 'v') return redis.call('get', 'k')", "v"),
+        ("local a = redis.call('get', 'k') redis.call('get', 'k') return a", "v"),
+        ("local a, b = redis.call('get', 'k') return tostring(a) .. tostring(b)", "vnil"),
+        ("return select('#', redis.call('get', 'k'))", "1"),
+        ("return {redis.call('get', 'k'), redis.call('get', 'k')}", ""),
+        ("redis.call('incr', 'k') return 1", "not an integer"),
+        ("redis.pcall('incr', 'k') return 'went on'", "went on"),
+        ("redis.pcall('nosuch') return 'went on'", "went on"),
+        ("return redis.pcall('incr', 'k').err", "not an integer"),
+        ("return select(2, pcall(redis.call, 'get', 'k'))", "v"),
+        ("local f = redis.call f('set', 'k', 'w') return f('get', 'k')", "w"),
+        (
+            "local t = setmetatable({}, {__index = redis.call}) return type(pcall(function() return t.x end))",
+            "boolean",
+        ),
+        (
+            "local c = coroutine.wrap(function() redis.call('set', 'k', 'x') coroutine.yield(redis.call('get', 'k')) end) return c()",
+            "x",
+        ),
+        (
+            "for i = 1, 300 do redis.call('set', 'k' .. i, i) end local s = 0 for i = 1, 300 do s = s + redis.call('get', 'k' .. i) end return s",
+            "45150",
+        ),
+        (
+            "for _, n in ipairs({1, -1, 0.5, 1e15, 123456789012345680, -0.0, 2^53}) do redis.call('rpush', 'l', n) end return table.concat(redis.call('lrange', 'l', '0', '-1'), ' ')",
+            "1 -1 0.5 1000000000000000 1.2345678901234568e+17 -0 9007199254740992",
+        ),
+        (
+            "for i = 1, 50 do local name = ('g'):rep(1) .. 'et' redis.call(name, 'k') collectgarbage() redis.call('GET', 'k') redis.call('Get', 'k') end return redis.call('get', 'k')",
+            "x",
+        ),
+        ("redis.call('get') return 1", "Wrong number of args"),
+        ("redis.call('get', 'k') redis.call('get', 'k', 'k') return 1", "Wrong number of args"),
+    ];
+    refuse(&cases);
+}
+
 /// CVE-2018-11218, CVE-2018-12326, CVE-2022-24834: overflows in cmsgpack and cjson.
 #[test]
 fn cmsgpack_and_cjson_keep_within_their_input() {
