@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod durability;
 mod goals;
+mod import;
 mod latency;
 mod load;
 mod memory;
@@ -107,6 +108,12 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Replica) {
         match replica::measure(&settings) {
             Ok(replica) => results.replica = replica,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Import) {
+        match import::measure(&settings) {
+            Ok(import) => results.import = import,
             Err(error) => results.fail(error),
         }
     }

@@ -88,14 +88,14 @@ fn scattered(index: u64) -> u64 {
     index.wrapping_mul(0x9E37_79B1) & 0xFFFF_FFFF
 }
 
-fn string(out: &mut Vec<u8>, index: u64) {
+pub fn string(out: &mut Vec<u8>, index: u64) {
     let key = format!("key:{:012}", scattered(index));
     let value = format!("value:{:026}", scattered(index + 1));
     command(out, &[b"SET", key.as_bytes(), value.as_bytes()]);
 }
 
 /// An account as programs keep them: short names, values of 4 to 19 bytes.
-fn hash(out: &mut Vec<u8>, index: u64) {
+pub fn hash(out: &mut Vec<u8>, index: u64) {
     let number = scattered(index);
     let key = format!("hash:{number:011}");
     let values = [

@@ -58,6 +58,9 @@ pub struct Options {
     /// Failover mode: how many leaders are killed [default: 100]
     #[arg(long, value_parser = positive)]
     pub kills: Option<usize>,
+    /// Import mode: keys in the file [default: 5000000]
+    #[arg(long)]
+    pub import_keys: Option<u64>,
     /// Writes everything measured to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -89,6 +92,8 @@ pub enum Mode {
     Tiers,
     /// What a replica costs, and how fast one catches up; only if it is named
     Replica,
+    /// An RDB file loaded by redis-server and by ashlar; only if it is named
+    Import,
     /// Strong keys on three nodes; only if it is named
     Cluster,
     /// Leaders of strong keys killed, one after the other; only if it is named
@@ -126,13 +131,22 @@ pub struct Settings {
     pub memory_scale: f64,
     /// Leaders that the failover mode kills.
     pub kills: usize,
+    /// Keys that the import mode loads.
+    pub import_keys: u64,
 }
 
 impl Options {
     /// Whether `mode` is asked for.
     pub fn wants(&self, mode: Mode) -> bool {
-        let on_request =
-            [Mode::Tiers, Mode::Replica, Mode::Cluster, Mode::Failover, Mode::Moves, Mode::Etcd];
+        let on_request = [
+            Mode::Tiers,
+            Mode::Replica,
+            Mode::Import,
+            Mode::Cluster,
+            Mode::Failover,
+            Mode::Moves,
+            Mode::Etcd,
+        ];
         let by_default = self.modes.is_empty() && !on_request.contains(&mode);
         by_default || self.modes.contains(&mode)
     }
@@ -172,6 +186,7 @@ impl Options {
             seconds: self.seconds.unwrap_or(seconds).clamp(0.05, 60.0),
             load_share: self.load_share.clamp(0.01, 0.95),
             memory_scale: if self.quick { 0.1 } else { 1.0 },
+            import_keys: self.import_keys.unwrap_or(if self.quick { 200_000 } else { 5_000_000 }),
             kills: self.kills.unwrap_or(if self.quick { 5 } else { 100 }),
         })
     }

@@ -29,6 +29,7 @@ pub fn render(results: &Results, markdown: bool) -> String {
     tables.push(memory(&results.memory));
     tables.push(tiers("Data ten times as large as memory", "store", &results.tiers));
     tables.push(tiers("Primary and replica", "server", &results.replica));
+    tables.push(tiers("An RDB file that is loaded", "server", &results.import));
     tables.push(tiers("Three nodes that sync every write", "servers", &results.cluster));
     tables.push(goals(results));
     for table in tables.iter().filter(|table| !table.is_empty()) {

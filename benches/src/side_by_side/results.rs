@@ -26,6 +26,9 @@ pub struct Results {
     /// Primaries with a replica.
     #[serde(default)]
     pub replica: Vec<TierFigure>,
+    /// RDB files that are loaded.
+    #[serde(default)]
+    pub import: Vec<TierFigure>,
     /// Strong keys on three nodes.
     #[serde(default)]
     pub cluster: Vec<TierFigure>,
