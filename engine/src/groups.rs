@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::image;
 use crate::keyspace::{EntryRef, Loose};
 use crate::slot::slot_of;
-use crate::value::form;
+use crate::value::{form, hash};
 
 impl Engine {
     /// From now on calls of clients find these slots' keys in that shard. What is in the shards does not
@@ -206,6 +206,19 @@ impl Engine {
         guard.db_mut(0).sweep_expires(BUCKETS, |entry| {
             if entry.expired(now_ms) && found.len() < max {
                 found.push(entry.key().to_vec());
+            }
+        });
+        found
+    }
+
+    /// Keys of hashes of one shard with fields past their expiry, of `count` hashes that one look visits; the
+    /// next look goes on from there. For a host that deletes the fields by calls of its own.
+    pub fn find_expired_fields(&self, shard: usize, now_ms: i64, count: usize) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        let mut guard = self.lock_shard(shard);
+        guard.db_mut(0).sweep_timed(count, |key, at_ms| {
+            if hash::is_past(at_ms, now_ms) {
+                found.push(key.to_vec());
             }
         });
         found

@@ -76,7 +76,7 @@ fn work(ports: &[u16], seed: u64, run: usize, since: Instant, next: &AtomicU64) 
 fn disturb(cluster: &mut Cluster, random: &mut Random, run: usize) {
     let at = cluster.leader_of(random.below(16_384) as u16, run % 3).unwrap_or(run % 3);
     std::thread::sleep(Duration::from_millis(30));
-    match run % 5 {
+    match run % 6 {
         0 => {
             cluster.kill(at);
             std::thread::sleep(Duration::from_millis(300));
@@ -97,8 +97,41 @@ fn disturb(cluster: &mut Cluster, random: &mut Random, run: usize) {
             std::thread::sleep(Duration::from_millis(600));
             cluster.heal();
         }
-        _ => cluster.restart(at),
+        4 => cluster.restart(at),
+        _ => {
+            // Slots go from group to group, and back.
+            for _ in 0..4 {
+                let first = random.below(16_000);
+                let line =
+                    format!("CLUSTER ASHLAR MOVE {first} {} {}", first + 300, 1 + random.below(3));
+                let moved = cluster.node(at).text(&line);
+                assert!(!moved.starts_with("UNCERTAIN"), "{moved}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            for group in 1..=3 {
+                // Whole groups: their keys are surely among them.
+                for (first, last) in owned(cluster, at, group) {
+                    let to = 1 + group % 3;
+                    cluster.node(at).text(&format!("CLUSTER ASHLAR MOVE {first} {last} {to}"));
+                }
+                cluster.wait_until("the slots have moved", |cluster| {
+                    cluster.node(at).text("CLUSTER INFO").contains("ashlar_moves:0\r\n")
+                });
+            }
+        }
     }
+}
+
+/// The slots of a group, as a node has it.
+fn owned(cluster: &Cluster, asked: usize, group: usize) -> Vec<(u16, u16)> {
+    let status = cluster.node(asked).text("CLUSTER ASHLAR STATUS");
+    let line = status.lines().find(|line| line.starts_with(&format!("group={group} ")));
+    let ranges = line.and_then(|line| line.split(" ranges=").nth(1)).unwrap_or("-");
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    ranges.split(' ').next().unwrap_or("-").split(',').filter_map(range).collect()
 }
 
 fn histories(settings: &[&str]) {

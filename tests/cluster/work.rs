@@ -59,6 +59,27 @@ fn a_killed_leader_is_replaced() {
     assert_eq!(client.line("LLEN {list}").expect("a reply"), Value::Int(101));
 }
 
+/// Fields of hashes that have expired are deleted by the group, without anybody asking for them.
+#[test]
+fn expired_fields_go_by_themselves() {
+    let cluster = Cluster::created(3, 1, 2, &[]);
+    cluster.wait_ok();
+    let mut client = client(&cluster);
+    client.line("HSET h stays 1 goes 1").expect("a reply");
+    client.line("HPEXPIRE h 50 FIELDS 1 goes").expect("a reply");
+    client.line("HSET whole goes 1").expect("a reply");
+    client.line("HPEXPIRE whole 50 FIELDS 1 goes").expect("a reply");
+    // HLEN counts what is there, expired or not.
+    cluster.wait_until("all replicas have deleted them", |cluster| {
+        cluster.nodes().iter().all(|node| {
+            let mut client = node.client();
+            client.line("READONLY").expect("a reply");
+            let (hash, whole) = (client.line("HLEN h"), client.line("EXISTS whole"));
+            hash.is_ok_and(|len| len == Value::Int(1)) && whole.is_ok_and(|n| n == Value::Int(0))
+        })
+    });
+}
+
 /// A group writes a snapshot while its clients go on; a node that was killed comes back from it, and one that is new
 /// gets it from the leader.
 #[test]

@@ -34,6 +34,8 @@ use std::thread::JoinHandle;
 
 /// Keys that one look for expired keys deletes in a group.
 const EXPIRED_KEYS_MAX: usize = 256;
+/// Hashes that one look for expired fields visits in a group.
+const EXPIRED_HASHES_MAX: usize = 256;
 /// The file that says that a node's keys from before it was one of a cluster are in their groups.
 const GROWN: &str = "grown";
 /// By how much two clocks may run apart while a lease holds.
@@ -432,21 +434,30 @@ impl Strong {
         }
     }
 
-    /// Ten times a second: has the groups that this node leads delete what has expired.
+    /// Ten times a second: has the groups that this node leads delete what has expired, keys and fields.
     pub fn expire(&self, shared: &Shared, now_ms: i64) {
         for group in self.led() {
-            let keys = self.engine.find_expired(group as usize, now_ms, EXPIRED_KEYS_MAX);
-            if keys.is_empty() {
+            let shard = group as usize;
+            let keys = self.engine.find_expired(shard, now_ms, EXPIRED_KEYS_MAX);
+            let hashes = self.engine.find_expired_fields(shard, now_ms, EXPIRED_HASHES_MAX);
+            let calls = [(internal::EXPIRE, keys), (internal::EXPIRE_FIELDS, hashes)];
+            let calls: Vec<OwnedCall> = calls
+                .into_iter()
+                .filter(|(_, keys)| !keys.is_empty())
+                .map(|(name, keys)| {
+                    let args = std::iter::once(name.as_bytes().to_vec()).chain(keys).collect();
+                    OwnedCall { db: 0, args }
+                })
+                .collect();
+            if calls.is_empty() {
                 continue;
             }
-            let mut args = vec![internal::EXPIRE.as_bytes().to_vec()];
-            args.extend(keys);
             let request = Request {
                 id: RequestId::default(),
                 protocol: Protocol::Resp2,
                 stamp: shared.stamp(now_ms),
                 conditions: Vec::new(),
-                calls: vec![OwnedCall { db: 0, args }],
+                calls,
             };
             self.handle.ask_or_refuse(Event::Propose(group, Box::new(request), Box::new(|_| {})));
         }
