@@ -2,6 +2,7 @@
 
 use crate::catalogue;
 use crate::options::Settings;
+use crate::restart::wait_loaded;
 use crate::results::{Durability, Results};
 use crate::server::Program;
 use crate::throughput::measure_point;
@@ -20,6 +21,10 @@ pub fn measure(settings: &Settings, results: &mut Results) -> Result<(), String>
     for policy in POLICIES {
         let mut ashlar = with(&settings.ashlar, policy).start()?;
         let mut redis = with(&settings.redis, policy).start()?;
+        for server in [&ashlar, &redis] {
+            // With `always` the first segment of the log is filled with zeros.
+            wait_loaded(server)?;
+        }
         for (pipeline, clients) in POINTS {
             eprint!("{policy:<9}");
             let point = (pipeline, clients, SIZE);

@@ -19,6 +19,7 @@ mod protocol;
 mod redis_benchmark;
 mod replica;
 mod report;
+mod restart;
 mod results;
 mod server;
 mod stats;
@@ -102,6 +103,18 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Tiers) {
         match tiers::measure(&settings) {
             Ok(tiers) => results.tiers = tiers,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Restart) {
+        match restart::measure(&settings) {
+            Ok(restart) => results.restart = restart,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Snapshot) {
+        match restart::during_snapshots(&settings) {
+            Ok(snapshot) => results.snapshot = snapshot,
             Err(error) => results.fail(error),
         }
     }

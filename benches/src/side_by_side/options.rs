@@ -34,6 +34,12 @@ pub struct Options {
     /// How long the faster server's run is meant to take [default: 1.2]
     #[arg(long)]
     pub seconds: Option<f64>,
+    /// Keys of the modes tiers, restart and snapshot [default: 600000, 5000000, and a fifth of these]
+    #[arg(long)]
+    pub keys: Option<u64>,
+    /// Cold stores of the tiers mode, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub stores: Vec<String>,
     /// Latency mode: the rate, as a share of what the slower server can do
     #[arg(long, default_value_t = 0.5)]
     pub load_share: f64,
@@ -90,6 +96,10 @@ pub enum Mode {
     Memory,
     /// Data ten times as large as memory, in a cold tier; only if it is named
     Tiers,
+    /// How long a start takes with data on disk; only if it is named
+    Restart,
+    /// What a snapshot costs those who write meanwhile; only if it is named
+    Snapshot,
     /// What a replica costs, and how fast one catches up; only if it is named
     Replica,
     /// An RDB file loaded by redis-server and by ashlar; only if it is named
@@ -133,6 +143,10 @@ pub struct Settings {
     pub kills: usize,
     /// Keys that the import mode loads.
     pub import_keys: u64,
+    /// Keys of the modes tiers, restart and snapshot, where they are given.
+    pub keys: Option<u64>,
+    /// Cold stores of the tiers mode; all of them if empty.
+    pub stores: Vec<String>,
 }
 
 impl Options {
@@ -140,6 +154,8 @@ impl Options {
     pub fn wants(&self, mode: Mode) -> bool {
         let on_request = [
             Mode::Tiers,
+            Mode::Restart,
+            Mode::Snapshot,
             Mode::Replica,
             Mode::Import,
             Mode::Cluster,
@@ -188,6 +204,8 @@ impl Options {
             memory_scale: if self.quick { 0.1 } else { 1.0 },
             import_keys: self.import_keys.unwrap_or(if self.quick { 200_000 } else { 5_000_000 }),
             kills: self.kills.unwrap_or(if self.quick { 5 } else { 100 }),
+            keys: self.keys,
+            stores: self.stores.clone(),
         })
     }
 }

@@ -28,6 +28,8 @@ pub fn render(results: &Results, markdown: bool) -> String {
     tables.push(latency(&results.latency));
     tables.push(memory(&results.memory));
     tables.push(tiers("Data ten times as large as memory", "store", &results.tiers));
+    tables.push(tiers("Start with data on disk", "server", &results.restart));
+    tables.push(tiers("Writes during snapshots", "server", &results.snapshot));
     tables.push(tiers("Primary and replica", "server", &results.replica));
     tables.push(tiers("An RDB file that is loaded", "server", &results.import));
     tables.push(tiers("Three nodes that sync every write", "servers", &results.cluster));

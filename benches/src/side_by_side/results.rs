@@ -23,6 +23,12 @@ pub struct Results {
     /// Data larger than memory.
     #[serde(default)]
     pub tiers: Vec<TierFigure>,
+    /// Starts with data on disk.
+    #[serde(default)]
+    pub restart: Vec<TierFigure>,
+    /// Writes during snapshots.
+    #[serde(default)]
+    pub snapshot: Vec<TierFigure>,
     /// Primaries with a replica.
     #[serde(default)]
     pub replica: Vec<TierFigure>,

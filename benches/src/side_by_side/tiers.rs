@@ -35,7 +35,7 @@ const CLIENTS: usize = 50;
 
 /// Measures both stores, one after the other.
 pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
-    let keys = (KEYS * settings.memory_scale) as u64;
+    let keys = settings.keys.unwrap_or((KEYS * settings.memory_scale) as u64);
     let mut figures = Vec::new();
     let zipf = Arc::new(Zipf::new(keys, SKEW));
     let reads = |pipeline: usize| (Work::over(Op::Get, VALUE, Keys::Zipf(zipf.clone())), pipeline);
@@ -51,7 +51,9 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     for (rate, pipeline) in memory.iter().zip([1, 16]) {
         push(&mut figures, "memory", &format!("Zipf GET/s, P{pipeline}"), *rate);
     }
-    for kind in StoreKind::ALL {
+    let wanted = |kind: &StoreKind| settings.stores.iter().any(|name| name == kind.name());
+    let all = settings.stores.is_empty();
+    for kind in StoreKind::ALL.into_iter().filter(|kind| all || wanted(kind)) {
         let plain = plain_rate(settings, kind, keys, &zipf)?;
         push(&mut figures, kind.name(), "plain store: Zipf get/s, 2 threads", plain);
         tier(settings, kind, keys, &zipf, &memory, plain, &mut figures)?;
