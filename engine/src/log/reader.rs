@@ -1,11 +1,13 @@
 //! Goes through the records of a log.
 
-use super::record::{self, Calls, Found, HEADER_BYTES as RECORD_BYTES, Kind};
+use super::record::{self, Calls, HEADER_BYTES as RECORD_BYTES, Kind};
 use super::scan::Place;
 use super::segment::HEADER_BYTES;
 use super::{Log, LogError, scan};
 use crate::disk::{Disk, Mapping};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +27,12 @@ struct Segment {
     number: u64,
     end: usize,
     _pin: Arc<()>,
+}
+
+/// Where a record was found in the present segment.
+struct Found {
+    place: Place,
+    payload: Range<usize>,
 }
 
 /// Reads records in order. While there is one, the segments that it has still to read stay.
@@ -77,8 +85,39 @@ impl Reader {
     /// [`LogError::Damaged`] if a record is not intact, or those of the disk.
     #[allow(clippy::should_implement_trait, reason = "what it returns borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Batch<'_>>, LogError> {
+        let found = self.step(true)?;
+        Ok(found.map(|found| self.batch(found)))
+    }
+
+    /// The next records of calls, at least one and at most `max`; none after the last.
+    ///
+    /// # Errors
+    /// As [`Reader::next`], once what comes before has been given out.
+    pub fn next_group(&mut self, max: usize) -> Result<Vec<Batch<'_>>, LogError> {
+        let mut group: SmallVec<[Found; 32]> = SmallVec::new();
+        group.extend(self.step(true)?);
+        while !group.is_empty() && group.len() < max {
+            // What is wrong here is found again by the next call. Those of a group are in one segment.
+            let Ok(Some(found)) = self.step(false) else { break };
+            group.push(found);
+        }
+        Ok(group.into_iter().map(|found| self.batch(found)).collect())
+    }
+
+    fn batch(&self, found: Found) -> Batch<'_> {
+        let (_, _, bytes) = self.current.as_ref().expect("it was just read from");
+        let calls = Calls::new(&bytes[found.payload]);
+        Batch { index: found.place.index, place: found.place, calls }
+    }
+
+    /// Finds the next record of calls; `None` after the last, or where it is in another segment and that is
+    /// not wanted.
+    fn step(&mut self, changes: bool) -> Result<Option<Found>, LogError> {
         loop {
             let done = self.current.as_ref().is_none_or(|(segment, ..)| self.at >= segment.end);
+            if done && !changes {
+                return Ok(None);
+            }
             if done {
                 let Some(segment) = self.segments.pop_front() else { return Ok(None) };
                 let (header, bytes) = scan::open(&*self.disk, &self.dir, segment.number)?;
@@ -89,22 +128,19 @@ impl Reader {
             let Some((segment, salt_crc, bytes)) = &self.current else { continue };
             let place = Place { segment: segment.number, offset: self.at as u64, index: self.next };
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let Found::Record(header) = record::look(rest, *salt_crc) else {
+            let record::Found::Record(header) = record::look(rest, *salt_crc) else {
                 return Err(LogError::Damaged { place, durable: self.last });
             };
-            let start = self.at + RECORD_BYTES;
-            self.at += header.bytes;
-            if header.kind != Kind::Calls || header.index < self.next {
-                continue;
-            }
-            if header.index != self.next {
+            let is_next = header.kind == Kind::Calls && header.index >= self.next;
+            if is_next && header.index != self.next {
                 return Err(LogError::Damaged { place, durable: self.last });
             }
-            self.next += 1;
-            // Looked up once more, since the borrow has to outlive the loop.
-            let (_, _, bytes) = self.current.as_ref().expect("it was just read from");
-            let calls = Calls::new(&bytes[start..self.at]);
-            return Ok(Some(Batch { index: header.index, place, calls }));
+            let payload = self.at + RECORD_BYTES..self.at + header.bytes;
+            self.at = payload.end;
+            if is_next {
+                self.next += 1;
+                return Ok(Some(Found { place, payload }));
+            }
         }
     }
 }

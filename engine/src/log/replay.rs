@@ -1,13 +1,16 @@
 //! Runs the records of a log on an engine.
 
-use super::{LogError, Reader, settings};
+use super::{Batch, LogError, Reader, settings};
 use crate::command::Command;
 use crate::engine::{Engine, command_table};
-use crate::executor::{Call, Prefetched};
+use crate::executor::{Call, Executor, Prefetched};
 use crate::reply::{Protocol, Reply};
 use crate::shipping::{self, Point, Position};
+use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 
+/// Records that are looked at ahead, so that what they need is on its way from memory.
+const GROUP: usize = 32;
 /// Records between two calls of the host that may make room.
 const RELIEVED_EVERY: u64 = 64;
 /// Records between two reports of progress.
@@ -56,30 +59,100 @@ pub fn replay(
     result
 }
 
+/// A replay on its way.
+struct Replay<'a> {
+    engine: &'a Engine,
+    executor: Executor<'a>,
+    out: Vec<u8>,
+    done: Replayed,
+}
+
 fn run(
     engine: &Engine,
     reader: &mut Reader,
     progress: &mut impl FnMut(u64),
     relieve: &impl Fn(),
 ) -> Result<Replayed, LogError> {
-    let mut done = Replayed::default();
-    let (mut executor, mut out) = (engine.executor(), Vec::new());
+    let (executor, done) = (engine.executor(), Replayed::default());
+    let mut replay = Replay { engine, executor, out: Vec::new(), done };
     let faults = || engine.tier().map_or(0, |tier| tier.stats.faults.load(Ordering::Relaxed));
     let faults_before = faults();
-    while let Some(mut batch) = reader.next()? {
+    let (mut relieved, mut reported) = (0, 0);
+    loop {
+        let group = reader.next_group(GROUP)?;
+        let Some(last) = group.last() else { return Ok(replay.done) };
+        let index = last.index;
+        let (db, hints) = replay.look_ahead(&group);
+        for (batch, hint) in group.into_iter().zip(hints) {
+            let index = batch.index;
+            replay.batch(batch, db, hint)?;
+            if faults() != faults_before {
+                // Without the value the call did something else than when it was logged.
+                let fault = engine.tier().and_then(|tier| tier.fault());
+                let fault = fault.map_or_else(String::new, |fault| fault.to_string());
+                let text = format!("record {index} needs a value on disk: {fault}");
+                return Err(LogError::Io(text));
+            }
+        }
+        if replay.done.batches - relieved >= RELIEVED_EVERY {
+            relieved = replay.done.batches;
+            relieve();
+        }
+        if replay.done.batches - reported >= REPORTED_EVERY {
+            reported = replay.done.batches;
+            progress(index);
+        }
+    }
+}
+
+impl Replay<'_> {
+    /// Has what the first calls of the records look for brought near. Of which database, and what was
+    /// found: a hint is only a hint, whatever the calls before it do.
+    fn look_ahead(&mut self, group: &[Batch<'_>]) -> (u32, SmallVec<[Prefetched; GROUP]>) {
+        let mut hints: SmallVec<[Prefetched; GROUP]> = SmallVec::new();
+        let mut db = None;
+        for batch in group {
+            let first = batch.calls.clone().next();
+            let of_db = first.filter(|call| *db.get_or_insert(call.db) == call.db);
+            hints.push(of_db.map_or(Prefetched::NONE, |call| {
+                let command = call.args.first().and_then(|name| command_table().find(name));
+                let at = command.map_or(0, |(_, command)| command.first_key(&call.args));
+                if at == 0 { Prefetched::NONE } else { self.executor.hint(call.args[at]) }
+            }));
+        }
+        let db = db.unwrap_or(0);
+        let mut known: SmallVec<[Prefetched; GROUP]> =
+            hints.iter().copied().filter(|hint| !hint.is_none()).collect();
+        self.executor.prefetch(db, &mut known);
+        let mut places = known.into_iter();
+        for hint in hints.iter_mut().filter(|hint| !hint.is_none()) {
+            *hint = places.next().unwrap_or(Prefetched::NONE);
+        }
+        (db, hints)
+    }
+
+    /// Runs the calls of a record. `hint` is that of the first one, if it is of the database `db`.
+    fn batch(
+        &mut self,
+        mut batch: Batch<'_>,
+        db: u32,
+        mut hint: Prefetched,
+    ) -> Result<(), LogError> {
         let mut is_local = false;
         for logged in batch.calls.by_ref() {
+            let hint = std::mem::replace(&mut hint, Prefetched::NONE);
             if logged.args.first() == Some(&settings::NAME) {
-                executor.release();
-                engine.update_config(|config| settings::apply(&logged.args, config));
-                done.config = Some(logged.args.iter().map(|arg| arg.to_vec()).collect());
+                self.executor.release();
+                self.engine.update_config(|config| settings::apply(&logged.args, config));
+                let call = logged.args.iter().map(|arg| arg.to_vec()).collect();
+                self.done.config = Some(call);
                 continue;
             }
             if logged.args.first() == Some(&shipping::HISTORY_CALL) {
                 let here = Position::decode(&logged.args[1..]);
                 let here = here.ok_or(LogError::Unreadable(batch.place))?;
-                done.points.push(Point { index: batch.index, position: here.position });
-                done.here = Some(here);
+                self.done.points.push(Point { index: batch.index, position: here.position });
+                self.done.here = Some(here);
                 is_local = true;
                 continue;
             }
@@ -93,35 +166,22 @@ fn run(
                 may_block: false,
                 no_touch: false,
             };
-            out.clear();
-            executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
-            done.calls += 1;
+            self.out.clear();
+            let hint = if logged.db == db { hint } else { Prefetched::NONE };
+            let mut reply = Reply::new(&mut self.out, Protocol::Resp2);
+            self.executor.run(&call, hint, &mut reply);
+            self.done.calls += 1;
         }
         if batch.calls.is_broken() {
             return Err(LogError::Unreadable(batch.place));
         }
-        if let Some(here) = done.here.as_mut().filter(|_| !is_local) {
+        if let Some(here) = self.done.here.as_mut().filter(|_| !is_local) {
             here.position += 1;
         }
-        executor.release();
+        self.executor.release();
         // Nobody waits for these; counters go too, they count what clients did.
-        executor.effects = Default::default();
-        done.batches += 1;
-        if faults() != faults_before {
-            // Without the value the call did something else than when it was logged.
-            let fault = engine.tier().and_then(|tier| tier.fault());
-            let fault = fault.map_or_else(String::new, |fault| fault.to_string());
-            return Err(LogError::Io(format!(
-                "record {} needs a value on disk: {fault}",
-                batch.index
-            )));
-        }
-        if done.batches.is_multiple_of(RELIEVED_EVERY) {
-            relieve();
-        }
-        if done.batches.is_multiple_of(REPORTED_EVERY) {
-            progress(batch.index);
-        }
+        self.executor.effects = Default::default();
+        self.done.batches += 1;
+        Ok(())
     }
-    Ok(done)
 }

@@ -19,6 +19,8 @@ use super::{LogError, record::HEADER_BYTES as RECORD_BYTES};
 use crate::disk::{Disk, Mapping, Mode};
 use std::path::Path;
 
+/// Bytes of a segment from which on a log is looked through by two threads.
+const LARGE_BYTES: u64 = 16 << 20;
 /// Indexes that a record found behind a gap may be ahead: more cannot have been written since.
 const AHEAD_MAX: u64 = 1 << 40;
 
@@ -104,17 +106,18 @@ impl Scan {
 /// If files cannot be read, or one is no segment although its name says so.
 pub fn scan(disk: &dyn Disk, dir: &Path, floor: u64) -> Result<Scan, LogError> {
     let mut scan = Scan::default();
-    let mut parts = Vec::new();
+    let mut numbers = Vec::new();
     let names = disk.list(dir).map_err(|error| LogError::io("list the log's files", &error))?;
     for name in names {
         if let Some(number) = segment::number_of(&name, ".log") {
-            parts.push(look_through(disk, dir, number, &mut scan)?);
+            numbers.push(number);
         } else if segment::number_of(&name, ".spare").is_some() {
             scan.spares.push(name);
         } else if segment::number_of(&name, ".tmp").is_some() {
             scan.temporary.push(name);
         }
     }
+    let parts = look_through_all(disk, dir, &numbers, &mut scan)?;
     scan.last_number = parts.last().map_or(0, |part| part.number);
     chain(&mut scan, parts, floor);
     let stale = std::mem::take(&mut scan.stale);
@@ -134,6 +137,46 @@ pub fn open(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(Header, Mapping
     });
     let damaged = |what| LogError::Header { segment: number, what };
     Ok((header.map_err(damaged)?, bytes))
+}
+
+/// Looks through segments: those of a large log in two halves at the same time, since their checksums are a
+/// good part of a start.
+fn look_through_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    numbers: &[u64],
+    scan: &mut Scan,
+) -> Result<Vec<Part>, LogError> {
+    let half = |numbers: &[u64]| -> Result<(Vec<Part>, Scan), LogError> {
+        let mut found = Scan::default();
+        let parts = numbers.iter().map(|number| look_through(disk, dir, *number, &mut found));
+        Ok((parts.collect::<Result<_, _>>()?, found))
+    };
+    let (left, right) = numbers.split_at(numbers.len() / 2);
+    let (left, right) = match is_large(disk, dir, numbers) {
+        false => (half(left), half(right)),
+        true => std::thread::scope(|scope| {
+            let other = scope.spawn(|| half(left));
+            let right = half(right);
+            (other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), right)
+        }),
+    };
+    let mut all = Vec::new();
+    for one in [left, right] {
+        let (parts, found) = one?;
+        all.extend(parts);
+        scan.durable = scan.durable.max(found.durable);
+        scan.bad_headers.extend(found.bad_headers);
+    }
+    Ok(all)
+}
+
+/// Whether a thread more is worth it, as far as the last segment but one tells: the last one may be as good as
+/// empty.
+fn is_large(disk: &dyn Disk, dir: &Path, numbers: &[u64]) -> bool {
+    let Some(number) = numbers.len().checked_sub(2).map(|at| numbers[at]) else { return false };
+    let file = disk.open(&segment::path(dir, number), Mode::Read);
+    file.and_then(|file| file.len()).is_ok_and(|bytes| bytes >= LARGE_BYTES)
 }
 
 fn look_through(
