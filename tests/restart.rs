@@ -319,3 +319,88 @@ fn a_snapshot_has_its_moment_while_clients_write() {
     server.wait();
     assert_eq!(digest(&mut home.start(&[]).client()), before);
 }
+
+/// Waits for the snapshot that the log begins with.
+fn wait_for_log(client: &mut Client) {
+    wait_for("the log counts", || info(client, "aof_rewrite_in_progress") == "0");
+}
+
+#[test]
+fn the_log_is_turned_on_and_off_while_clients_write() {
+    for threads in ["1", "3"] {
+        let home = Home::new();
+        let settings = ["--save", "", "--appendfsync", "always", "--io-threads", threads];
+        let server = home.start(&settings);
+        let mut client = server.client();
+        fill(&mut client, 7);
+        assert_eq!(info(&mut client, "aof_enabled"), "0");
+        let reply = ask(&mut client, "WAITAOF 1 0 0");
+        assert!(reply.contains("appendonly is disabled"), "{reply}");
+        // Somebody writes all the time.
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let written = std::thread::scope(|scope| {
+            let mut writer = server.client();
+            let stop = &stop;
+            let writing = scope.spawn(move || {
+                let mut count = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    count += 1;
+                    assert_eq!(ask(&mut writer, "INCR counter"), count.to_string());
+                }
+                count
+            });
+            for _ in 0..2 {
+                assert_eq!(ask(&mut client, "CONFIG SET appendonly yes"), "OK");
+                assert_eq!(info(&mut client, "aof_enabled"), "1");
+                wait_for_log(&mut client);
+                assert_eq!(ask(&mut client, "CONFIG SET appendonly no"), "OK");
+                wait_for("the log is off", || info(&mut client, "aof_enabled") == "0");
+            }
+            ask(&mut client, "CONFIG SET appendonly yes");
+            wait_for_log(&mut client);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            writing.join().unwrap()
+        });
+        ask(&mut client, "SET after the-switch");
+        let before = digest(&mut client);
+        server.kill();
+        let server = home.start(&[&settings[..], &["--appendonly", "yes"]].concat());
+        let mut client = server.client();
+        assert_eq!(ask(&mut client, "GET counter"), written.to_string());
+        assert_eq!(ask(&mut client, "GET after"), "the-switch");
+        assert_eq!(digest(&mut client), before);
+        // What comes after the log's end is not kept; what was before it is.
+        ask(&mut client, "SET last logged");
+        ask(&mut client, "CONFIG SET appendonly no");
+        wait_for("the log is off", || info(&mut client, "aof_enabled") == "0");
+        ask(&mut client, "SET last forgotten");
+        server.kill();
+        let server = home.start(&settings);
+        let mut client = server.client();
+        assert_eq!(ask(&mut client, "GET last"), "logged");
+    }
+}
+
+/// The log was turned on, and the machine ended before the snapshot that it begins with was there.
+#[test]
+fn a_log_without_its_beginning_is_not_read() {
+    let home = Home::new();
+    let settings = ["--save", "", "--appendonly", "no"];
+    let server = home.start(&settings);
+    let mut client = server.client();
+    ask(&mut client, "SET key saved");
+    ask(&mut client, "SAVE");
+    ask(&mut client, "SET key not-saved");
+    ask(&mut client, "CONFIG SET appendonly yes");
+    wait_for_log(&mut client);
+    ask(&mut client, "SET other value");
+    server.kill();
+    // As it was before that snapshot got its name.
+    std::fs::remove_file(home.snapshots().last().unwrap()).unwrap();
+    std::fs::write(home.0.join("ashlar-data/log-begins"), b"").unwrap();
+    let server = home.start(&["--save", "", "--appendonly", "yes"]);
+    let mut client = server.client();
+    assert_eq!(ask(&mut client, "GET key"), "saved");
+    assert_eq!(ask(&mut client, "DBSIZE"), "1");
+    assert_eq!(ask(&mut client, "SET key again"), "OK");
+}

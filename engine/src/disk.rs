@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub mod real;
 pub mod sim;
 
-pub use real::RealDisk;
+pub use real::{RealDisk, fail_syncs};
 pub use sim::SimDisk;
 
 /// How a file is opened.

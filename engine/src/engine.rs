@@ -31,6 +31,8 @@ pub struct Engine {
     config_version: AtomicU64,
     /// Given once: at once, or after a recovery.
     journal: OnceLock<Arc<dyn Journal>>,
+    /// Whether it takes records now.
+    journaling: AtomicBool,
     upkeep: Upkeep,
     propagate: OnceLock<Arc<dyn Propagate>>,
     propagating: AtomicBool,
@@ -108,6 +110,7 @@ impl Engine {
             config: RwLock::new(Arc::new(options.config)),
             config_version: AtomicU64::new(0),
             journal,
+            journaling: AtomicBool::new(true),
             upkeep: Upkeep::default(),
             propagate: OnceLock::new(),
             propagating: AtomicBool::new(false),
@@ -234,7 +237,7 @@ impl Engine {
     /// Whether changes are recorded, for a journal or for replicas.
     #[inline]
     pub(crate) fn is_recording(&self) -> bool {
-        self.journal.get().is_some() || self.shipping.is_on()
+        self.journal().is_some() || self.shipping.is_on()
     }
 
     /// Takes the record of calls that took effect as one. Returns its index in the journal.
@@ -374,10 +377,27 @@ impl Engine {
         self.journal.set(journal).is_ok()
     }
 
+    /// From now on `journal`, which has to be the same at each call, takes records; all shards are
+    /// locked. What was recorded before has no positions any more: the history gets the name `fresh`, if it had
+    /// one.
+    pub(crate) fn begin_journal(&self, journal: Arc<dyn Journal>, fresh: &str) {
+        let last = journal.last();
+        // Set before: it is the same one.
+        drop(self.journal.set(journal));
+        self.shipping.renew(fresh, last);
+        self.journaling.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody takes records any more; all shards are locked.
+    pub(crate) fn end_journal(&self) {
+        self.journaling.store(false, Ordering::Relaxed);
+    }
+
     /// Who takes records, if anybody does.
     #[inline]
     pub fn journal(&self) -> Option<&dyn Journal> {
-        self.journal.get().map(|journal| &**journal)
+        let journal = self.journal.get().filter(|_| self.journaling.load(Ordering::Relaxed));
+        journal.map(|journal| &**journal)
     }
 
     /// Sets who takes what followers are to be told; only the first one is kept.

@@ -134,6 +134,7 @@ impl InfoSource for Facts<'_> {
                 .total_bytes
                 .load(Ordering::Relaxed),
             loaded_keys: persistence.loaded_keys.load(Ordering::Relaxed),
+            basing: persistence.basing.load(Ordering::Acquire),
             saving_since: persistence.started_unix.load(Ordering::Acquire),
             rewrites: persistence.rewrites.load(Ordering::Relaxed),
             scheduled: persistence.scheduled.load(Ordering::Relaxed),
@@ -157,7 +158,7 @@ impl InfoSource for Facts<'_> {
     }
 
     fn log(&self) -> Option<LogFacts> {
-        let log = &*self.shared.gate.get()?.log;
+        let log = &*self.shared.gate()?.log;
         Some(LogFacts {
             stats: log.stats(),
             health: log.health(),

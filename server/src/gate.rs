@@ -17,6 +17,7 @@
 use crate::config::{Settings, ids};
 use crate::mailbox::{Mailbox, Message};
 use crate::shared::Shared;
+use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
 use ashlar_engine::log::{Health, Log, LogError};
 use std::io;
@@ -69,6 +70,9 @@ pub enum Passage {
     Closed,
 }
 
+/// Is told of an event of the latency monitor, and how long it took.
+type Observer = Box<dyn Fn(&'static str, Duration) + Send + Sync>;
+
 /// The log of a server and what waits for it.
 pub struct Gate {
     /// The log.
@@ -79,6 +83,8 @@ pub struct Gate {
     /// Whether a sync is asked for.
     wanted: AtomicBool,
     stopping: AtomicBool,
+    /// Is told how long writes and syncs take.
+    observer: OnceLock<Observer>,
     /// Of each worker, whether it waits for the log.
     waiting: Box<[AtomicBool]>,
 }
@@ -92,6 +98,7 @@ impl Gate {
             thread: OnceLock::new(),
             wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            observer: OnceLock::new(),
             waiting: (0..workers).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -121,12 +128,20 @@ impl Gate {
                 shared.engine.shipping().wake();
             }
         });
+        let weak = Arc::downgrade(shared);
+        let observer = move |event, took| {
+            if let Some(shared) = weak.upgrade() {
+                shared.note_latency(event, took);
+            }
+        };
+        // A gate starts once.
+        drop(gate.observer.set(Box::new(observer)));
         let thread = shared.clone();
         std::thread::Builder::new()
             .name("ashlar-log".into())
             .spawn(move || {
                 if let Some(gate) = thread.gate.get() {
-                    gate.run();
+                    gate.run(&thread.engine);
                 }
             })
             .map(Some)
@@ -163,8 +178,8 @@ impl Gate {
                 self.wake();
                 return Passage::Wait;
             }
-            Policy::Always => self.log.sync_to(index),
-            Policy::Everysec | Policy::No => self.log.write(),
+            Policy::Always => self.timed("aof-fsync-always", || self.log.sync_to(index)),
+            Policy::Everysec | Policy::No => self.timed("aof-write", || self.log.write()),
         };
         self.passage(result, index)
     }
@@ -207,9 +222,19 @@ impl Gate {
         match self.log.health() {
             Health::Well => None,
             Health::Blocked(reason) | Health::Failed(reason) => {
+                let reason = of_system(&reason);
                 Some(Error::owned(format!("MISCONF Errors writing to the AOF file: {reason}")))
             }
         }
+    }
+
+    fn timed<T>(&self, event: &'static str, work: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        let result = work();
+        if let Some(observer) = self.observer.get() {
+            observer(event, since.elapsed());
+        }
+        result
     }
 
     fn wake(&self) {
@@ -225,7 +250,7 @@ impl Gate {
     }
 
     /// The log's thread.
-    fn run(&self) {
+    fn run(&self, engine: &Engine) {
         // The cell is empty: the thread runs once.
         let _ = self.thread.set(std::thread::current());
         let (mut tended, mut synced) = (Instant::now(), Instant::now());
@@ -236,11 +261,15 @@ impl Gate {
             }
             if self.wanted.swap(false, Ordering::AcqRel) {
                 // Whoever waits sees what came of it in the log's health.
-                let _ = self.log.sync();
+                let _ = self.timed("aof-fsync-always", || self.log.sync());
             }
-            if tended.elapsed() >= TEND_EVERY {
+            if tended.elapsed() >= TEND_EVERY && engine.journal().is_some() {
                 tended = Instant::now();
                 let _ = self.log.tend();
+            }
+            if engine.journal().is_none() {
+                std::thread::park_timeout(TEND_EVERY);
+                continue;
             }
             if synced.elapsed() >= SYNC_EVERY && self.policy() == Policy::Everysec {
                 synced = Instant::now();
@@ -248,10 +277,20 @@ impl Gate {
             }
             report(&self.log, &mut health);
         }
+        if engine.journal().is_none() {
+            // It was closed when it ended.
+            return;
+        }
         if let Err(error) = self.log.close() {
             tracing::error!("the log could not be closed: {error}");
         }
     }
+}
+
+/// Of a reason as "can't DO: TEXT (os error N)" what the system says, as Redis has it.
+fn of_system(reason: &str) -> &str {
+    let text = reason.split_once(" (os error ").map(|(text, _)| text);
+    text.map_or(reason, |text| text.rsplit_once(": ").map_or(text, |(_, text)| text))
 }
 
 /// Says in the server's own log when the health of the log changes.
@@ -273,5 +312,17 @@ fn report(log: &Log, before: &mut Health) {
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("policy", &self.policy()).field("log", &self.log).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_system;
+
+    #[test]
+    fn the_reason_of_a_refusal_is_the_systems() {
+        let full = "can't make a segment of the log: No space left on device (os error 28)";
+        assert_eq!(of_system(full), "No space left on device");
+        assert_eq!(of_system("can't sync the log: it ended"), "can't sync the log: it ended");
     }
 }

@@ -292,7 +292,7 @@ impl Host<'_, '_> {
         hint: Prefetched,
         reply: &mut Reply<'_>,
     ) -> Flow {
-        if let Some(gate) = self.shared.gate.get()
+        if let Some(gate) = self.shared.gate()
             && resolved.command.flags.contains(Flags::WRITE)
             && (!self.session.in_transaction || self.session.in_script)
             && let Some(refusal) = gate.refusal()
@@ -493,7 +493,7 @@ impl Host<'_, '_> {
             let refusal = persistence.refusal(&self.shared.settings, loading_ok, writes);
             refusal.map_or(Ok(()), Err)?;
         }
-        if let Some(gate) = self.shared.gate.get()
+        if let Some(gate) = self.shared.gate()
             && (flags.contains(Flags::WRITE) || self.executes(resolved, Flags::WRITE))
             && let Some(refusal) = gate.refusal()
         {
@@ -698,7 +698,7 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         shared.blocking.serve(shared, exec, stamp);
         // The primary says when its keys go.
         let decides = !shared.replication.follower.is_following() && shared.strong.get().is_none();
-        if decides && shared.gate.get().is_none_or(|gate| gate.log.is_well()) {
+        if decides && shared.gate().is_none_or(|gate| gate.log.is_well()) {
             exec.delete_lapsed(stamp);
         } else {
             // They are not seen anyway, and a log that is full takes no records of it.

@@ -138,6 +138,8 @@ pub struct SaveFacts {
     pub loading_total_bytes: u64,
     /// Keys of the snapshot that was loaded.
     pub loaded_keys: u64,
+    /// Whether the log was turned on and waits for the snapshot it begins with.
+    pub basing: bool,
     /// Since when a snapshot is being taken, seconds since 1970; 0 if none is.
     pub saving_since: i64,
     /// Whether it is for the log.
@@ -494,8 +496,8 @@ fn persistence(source: &dyn InfoSource, out: &mut String) {
     field(out, "rdb_last_load_keys_expired", 0);
     field(out, "rdb_last_load_keys_loaded", saves.loaded_keys);
     let log = source.log();
-    field(out, "aof_enabled", u8::from(log.is_some()));
-    field(out, "aof_rewrite_in_progress", u8::from(running(true)));
+    field(out, "aof_enabled", u8::from(log.is_some() || saves.basing));
+    field(out, "aof_rewrite_in_progress", u8::from(running(true) || saves.basing));
     field(out, "aof_rewrite_scheduled", u8::from(saves.scheduled));
     field(out, "aof_last_rewrite_time_sec", saves.last_seconds);
     field(out, "aof_current_rewrite_time_sec", since(running(true)));

@@ -8,8 +8,11 @@
 //! With `save ""` and `appendonly no` nothing is kept: the directory is opened only if it is there
 //! already, or once somebody calls SAVE.
 
+pub mod switch;
+
 use crate::clock;
 use crate::config::{Settings, ids};
+use crate::shared::Shared;
 use ashlar_engine::disk::RealDisk;
 use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
@@ -17,9 +20,8 @@ use ashlar_engine::storage::{DIRECTORY, Directory, Recovering, Saved, Storage, S
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// How long a snapshot that failed is left alone before `save` tries again, as in Redis.
@@ -77,6 +79,15 @@ pub struct Persistence {
     pub saves: AtomicU64,
     cancelled: AtomicBool,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Whom to tell how long a cut took.
+    shared: OnceLock<Weak<Shared>>,
+    /// Whether there is to be a log.
+    log_wanted: AtomicBool,
+    /// Whether there is to be one, and no durable snapshot that it begins with yet.
+    pub basing: AtomicBool,
+    /// Held by the thread that brings that about, `switcher`.
+    switching: Mutex<()>,
+    switcher: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 /// Why a snapshot was not begun.
@@ -137,6 +148,11 @@ impl Persistence {
             saves: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
             thread: Mutex::new(None),
+            shared: OnceLock::new(),
+            log_wanted: AtomicBool::new(settings.flag(ids::APPENDONLY)),
+            basing: AtomicBool::new(false),
+            switching: Mutex::new(()),
+            switcher: Mutex::new(None),
         }
     }
 
@@ -214,16 +230,8 @@ impl Persistence {
         let this = self.clone();
         let stops = stops_writes(settings);
         let spawned = std::thread::Builder::new().name("ashlar-snapshot".into()).spawn(move || {
-            let (mut worked, cancelled) = (Instant::now(), &this.cancelled);
             // A failure is logged there.
-            let _ = this.take_with(stops, &storage, || {
-                let work = worked.elapsed();
-                if work >= WORK {
-                    std::thread::sleep(work.min(WORK * 4) * REST_PER_WORK);
-                    worked = Instant::now();
-                }
-                !cancelled.load(Ordering::Relaxed)
-            });
+            let _ = this.take_gently(stops, &storage);
         });
         match spawned {
             Ok(thread) => {
@@ -268,20 +276,44 @@ impl Persistence {
         self.take_with(stops_writes(settings), storage, || pause(storage))
     }
 
+    /// Takes a snapshot that leaves most of the machine to others.
+    fn take_gently(&self, stops: bool, storage: &Storage) -> Result<(), String> {
+        let (mut worked, cancelled) = (Instant::now(), &self.cancelled);
+        self.take_with(stops, storage, || {
+            let work = worked.elapsed();
+            if work >= WORK {
+                std::thread::sleep(work.min(WORK * 4) * REST_PER_WORK);
+                worked = Instant::now();
+            }
+            !cancelled.load(Ordering::Relaxed)
+        })
+    }
+
     fn take_with(
         &self,
         stops: bool,
         storage: &Storage,
         pause: impl FnMut() -> bool,
     ) -> Result<(), String> {
-        let (started, mut at_cut) = (Instant::now(), 0);
+        let (started, mut at_cut, mut cut_took) = (Instant::now(), 0, Duration::ZERO);
         let changes = &self.changes;
-        let result =
-            storage.snapshot(clock::now_ms(), || at_cut = changes.load(Ordering::Relaxed), pause);
-        let result = match result {
+        let cut = || {
+            at_cut = changes.load(Ordering::Relaxed);
+            cut_took = started.elapsed();
+        };
+        let result = storage.snapshot(clock::now_ms(), cut, pause);
+        if let Some(shared) = self.shared.get().and_then(Weak::upgrade) {
+            // All shards were locked meanwhile: what a fork is to Redis.
+            shared.note_latency("fork", cut_took);
+        }
+        let confirmed = |saved| match self.confirm(storage) {
+            Ok(()) => Ok(saved),
+            Err(error) => Err(StorageError::Snapshot(error)),
+        };
+        let result = match result.and_then(confirmed) {
             Ok(saved) => {
                 changes.fetch_sub(at_cut.min(changes.load(Ordering::Relaxed)), Ordering::Relaxed);
-                self.succeeded(saved, started.elapsed());
+                self.succeeded(saved, started.elapsed(), cut_took);
                 Ok(())
             }
             Err(StorageError::Busy) => Err("a snapshot is being taken already".into()),
@@ -295,10 +327,11 @@ impl Persistence {
         result
     }
 
-    fn succeeded(&self, saved: Saved, took: Duration) {
+    fn succeeded(&self, saved: Saved, took: Duration, cut_took: Duration) {
         let unix = clock::now_ms() / 1000;
         let seconds = i64::try_from(took.as_secs()).unwrap_or(i64::MAX);
-        *self.last.lock() = LastSave { unix, seconds, cut_us: 0, saved };
+        let cut_us = u64::try_from(cut_took.as_micros()).unwrap_or(u64::MAX);
+        *self.last.lock() = LastSave { unix, seconds, cut_us, saved };
         *self.failure.lock() = None;
         self.attention.store(self.loading.load(Ordering::Acquire), Ordering::Release);
         self.saves.fetch_add(1, Ordering::Relaxed);
@@ -389,6 +422,9 @@ impl Persistence {
         self.cancelled.store(true, Ordering::Release);
         if let Some(thread) = self.thread.lock().take() {
             // What a panic there said was printed.
+            let _ = thread.join();
+        }
+        if let Some(thread) = self.switcher.lock().take() {
             let _ = thread.join();
         }
         if saves

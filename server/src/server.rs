@@ -113,6 +113,7 @@ impl Server {
         let shared = Arc::new(shared);
         drop(shared.this.set(Arc::downgrade(&shared)));
         connect(&shared.settings, &shared.engine);
+        persistence::switch::connect(&shared);
         let collector = std::thread::Builder::new()
             .name("ashlar-free".into())
             .spawn(move || collect(&garbage))?;
@@ -219,6 +220,7 @@ impl Server {
         let settings = &self.shared.settings;
         let asked = self.shared.saves_at_end.get().copied();
         persistence.end(settings, asked.unwrap_or_else(|| !settings.text(ids::SAVE).is_empty()));
+        let log = log.or_else(|| self.shared.log_thread.lock().take());
         if let (Some(gate), Some(log)) = (self.shared.gate.get(), log) {
             gate.stop();
             result = result.and(log.join().map_err(panicked));
@@ -302,6 +304,7 @@ fn share(
         tls,
         engine,
         gate: OnceLock::new(),
+        log_thread: parking_lot::Mutex::new(None),
         persistence: Arc::new(persistence),
         saves_at_end: OnceLock::new(),
         settings,

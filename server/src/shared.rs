@@ -4,8 +4,9 @@ use crate::acl::Acl;
 use crate::blocking::Blocking;
 use crate::blocking::Waiter;
 use crate::clients::{Client, Clients};
+use crate::clock;
 use crate::cluster::Member;
-use crate::config::Settings;
+use crate::config::{Settings, ids};
 use crate::gate::Gate;
 use crate::info::Identity;
 use crate::latency::LatencyMonitor;
@@ -32,6 +33,7 @@ use crossbeam::channel::Sender;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 /// Values whose drop takes long; a thread of its own does it.
 pub enum Trash {
@@ -58,6 +60,8 @@ pub struct Shared {
     pub engine: Arc<Engine>,
     /// The log and the replies that wait for it, where there is one; set once data is loaded.
     pub gate: OnceLock<Gate>,
+    /// The log's thread, where the log was begun after the start.
+    pub log_thread: parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Snapshots and loading.
     pub persistence: Arc<Persistence>,
     /// Whether the data is saved once the workers have ended, where SHUTDOWN said so; otherwise that
@@ -197,6 +201,21 @@ impl Shared {
         if self.waiting_for_room.load(Ordering::Acquire) > 0 {
             self.broadcast(|| Message::Room);
         }
+    }
+
+    /// Something took so long: the latency monitor keeps it, if that is much.
+    pub fn note_latency(&self, event: &'static str, took: Duration) {
+        let threshold_ms = self.settings.count(ids::LATENCY_MONITOR_THRESHOLD);
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if threshold_ms > 0 && ms >= threshold_ms {
+            self.latency.add(event, clock::now_ms() / 1000, ms);
+        }
+    }
+
+    /// The gate of the log, while there is a log that takes records.
+    #[inline]
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.get().filter(|_| self.engine.journal().is_some())
     }
 
     /// Starts an orderly stop.

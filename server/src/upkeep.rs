@@ -2,9 +2,11 @@
 
 use crate::config::{Settings, ids};
 use crate::host::settle;
+use crate::persistence::switch;
 use crate::shared::Shared;
 use ashlar_engine::executor::Executor;
 use ashlar_engine::keyspace::EvictionPolicy;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 /// Keys that one tick of active expiry deletes at most: about a millisecond of work.
@@ -18,6 +20,9 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
         strong.tell();
     }
     shared.persistence.tick(&shared.settings, now_ms);
+    if let Some(shared) = shared.this.get().and_then(Weak::upgrade) {
+        switch::tick(&shared, now_ms);
+    }
     if shared.persistence.loading.load(Ordering::Acquire) {
         return;
     }
@@ -25,7 +30,7 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
         // Otherwise the links' threads do it.
         sites.promise(shared, exec);
     }
-    let is_well = shared.gate.get().is_none_or(|gate| gate.log.is_well());
+    let is_well = shared.gate().is_none_or(|gate| gate.log.is_well());
     let replication = &shared.replication;
     let limit = shared.settings.output_limits()[1].hard_bytes;
     replication.feed.set_limits(shared.settings.count(ids::REPL_BACKLOG_SIZE), limit);

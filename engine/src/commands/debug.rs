@@ -61,6 +61,11 @@ const DEBUG: &[Command] =
             .flags(ADMIN)
             .syntax("flag:integer")
             .docs("1.0.0", "O(1)", "Turns active expiry on or off."),
+        Command::hosted("SYNC-FAULT", 3, Group::Server).flags(ADMIN).syntax("flag:integer").docs(
+            "1.0.0",
+            "O(1)",
+            "Lets all syncs of the disk fail from now on, or no longer.",
+        ),
         Command::hosted("SLEEP", 3, Group::Server).flags(ADMIN).syntax("seconds:double").docs(
             "1.0.0",
             "O(1)",
@@ -169,6 +174,8 @@ fn debug_help(_cx: &mut Cx<'_>, _args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
             "    Do nothing for a while.",
             "STRINGMATCH-LEN <length> <pattern>",
             "    Match <pattern> with a string of that many letters 'a'.",
+            "SYNC-FAULT <0|1>",
+            "    Let all syncs of the disk fail from now on, or no longer.",
             "HELP",
             "    Print this help.",
         ],

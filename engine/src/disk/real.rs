@@ -6,9 +6,21 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that are read of a lock file that another process holds: its process id.
 const OWNER_BYTES_MAX: u64 = 20;
+
+/// What a disk says that fails: "Input/output error".
+const EIO: i32 = 5;
+
+static SYNCS_FAIL: AtomicBool = AtomicBool::new(false);
+
+/// From now on the syncs of all files fail, as those of a broken disk do, or no longer: for tests of whole
+/// servers, which no file system offers that.
+pub fn fail_syncs(fail: bool) {
+    SYNCS_FAIL.store(fail, Ordering::Relaxed);
+}
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +115,9 @@ impl File for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if SYNCS_FAIL.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         self.0.sync_data()
     }
 

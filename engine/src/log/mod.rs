@@ -119,6 +119,8 @@ pub struct Log {
 struct Next {
     maker: Maker,
     ready: Option<Segment>,
+    /// Calls of [`Log::tend`] since the present segment began.
+    tends: u64,
 }
 
 impl Log {
@@ -174,7 +176,8 @@ impl Log {
     }
 
     /// Whether new segments are filled with zeros. Syncs are twice as fast then, but the disk has twice as
-    /// much to write: worth it where clients wait for syncs.
+    /// much to write: worth it where clients wait for syncs. It is not done while segments fill up within
+    /// a few calls of [`Log::tend`]: a sync has so much to write then that the zeros would cost more.
     pub fn set_zeroed(&self, zeroed: bool) {
         self.next.lock().maker.zeroed = zeroed;
     }

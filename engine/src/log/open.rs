@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Bytes of a segment where nothing else is asked for.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -98,7 +98,7 @@ impl Log {
         let log = Log {
             buffer: Mutex::new(Buffer { bytes: Vec::new(), next: last + 1 }),
             writer: Mutex::new(writer),
-            next: Mutex::new(Next { maker, ready: None }),
+            next: Mutex::new(Next { maker, ready: None, tends: 0 }),
             syncing: Mutex::new(()),
             appended: AtomicU64::new(last),
             written: AtomicU64::new(last),
@@ -113,6 +113,26 @@ impl Log {
             dir: dir.into(),
         };
         Ok((log, Recovered { first, last, cut }))
+    }
+
+    /// Goes on as a log that was opened anew, after [`Log::close`]. Its directory has no records that are
+    /// needed, and nothing is appended meanwhile.
+    ///
+    /// # Errors
+    /// Those of the disk; it stays as it was then.
+    pub fn restart(&self, options: LogOptions) -> Result<(), LogError> {
+        let (fresh, _) = Log::open(self.disk.clone(), &self.dir, options)?;
+        let last = fresh.appended();
+        let _no_sync = self.syncing.lock();
+        *self.writer.lock() = fresh.writer.into_inner();
+        *self.next.lock() = fresh.next.into_inner();
+        *self.buffer.lock() = fresh.buffer.into_inner();
+        for index in [&self.appended, &self.written, &self.durable] {
+            index.store(last, Ordering::Release);
+        }
+        self.reason.lock().clear();
+        self.health.store(WELL, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -128,6 +128,18 @@ impl Shipping {
         self.inner.lock().history = history;
     }
 
+    /// Some changes were not recorded: nobody can go on from what was before. A history that had a name
+    /// gets another one, and `index` is the last record of the log.
+    pub(crate) fn renew(&self, fresh: &str, index: u64) {
+        let mut inner = self.inner.lock();
+        if inner.named {
+            inner.history = History { id: fresh.to_owned(), ..History::default() };
+        }
+        let end = inner.ring.end().max(index);
+        inner.ring.reset(end);
+        inner.points.reset(index, end);
+    }
+
     /// Begins a history of this node's own, which goes on from what it has: those who know the one
     /// before need no copy.
     pub fn begin(&self, id: &str, journal: Option<&dyn Journal>) {

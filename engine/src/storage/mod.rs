@@ -3,6 +3,7 @@
 //! ```text
 //! ashlar-data/LOCK           held while a process uses the directory
 //!             seed           seed of the hash tables, see `files`
+//!             log-begins     there while the log waits for the snapshot it begins with, see `switch`
 //!             snapshot/      NNNNNNNNNNNNNNNN.snap: all keys after record N of the log
 //!             log/           segments of the log
 //! ```
@@ -24,6 +25,7 @@ mod files;
 mod fill;
 mod recover;
 mod save;
+mod switch;
 #[cfg(test)]
 mod tests;
 
@@ -40,8 +42,8 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Name of the data directory in a server's working directory.
 pub const DIRECTORY: &str = "ashlar-data";
@@ -51,7 +53,11 @@ pub struct Storage {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     engine: Arc<Engine>,
-    log: Option<Arc<Log>>,
+    /// Given once; `logging` says whether it takes records.
+    log: OnceLock<Arc<Log>>,
+    logging: AtomicBool,
+    /// Whether the log is to take records from the next snapshot's cut on, see `switch`.
+    prepared: AtomicBool,
     hash_seed: u64,
     random: u64,
     /// The records that the snapshots of the directory include up to, ascending.
@@ -88,9 +94,9 @@ pub fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, StorageError> 
 }
 
 impl Storage {
-    /// The log, where there is one.
+    /// The log, where there is one that takes records.
     pub fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref()
+        self.log.get().filter(|_| self.logging.load(Ordering::Acquire))
     }
 
     /// The engine.
@@ -106,6 +112,6 @@ impl Storage {
 
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Storage").field("dir", &self.dir).field("log", &self.log).finish()
+        f.debug_struct("Storage").field("dir", &self.dir).field("log", &self.log()).finish()
     }
 }

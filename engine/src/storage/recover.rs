@@ -2,7 +2,7 @@
 
 use super::files::{self, Source};
 use super::save::{KEPT, SaveProgress};
-use super::{Storage, StorageError, lock, log_dir};
+use super::{Storage, StorageError, lock, log_dir, switch};
 use crate::disk::{Disk, Lock, Mode};
 use crate::engine::Engine;
 use crate::log::{Log, LogOptions, Recovered, Replayed, replay};
@@ -11,8 +11,8 @@ use crate::stamp::Rng;
 use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A data directory that is locked and not read yet.
 pub struct Directory {
@@ -82,6 +82,7 @@ impl Directory {
         let io = |error: io::Error| StorageError::io(&format!("open {}", dir.display()), &error);
         disk.create_dir(&files::snapshot_dir(dir)).map_err(io)?;
         disk.sync_dir(dir).map_err(io)?;
+        switch::remove_baseless_log(&*disk, dir).map_err(io)?;
         let snapshots = files::snapshots(&*disk, dir).map_err(io)?;
         let hash_seed = match files::read_seed(&*disk, dir).map_err(io)? {
             Some(seed) => seed,
@@ -132,7 +133,9 @@ impl Directory {
             disk: self.disk,
             dir: self.dir,
             engine: engine.clone(),
-            log,
+            logging: AtomicBool::new(log.is_some()),
+            prepared: AtomicBool::new(false),
+            log: log.map_or_else(OnceLock::new, OnceLock::from),
             hash_seed: self.hash_seed,
             random: self.random,
             snapshots: Mutex::new(snapshots),

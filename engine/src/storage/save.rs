@@ -140,7 +140,7 @@ impl Storage {
     }
 
     fn log_bytes(&self) -> u64 {
-        self.log.as_ref().map_or(0, |log| log.stats().bytes)
+        self.log().map_or(0, |log| log.stats().bytes)
     }
 
     /// The cold tier, if snapshots name its rows.
@@ -161,7 +161,8 @@ impl Storage {
                 tier.begin_snapshot();
             }
             at_cut();
-            match &self.log {
+            self.begin_prepared_log();
+            match self.log() {
                 Some(log) => {
                     let last = log.appended();
                     // A replay begins right behind, and has to know the settings.
@@ -175,7 +176,7 @@ impl Storage {
         // The snapshot has the keys; what the sites know of them goes to the log behind it.
         self.engine.log_sites(&Stamp::new(now_ms, 0));
         if has(Bug::EarlyRelease) {
-            let log = self.log.as_ref();
+            let log = self.log();
             log.map(|log| log.release_before(log_index + 1));
         }
         let cold_keys = self.durable_tier().map_or(0, |_| cut.leave_cold());
@@ -215,7 +216,7 @@ impl Storage {
             if !has(Bug::NoSync) {
                 sink.sync()?;
             }
-            if let (Some(log), true) = (&self.log, self.engine.has_sites()) {
+            if let (Some(log), true) = (self.log(), self.engine.has_sites()) {
                 // The log from here on stands for what is let go of below.
                 log.sync().map_err(|error| io::Error::other(error.to_string()))?;
             }
@@ -262,16 +263,17 @@ impl Storage {
         }
         let oldest = snapshots[0];
         drop(snapshots);
-        match &self.log {
+        match self.log() {
             Some(log) => {
                 log.release_before(oldest + 1).map_err(|error| io::Error::other(error.to_string()))
             }
+            None if self.prepared.load(Ordering::Acquire) => Ok(0),
             None => self.remove_log(),
         }
     }
 
     /// There is no log any more: what is left of an earlier one is in the snapshot.
-    fn remove_log(&self) -> io::Result<u64> {
+    pub(super) fn remove_log(&self) -> io::Result<u64> {
         let dir = log_dir(&self.dir);
         let Ok(names) = self.disk.list(&dir) else { return Ok(0) };
         for name in &names {

@@ -16,6 +16,8 @@ use crate::tier::store::{Batch, ColdError, ColdStore, EachRow};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+mod switch;
+
 const LOSSES: [Loss; 3] = [Loss::Nothing, Loss::Everything, Loss::Some];
 const NOW_MS: i64 = 1_700_000_000_000;
 /// Commands of one life.

@@ -40,6 +40,7 @@ pub const COMMANDS: &[HostCommand] = &[
 pub const OVERLAYS: &[(&str, &str, HostRun)] = &[
     ("DEBUG", "SLEEP", sleep),
     ("DEBUG", "SET-ACTIVE-EXPIRE", set_active_expire),
+    ("DEBUG", "SYNC-FAULT", sync_fault),
     ("DEBUG", "RELOAD", super::persistence::reload),
 ];
 
@@ -128,6 +129,13 @@ const SLEEP_SECONDS_MAX: f64 = 3600.0;
 fn sleep(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let seconds = number::parse_f64(args[2]).ok_or(Error::NotFloat)?;
     std::thread::sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_SECONDS_MAX)));
+    reply.ok();
+    Ok(())
+}
+
+fn sync_fault(_: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let on = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
+    ashlar_engine::disk::fail_syncs(on != 0);
     reply.ok();
     Ok(())
 }

@@ -390,13 +390,15 @@ fn wait_aof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
     if timeout_ms < 0 {
         return Err(Error::text("ERR timeout is negative").into());
     }
-    let log = host.shared.gate.get().map(|gate| &gate.log);
+    let log = host.shared.gate().map(|gate| &gate.log);
     if local == 1 && log.is_none() {
         let text = "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
         return Err(Error::text(text).into());
     }
     // No need to wait for the log here: whoever asks first syncs all that has gathered.
-    let durable = log.filter(|_| local == 1).and_then(|log| log.sync().ok());
+    // One that waits for the snapshot it begins with keeps nothing yet.
+    let counts = local == 1 && !host.shared.persistence.basing.load(Ordering::Acquire);
+    let durable = log.filter(|_| counts).and_then(|log| log.sync().ok());
     let target = host.session.wait_target.take();
     let target = target.unwrap_or_else(|| target_of(host, Some(durable.unwrap_or(0))));
     let count = replication.acknowledged(&target);

@@ -369,7 +369,7 @@ pub fn serve_waits(shared: &Arc<Shared>) {
     if !shared.replication.has_waits() {
         return;
     }
-    let durable = shared.gate.get().map_or(0, |gate| gate.log.durable());
+    let durable = shared.gate().map_or(0, |gate| gate.log.durable());
     let served = shared.replication.served(durable);
     if served.is_empty() {
         return;

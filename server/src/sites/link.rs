@@ -221,7 +221,7 @@ impl Connected<'_, '_> {
         let stamp = self.shared.stamp(clock::now_ms());
         let whole = self.sites.node.read(&mut self.exec, plan, own, &stamp);
         // Nothing leaves that this site might forget.
-        if let Some(gate) = self.shared.gate.get() {
+        if let Some(gate) = self.shared.gate() {
             let mut passage = gate.pass_now();
             while passage == Passage::Wait && self.state.goes_on(self.shared) {
                 std::thread::sleep(IDLE);

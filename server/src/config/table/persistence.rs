@@ -25,9 +25,9 @@ pub(super) const PERSISTENCE: &[Setting] = &[
         Kind::Bool,
         "no",
         "Log every write to disk, in `ashlar-data/log` below `dir`. A log that is there is loaded at \
-         start in any case. With `no` and `save \"\"` nothing is kept.",
-    )
-    .start(),
+         start in any case. With `no` and `save \"\"` nothing is kept. Turned on at run time it counts \
+         once a snapshot is done (`aof_rewrite_in_progress` is 0).",
+    ),
     Setting::new(
         "appendfsync",
         Kind::Enum(&[("everysec", 2), ("always", 1), ("no", 0)]),
@@ -40,7 +40,8 @@ pub(super) const PERSISTENCE: &[Setting] = &[
         "log-segment-size",
         memory_from(4096),
         "67108864",
-        "Bytes of a file of the log. Each is written full of zeros before it is used.",
+        "Bytes of a file of the log. With `appendfsync always` each is written full of zeros before \
+         it is used, unless they fill up too fast for that.",
     )
     .start(),
     Setting::new("appendfilename", Kind::Text, "appendonly.aof", "Name of the log of writes.")

@@ -222,7 +222,7 @@ impl<'e> Receiver<'_, 'e> {
     fn records(&mut self, frame: &Frame<'_>) -> io::Result<()> {
         let _running = self.run()?;
         let engine = &self.shared.engine;
-        if let Some(refusal) = self.shared.gate.get().and_then(|gate| gate.refusal()) {
+        if let Some(refusal) = self.shared.gate().and_then(|gate| gate.refusal()) {
             // It is for this node to get well; then it goes on from here.
             return Err(io::Error::other(refusal.message()));
         }
@@ -242,7 +242,7 @@ impl<'e> Receiver<'_, 'e> {
             count += group.len() as u64;
             self.group(&group)?;
         }
-        if let Some(gate) = self.shared.gate.get() {
+        if let Some(gate) = self.shared.gate() {
             // A failure shows in the log's health, which is asked before the next records.
             let _ = gate.log.write();
         }
@@ -342,8 +342,7 @@ impl<'e> Receiver<'_, 'e> {
         let here = engine.position().position;
         let durable = self
             .shared
-            .gate
-            .get()
+            .gate()
             .map_or(0, |gate| engine.shipping().position_of(gate.log.durable()).min(here));
         let now = (here, durable);
         let period = if now == self.acked { IDLE_ACK_PERIOD } else { ACK_PERIOD };
@@ -414,7 +413,7 @@ impl<'e> Receiver<'_, 'e> {
     /// The log does not have what was copied: a snapshot does.
     fn save(&self) -> io::Result<()> {
         let persistence = &self.shared.persistence;
-        if self.shared.gate.get().is_none() {
+        if self.shared.gate().is_none() {
             return Ok(());
         }
         loop {

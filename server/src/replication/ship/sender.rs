@@ -82,7 +82,7 @@ pub fn serve(
     let engine = &shared.engine;
     turn_on(engine);
     set_limits(engine, &shared.settings);
-    let log = shared.gate.get().map(|gate| &gate.log);
+    let log = shared.gate().map(|gate| &gate.log);
     let (out, alive) = (Vec::new(), Instant::now());
     let mut sender = Sender { shared, replica, socket, log, timeout, out, alive };
     let count = |nth: usize| {
