@@ -230,6 +230,7 @@ impl Persistence {
         let this = self.clone();
         let stops = stops_writes(settings);
         let spawned = std::thread::Builder::new().name("ashlar-snapshot".into()).spawn(move || {
+            crate::tier::step_back();
             // A failure is logged there.
             let _ = this.take_gently(stops, &storage);
         });

@@ -164,11 +164,11 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>
 
 /// Lets the threads that serve connections go first where cores are short: what is in memory is not
 /// to wait for what is not.
-fn step_back() {
+pub fn step_back() {
     /// As `nice -n 5`.
     const NICE: i32 = 5;
     if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!("a thread of the cold tier keeps its priority: {error}");
+        tracing::debug!("a thread keeps its priority: {error}");
     }
 }
 

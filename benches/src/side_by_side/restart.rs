@@ -70,7 +70,7 @@ fn starts(settings: &Settings, program: &Program, log: bool) -> Result<f64, Stri
     }
     let mut seconds = Vec::new();
     for _ in 0..settings.rounds {
-        server.kill();
+        server.kill()?;
         let start = Instant::now();
         server.start_again()?;
         wait_loaded(&server)?;

@@ -117,20 +117,6 @@ impl Server {
         self.child.id()
     }
 
-    /// Ends the process at once; its files stay.
-    pub fn kill(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Starts it again on its port, with its files, after [`Server::kill`].
-    pub fn start_again(&mut self) -> Result<(), String> {
-        let mut command = self.program.command(self.address.port(), &self.dir)?;
-        self.child = command.spawn().map_err(|error| error.to_string())?;
-        self.wait_until_ready()
-    }
-
     /// CPU time so far, in seconds.
     pub fn cpu_seconds(&self) -> Result<f64, String> {
         proc::cpu_seconds(self.pid()).map_err(|error| self.with_log(&error))
@@ -181,8 +167,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing that it holds is worth an orderly end.
-        self.kill();
+        // Nothing that it holds is worth an orderly end; both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

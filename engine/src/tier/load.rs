@@ -6,13 +6,21 @@ use super::row::{self, ColdValue, RowId};
 use super::store::ColdError;
 use crate::engine::Engine;
 use crate::keyspace::Shard;
-use crate::value::form;
+use crate::value::{NewValue, form};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of a value that tell its type.
 const TYPE_BYTES: usize = 2;
+
+/// What reading a row came to.
+type Read = Result<Option<ColdValue>, ColdError>;
+
+/// The value of a row, which may be large; none where there is none, or it is damaged.
+fn decode(read: &Read) -> Option<NewValue<'_>> {
+    form::decode(read.as_ref().ok()?.as_ref()?.value())
+}
 
 impl Tier {
     /// Loads what a call lacks. No lock of the engine may be held by this thread. Values that cannot
@@ -38,7 +46,7 @@ impl Tier {
         result.map(|()| names).map_err(|error| self.failed(error))
     }
 
-    /// Loads one value: the row is read without a lock, `lock` is called before and after.
+    /// Loads one value: the row is read and its value made without a lock, `lock` is called before and after.
     fn load_value<'e>(
         &self,
         engine: &Engine,
@@ -49,7 +57,8 @@ impl Tier {
         let hash = engine.hasher().hash(key);
         let Some((row, number)) = lock().db_mut(db).begin_load(hash, key) else { return Ok(()) };
         let read = row::read(&*self.store, row, usize::MAX);
-        self.finish_load(&mut lock(), hash, (db, key), (row, number), read)
+        let decoded = decode(&read);
+        self.finish_load(&mut lock(), hash, (db, key), (row, number), (&read, decoded))
     }
 
     /// The same under the shard's lock, for calls that must not let go of it.
@@ -64,7 +73,8 @@ impl Tier {
         let Some((row, number)) = shard.db_mut(db).begin_load(hash, key) else { return Ok(()) };
         let read = row::read(&*self.store, row, usize::MAX);
         self.stats.locked_loads.fetch_add(1, Ordering::Relaxed);
-        self.finish_load(shard, hash, (db, key), (row, number), read)
+        let decoded = decode(&read);
+        self.finish_load(shard, hash, (db, key), (row, number), (&read, decoded))
             .map_err(|error| self.failed(error))
     }
 
@@ -74,7 +84,7 @@ impl Tier {
         hash: u64,
         (db, key): (u32, &[u8]),
         (row, number): (RowId, u64),
-        read: Result<Option<ColdValue>, ColdError>,
+        (read, decoded): (&Read, Option<NewValue<'_>>),
     ) -> Result<(), ColdError> {
         let database = shard.db_mut(db);
         if !database.end_load(row, number) {
@@ -85,12 +95,13 @@ impl Tier {
             let key = String::from_utf8_lossy(key);
             ColdError::Damaged(format!("the value of key '{key}' {what}"))
         };
-        let value = read?.ok_or_else(|| damaged("is missing"))?;
+        let value = read.as_ref().map_err(Clone::clone)?;
+        let value = value.as_ref().ok_or_else(|| damaged("is missing"))?;
         if value.key() != key {
             database.set_absent(key);
             return Ok(());
         }
-        let decoded = form::decode(value.value()).ok_or_else(|| damaged("cannot be decoded"))?;
+        let decoded = decoded.ok_or_else(|| damaged("cannot be decoded"))?;
         database.insert_cached(hash, key, row, decoded, value.access);
         self.stats.loads.fetch_add(1, Ordering::Relaxed);
         self.stats.load_bytes.fetch_add(value.body.len() as u64, Ordering::Relaxed);

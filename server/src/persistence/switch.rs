@@ -90,6 +90,7 @@ pub fn tick(shared: &Arc<Shared>, now_ms: i64) {
 
 /// Does what `appendonly` says.
 fn run(shared: &Arc<Shared>) {
+    crate::tier::step_back();
     let persistence = &shared.persistence;
     let _one_at_a_time = persistence.switching.lock();
     loop {
