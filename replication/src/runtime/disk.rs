@@ -3,7 +3,6 @@
 //! ```text
 //! <dir>/log/...                     the engine's log as a container: a batch is one record, each
 //!                                   of its calls has one argument, a `LogRecord` of a group
-//! <dir>/floor                       index u64 | CRC-32C u32: records up to it are not needed
 //! <dir>/snapshots/<group>.snap      the group's newest snapshot, with its CRC-32C at the end
 //! <dir>/snapshots/<group>.<index>   one that is being written, or that no batch has named yet
 //! ```
@@ -24,15 +23,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const RECORD: &[u8] = b"R";
 const CHECKPOINT: &[u8] = b"C";
-/// Bytes of log after which a checkpoint takes their place.
-const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Sizes of a node's files: small ones let a simulation see what seldom happens.
+#[derive(Clone, Copy, Debug)]
+pub struct FileSizes {
+    /// Of a segment of the log.
+    pub segment_bytes: u64,
+    /// Of the log after which a checkpoint takes its place.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for FileSizes {
+    fn default() -> FileSizes {
+        let segment_bytes = LogOptions::default().segment_bytes;
+        FileSizes { segment_bytes, checkpoint_bytes: 256 << 20 }
+    }
+}
 
 /// A node's files.
 pub struct NodeDisk {
     disk: Arc<dyn Disk>,
-    dir: PathBuf,
     snapshots: PathBuf,
     log: Log,
+    sizes: FileSizes,
     /// Bytes of the last checkpoint.
     checkpoint_bytes: u64,
     /// Bytes of log right after it.
@@ -60,6 +72,7 @@ impl NodeDisk {
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
+        sizes: FileSizes,
         salt_seed: u64,
     ) -> io::Result<(NodeDisk, Remembered)> {
         let snapshots = dir.join("snapshots");
@@ -73,8 +86,8 @@ impl NodeDisk {
             };
             remembered.snapshots.insert(group, read_snapshot(&*disk, &snapshots.join(&name))?);
         }
-        let floor = read_floor(&*disk, dir)?;
-        let options = LogOptions { floor, salt_seed, ..LogOptions::default() };
+        let options =
+            LogOptions { segment_bytes: sizes.segment_bytes, salt_seed, ..LogOptions::default() };
         let opened = Log::open(disk.clone(), &dir.join("log"), options);
         let (log, recovered) = opened.map_err(|error| failed("the node's log", error))?;
         let mut reader = log.read_from(recovered.first);
@@ -93,14 +106,7 @@ impl NodeDisk {
         }
         drop(reader);
         let bytes_then = 0;
-        let node = NodeDisk {
-            dir: dir.to_path_buf(),
-            disk,
-            snapshots,
-            log,
-            checkpoint_bytes: 0,
-            bytes_then,
-        };
+        let node = NodeDisk { disk, snapshots, log, sizes, checkpoint_bytes: 0, bytes_then };
         Ok((node, remembered))
     }
 
@@ -169,22 +175,14 @@ impl NodeDisk {
     pub fn tend<M: Machine>(&mut self, node: &Node<M>) -> Result<(), LogError> {
         self.log.tend()?;
         let grown = self.log.stats().bytes.saturating_sub(self.bytes_then);
-        if grown < CHECKPOINT_BYTES.max(4 * self.checkpoint_bytes) {
+        if grown < self.sizes.checkpoint_bytes.max(4 * self.checkpoint_bytes) {
             return Ok(());
         }
         let records = node.checkpoint();
         self.checkpoint_bytes = records.iter().map(|record| record.0.len() as u64).sum();
         let index = self.log.appended() + 1;
         self.append(&[CHECKPOINT], &records);
-        self.bytes_then = self.log.stats().bytes;
         self.log.sync()?;
-        // What comes before goes only once a start will not look for it; without room for saying so it
-        // goes after the next checkpoint.
-        match write_floor(&*self.disk, &self.dir, index - 1) {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => return Ok(()),
-            Err(error) => return Err(LogError::Failed(format!("can't write the floor: {error}"))),
-        }
         self.log.release_before(index)?;
         self.bytes_then = self.log.stats().bytes;
         Ok(())
@@ -250,42 +248,6 @@ impl PartFile {
         file.sync_data()?;
         Ok(at)
     }
-}
-
-/// Whether an error passes once the disk takes writes again.
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-}
-
-/// The index up to which the log's records are not needed, as a checkpoint follows.
-fn read_floor(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
-    let path = dir.join("floor");
-    let file = match disk.open(&path, Mode::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let (mut index, mut crc) = ([0; 8], [0; 4]);
-    ashlar_engine::disk::read_exact_at(&*file, &mut index, 0)?;
-    ashlar_engine::disk::read_exact_at(&*file, &mut crc, 8)?;
-    if crc32c::crc32c(&index).to_le_bytes() != crc {
-        return Err(failed("the floor of the log is damaged", path.display()));
-    }
-    Ok(u64::from_le_bytes(index))
-}
-
-fn write_floor(disk: &dyn Disk, dir: &Path, floor: u64) -> io::Result<()> {
-    let mut bytes = floor.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    let temporary = dir.join("floor.tmp");
-    let file = disk.open(&temporary, Mode::Create)?;
-    file.set_len(0)?;
-    file.write_at(&bytes, 0)?;
-    file.sync_data()?;
-    drop(file);
-    disk.rename(&temporary, &dir.join("floor"))?;
-    disk.sync_dir(dir)
 }
 
 fn read_snapshot(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {

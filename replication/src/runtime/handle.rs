@@ -6,8 +6,8 @@ use crate::raft::{Answer, GroupId, Request};
 use crate::topology::{Change, Topology};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Told what became of a request; on the node's thread, so it has to be quick.
@@ -56,26 +56,42 @@ pub struct GroupStatus {
     pub here: AtomicBool,
 }
 
+/// Where the time comes from.
+enum Clock {
+    /// The system, since then.
+    System(Instant),
+    /// Whoever gives the node its turns.
+    Told(AtomicU64),
+}
+
 /// A node, as other threads see it.
 pub struct Handle {
     inbox: Mutex<Vec<Event>>,
     waiting: AtomicBool,
     bytes: AtomicUsize,
-    waker: mio::Waker,
+    waker: Option<mio::Waker>,
     status: Box<[GroupStatus]>,
     topology: RwLock<Arc<Topology>>,
     me: AtomicU64,
     pub(super) heard_us: Mutex<BTreeMap<NodeId, u64>>,
-    started: Instant,
+    clock: Clock,
     stopped: AtomicBool,
-    /// The node's name.
-    pub name: [u8; 20],
+    name: OnceLock<[u8; 20]>,
     /// The port that other nodes reach it at.
     pub peer_port: u16,
 }
 
 impl Handle {
-    pub(super) fn new(waker: mio::Waker, name: [u8; 20], peer_port: u16) -> Handle {
+    pub(super) fn new(waker: mio::Waker, peer_port: u16) -> Handle {
+        Handle::with(Some(waker), Clock::System(Instant::now()), peer_port)
+    }
+
+    /// That of a node that is given its turns and told the time: nobody has to be woken.
+    pub fn without_thread(peer_port: u16) -> Handle {
+        Handle::with(None, Clock::Told(AtomicU64::new(0)), peer_port)
+    }
+
+    fn with(waker: Option<mio::Waker>, clock: Clock, peer_port: u16) -> Handle {
         let groups = super::DATA_GROUPS_MAX + 1;
         Handle {
             inbox: Mutex::default(),
@@ -86,9 +102,9 @@ impl Handle {
             topology: RwLock::default(),
             me: AtomicU64::new(0),
             heard_us: Mutex::default(),
-            started: Instant::now(),
+            clock,
             stopped: AtomicBool::new(false),
-            name,
+            name: OnceLock::new(),
             peer_port,
         }
     }
@@ -96,7 +112,27 @@ impl Handle {
     /// Microseconds since the node was started.
     #[inline]
     pub fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        match &self.clock {
+            Clock::System(started) => started.elapsed().as_micros() as u64,
+            Clock::Told(now_us) => now_us.load(Ordering::Acquire),
+        }
+    }
+
+    /// Tells the time to a node [without a thread](Handle::without_thread); it never goes back.
+    pub fn set_now_us(&self, now_us: u64) {
+        if let Clock::Told(told) = &self.clock {
+            told.fetch_max(now_us, Ordering::AcqRel);
+        }
+    }
+
+    /// The node's name; zeros before it is open.
+    pub fn name(&self) -> [u8; 20] {
+        self.name.get().copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_name(&self, name: [u8; 20]) {
+        // A handle is of one node, which has one name.
+        let _ = self.name.set(name);
     }
 
     /// This node's number; 0 while it is in no cluster.
@@ -160,7 +196,7 @@ impl Handle {
         self.inbox.lock().push(event);
         if !self.waiting.swap(true, Ordering::AcqRel) {
             // A full pipe means that the node is about to wake up anyway.
-            self.waker.wake().ok();
+            self.waker.as_ref().map(mio::Waker::wake);
         }
         Ok(())
     }

@@ -7,22 +7,30 @@
 //!                                        +-------> answers to those who asked
 //! ```
 //! Whatever happens in one turn of the loop shares one sync of the log. What this crate does elsewhere is
-//! without I/O and without a clock; here is where both come in.
+//! without I/O and without a clock; here is where both come in: `thread` and `peers` have the clock and the
+//! sockets, `disk` the files, and the [`Driver`] between them is pure, given what these say.
 
 mod disk;
 mod driver;
 mod handle;
+mod identity;
+mod links;
 mod moves;
 mod peers;
+mod requests;
 mod sites;
+mod state;
 mod steward;
+mod thread;
 pub mod wire;
 
-pub use disk::NodeDisk;
-pub use driver::start;
+pub use disk::{FileSizes, NodeDisk};
+pub use driver::Driver;
 pub use handle::{Done, Event, GroupStatus, Handle};
-pub use peers::PeerAddress;
+pub use links::{Incoming, Links, PeerAddress};
 pub use sites::{SITE_LOSS, SITE_WRITES, SiteWrites};
+pub use state::State;
+pub use thread::start;
 
 use crate::node::NodeId;
 use crate::raft::{GroupId, Machine, Settings};
@@ -96,6 +104,22 @@ pub struct Options {
     pub settings: Settings,
     /// Random.
     pub seed: u64,
+}
+
+/// How a node is opened that its owner gives turns to.
+pub struct DriverOptions {
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// The directory that has them; its owner has locked it.
+    pub dir: PathBuf,
+    /// Its name, if it has none yet.
+    pub name: [u8; 20],
+    /// Timing of its groups.
+    pub settings: Settings,
+    /// Random.
+    pub seed: u64,
+    /// Sizes of its files.
+    pub sizes: FileSizes,
 }
 
 /// Names of the calls by which slots move between groups; no client can make them.

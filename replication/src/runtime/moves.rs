@@ -14,8 +14,10 @@
 //! So the slots stand still for three agreements, however many keys they have. A slot that was frozen stays
 //! so until the move is finished or given up, whoever leads: FinishMove may be on its way.
 
-use super::driver::{Driver, State, bare};
+use super::driver::Driver;
 use super::handle::Done;
+use super::requests::bare;
+use super::state::State;
 use super::{Data, Host, calls};
 use crate::raft::{Answer, GroupId, OwnedCall};
 use crate::topology::{Change, SlotMove, SlotRange, Topology};

@@ -1,5 +1,6 @@
 //! The connections to the other nodes: non-blocking sockets on the node's own thread.
 
+use super::links::{Incoming, Links, PeerAddress};
 use super::wire::{
     self, CHUNK_BYTES, HEADER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, first_frame, push_frame,
 };
@@ -7,17 +8,18 @@ use crate::bytes::{Reader, push_bytes, push_u64};
 use crate::node::NodeId;
 use crate::raft::{GroupId, codec};
 use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use raft::eraftpb::Message;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 /// Token of the waker.
-pub const WAKER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX);
 /// Token of the listener.
-pub const LISTENER: Token = Token(usize::MAX - 1);
+const LISTENER: Token = Token(usize::MAX - 1);
 
 /// Bytes that wait for a node at most; further frames are dropped, as if they got lost on the way.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
@@ -29,32 +31,10 @@ const INBOUND_MAX: usize = 4_096;
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
 /// Microseconds between two tries to reach a node.
 const RETRY_US: u64 = 200_000;
+/// Events of sockets that one wait brings.
+const EVENTS: usize = 1_024;
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 256 << 10;
-
-/// Where a node is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Its name or address.
-    pub host: String,
-    /// Its port for other nodes.
-    pub port: u16,
-}
-
-/// What came in.
-#[derive(Debug)]
-pub enum Incoming {
-    /// A node greeted: whom it means to reach, and the cluster.
-    Hello(NodeId, [u8; 20]),
-    /// A frame.
-    Frame(NodeId, u8, Vec<u8>),
-    /// A whole snapshot.
-    Snapshot(NodeId, GroupId, Box<Message>, Vec<u8>),
-    /// A node cannot be reached.
-    Unreachable(NodeId),
-    /// A snapshot was sent, or not: (to, group, whether it was).
-    SnapshotSent(NodeId, GroupId, bool),
-}
 
 struct OutSnapshot {
     group: GroupId,
@@ -102,15 +82,17 @@ struct Inbound {
 
 /// All connections.
 pub struct Peers {
+    poll: Poll,
+    events: Events,
     registry: Registry,
     listener: Option<TcpListener>,
     secret: Vec<u8>,
     /// The port that this node is reached at.
     port: u16,
     /// This node's number, 0 while it has none.
-    pub me: NodeId,
+    me: NodeId,
     /// The cluster's name, zeros while there is none.
-    pub cluster: [u8; 20],
+    cluster: [u8; 20],
     links: BTreeMap<NodeId, Link>,
     inbound: Slab<Inbound>,
     nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
@@ -121,21 +103,25 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Listens on a socket that is bound; `nonce` gives random bytes.
+    /// Listens on a socket that is bound; `nonce` gives random bytes. The waker ends [`Links::wait`].
     ///
     /// # Errors
     /// Those of the system.
     pub fn new(
-        registry: Registry,
         listener: std::net::TcpListener,
         secret: Vec<u8>,
         nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
-    ) -> io::Result<Peers> {
+    ) -> io::Result<(Peers, Waker)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKER)?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let mut listener = TcpListener::from_std(listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
-        Ok(Peers {
+        let peers = Peers {
+            poll,
+            events: Events::with_capacity(EVENTS),
             registry,
             listener: Some(listener),
             secret,
@@ -148,59 +134,8 @@ impl Peers {
             heard_us: BTreeMap::new(),
             buf: vec![0; READ_BYTES],
             now_us: 0,
-        })
-    }
-
-    /// The nodes to be reached, and no others.
-    pub fn set_peers(&mut self, peers: &BTreeMap<NodeId, PeerAddress>) {
-        self.links.retain(|node, link| peers.get(node) == Some(&link.address));
-        for (node, address) in peers.iter().filter(|(node, _)| **node != self.me) {
-            self.links.entry(*node).or_insert_with(|| Link::new(address.clone()));
-        }
-    }
-
-    /// When a node was last heard of, microseconds.
-    pub fn heard_us(&self, node: NodeId) -> Option<u64> {
-        self.heard_us.get(&node).copied()
-    }
-
-    /// Whether there is a way to a node.
-    pub fn is_linked(&self, node: NodeId) -> bool {
-        self.links.get(&node).is_some_and(|link| matches!(link.stage, Stage::Ready))
-    }
-
-    /// Sends a frame to a node, or drops it where the node cannot be reached.
-    pub fn send(&mut self, node: NodeId, kind: u8, parts: &[&[u8]]) -> bool {
-        let Some(link) = self.links.get_mut(&node) else { return false };
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let waiting = link.out.len() - link.sent + len;
-        let fits = len <= wire::FRAME_BYTES_MAX && waiting <= BACKLOG_BYTES_MAX;
-        if !matches!(link.stage, Stage::Ready) || !fits {
-            return false;
-        }
-        push_frame(&mut link.out, kind, parts);
-        true
-    }
-
-    /// Sends a snapshot with the message that announces it; a newer one of the same group takes the
-    /// place of one that has not been begun.
-    pub fn send_snapshot(&mut self, group: GroupId, message: Message, data: Vec<u8>) -> bool {
-        let Some(link) = self.links.get_mut(&message.to) else { return false };
-        if !matches!(link.stage, Stage::Ready) {
-            return false;
-        }
-        link.snapshots.retain(|other| other.group != group || other.at.is_some());
-        link.snapshots.push_back(OutSnapshot { group, message, data, at: None });
-        true
-    }
-
-    /// Dials those that are not connected, and sends what waits.
-    pub fn work(&mut self, now_us: u64, incoming: &mut Vec<Incoming>) {
-        self.now_us = now_us;
-        for node in self.links.keys().copied().collect::<Vec<_>>() {
-            self.dial(node);
-            self.flush(node, incoming);
-        }
+        };
+        Ok((peers, waker))
     }
 
     fn dial(&mut self, node: NodeId) {
@@ -267,7 +202,7 @@ impl Peers {
     }
 
     /// Something happened to a socket.
-    pub fn event(&mut self, token: Token, now_us: u64, incoming: &mut Vec<Incoming>) {
+    fn event(&mut self, token: Token, now_us: u64, incoming: &mut Vec<Incoming>) {
         self.now_us = now_us;
         match token {
             LISTENER => self.accept(),
@@ -400,6 +335,72 @@ impl Peers {
             (self.me, self.cluster) = (hello.to, hello.cluster);
         }
         Ok(true)
+    }
+}
+
+impl Links for Peers {
+    fn set_identity(&mut self, me: NodeId, cluster: [u8; 20]) {
+        (self.me, self.cluster) = (me, cluster);
+    }
+
+    fn wait(&mut self, wait: Duration) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(wait)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn receive(&mut self, now_us: u64, incoming: &mut Vec<Incoming>) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            self.event(event.token(), now_us, incoming);
+        }
+        self.events = events;
+    }
+
+    fn set_peers(&mut self, peers: &BTreeMap<NodeId, PeerAddress>) {
+        self.links.retain(|node, link| peers.get(node) == Some(&link.address));
+        for (node, address) in peers.iter().filter(|(node, _)| **node != self.me) {
+            self.links.entry(*node).or_insert_with(|| Link::new(address.clone()));
+        }
+    }
+
+    fn heard_us(&self, node: NodeId) -> Option<u64> {
+        self.heard_us.get(&node).copied()
+    }
+
+    fn is_linked(&self, node: NodeId) -> bool {
+        self.links.get(&node).is_some_and(|link| matches!(link.stage, Stage::Ready))
+    }
+
+    fn send(&mut self, node: NodeId, kind: u8, parts: &[&[u8]]) -> bool {
+        let Some(link) = self.links.get_mut(&node) else { return false };
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let waiting = link.out.len() - link.sent + len;
+        let fits = len <= wire::FRAME_BYTES_MAX && waiting <= BACKLOG_BYTES_MAX;
+        if !matches!(link.stage, Stage::Ready) || !fits {
+            return false;
+        }
+        push_frame(&mut link.out, kind, parts);
+        true
+    }
+
+    fn send_snapshot(&mut self, group: GroupId, message: Message, data: Vec<u8>) -> bool {
+        let Some(link) = self.links.get_mut(&message.to) else { return false };
+        if !matches!(link.stage, Stage::Ready) {
+            return false;
+        }
+        link.snapshots.retain(|other| other.group != group || other.at.is_some());
+        link.snapshots.push_back(OutSnapshot { group, message, data, at: None });
+        true
+    }
+
+    fn work(&mut self, now_us: u64, incoming: &mut Vec<Incoming>) {
+        self.now_us = now_us;
+        for node in self.links.keys().copied().collect::<Vec<_>>() {
+            self.dial(node);
+            self.flush(node, incoming);
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl Sites {
             let limit_us = LOST_TIMEOUTS * driver.settings.election_us();
             // A site that was lost is back once one of its members has what the leader has.
             let counts = |node: NodeId| {
-                let heard_us = driver.peers.heard_us(node).unwrap_or(0);
+                let heard_us = driver.links.heard_us(node).unwrap_or(0);
                 let alive = heard_us + limit_us > driver.now_us;
                 node == me || alive && (!self.lost.contains(&id) || group.is_caught_up(node))
             };

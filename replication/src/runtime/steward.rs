@@ -4,8 +4,9 @@
 //! votes once it has caught up. Nobody else does, so there is nobody to agree with.
 
 use super::Host;
-use super::driver::{Driver, FOUNDER};
+use super::driver::Driver;
 use super::handle::Done;
+use super::requests::FOUNDER;
 use crate::node::NodeId;
 use crate::raft::GroupId;
 use crate::topology::{Change, GroupInfo, META_GROUP, Role};
@@ -45,7 +46,7 @@ impl Steward {
         if led.contains(&META_GROUP)
             && let Some((change, done)) = self.founding.take()
         {
-            let request = super::driver::bare(vec![crate::topology::request(&change)]);
+            let request = super::requests::bare(vec![crate::topology::request(&change)]);
             return driver.propose(META_GROUP, &request, done);
         }
         if !driver.topology.is_created() {
@@ -86,7 +87,7 @@ impl Steward {
         let conf = group.members();
         let joint = !conf.get_voters_outgoing().is_empty();
         let (voters, learners) = (conf.get_voters().to_vec(), conf.get_learners().to_vec());
-        let linked = |node: &NodeId| *node == driver.handle.me() || driver.peers.is_linked(*node);
+        let linked = |node: &NodeId| *node == driver.handle.me() || driver.links.is_linked(*node);
         let mut changes: Vec<(ConfChangeType, NodeId)> = Vec::new();
         for node in wanted.voters.iter().chain(&wanted.learners) {
             let votes = wanted.voters.contains(node);
@@ -158,7 +159,7 @@ impl Steward {
                 && !drains(node)
                 && group.members().get_voters().contains(&node)
                 && group.is_caught_up(node)
-                && driver.peers.is_linked(node)
+                && driver.links.is_linked(node)
                 && driver.handle.silent_ms(node).is_some_and(|silent| silent < 500)
         };
         let to = match wanted.preferred {

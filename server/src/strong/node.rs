@@ -470,7 +470,7 @@ impl Member for Strong {
     }
 
     fn name(&self) -> [u8; 20] {
-        self.handle.name
+        self.handle.name()
     }
 
     fn peer_port(&self) -> u16 {
