@@ -189,6 +189,30 @@ impl Engine {
         keys
     }
 
+    /// How many keys a slot has in its shard.
+    pub fn count_keys(&self, slot: u16) -> usize {
+        let mut keys = 0;
+        let guard = self.lock_shard(self.sharding().of_slot(slot));
+        guard.for_slots(0, |other| other == slot, |_| keys += 1);
+        keys
+    }
+
+    /// Whether a shard has any key whose slot `wanted` accepts.
+    pub fn has_keys(&self, shard: usize, wanted: impl Fn(u16) -> bool) -> bool {
+        let guard = self.lock_shard(shard);
+        (0..self.config_databases()).any(|db| {
+            let (db, mut found, mut position) = (guard.db(db), false, 0);
+            loop {
+                position = db.table().scan(position, |entry| {
+                    found |= wanted(slot_of(entry.key()));
+                });
+                if found || position == 0 {
+                    return found;
+                }
+            }
+        })
+    }
+
     /// A digest of the keys of one shard, like [`Engine::digest`] of all.
     pub fn shard_digest(&self, shard: usize) -> u64 {
         let mut rows = Rows::default();

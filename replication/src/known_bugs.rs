@@ -36,6 +36,18 @@ pub enum Bug {
     AmbiguousCalledRefused,
     /// A torn record at the end of the log is read as if it were whole.
     TornRecordAccepted,
+    /// A move copies the keys of its slots while writes go on, to the end.
+    MoveWithoutFreeze,
+    /// The old group drops the keys of a move as soon as it has sent the last of them.
+    DropBeforeInstalled,
+    /// Pieces of a move that an earlier leader sent, or that are out of their order, are accepted.
+    OldPieceAccepted,
+    /// Frozen slots are missing from snapshots.
+    FrozenLostInSnapshot,
+    /// A request that was refused while its slot moved is refused for ever under its id.
+    RefusalRemembered,
+    /// After a restart, entries are applied again that the snapshot holds already.
+    AppliedTwiceAfterRestart,
     /// An element of another site replaces one's own, instead of being merged with it.
     MergeOverwrites,
     /// What was undone is forgotten before every site knows of it.
@@ -62,6 +74,16 @@ impl Bug {
         Bug::Echo,
         Bug::ClockGoesBack,
         Bug::RemovalUndoesUnseen,
+    ];
+
+    /// Those that show only where whole nodes run: with files, a topology, and slots that move.
+    pub const NODES: [Bug; 6] = [
+        Bug::MoveWithoutFreeze,
+        Bug::DropBeforeInstalled,
+        Bug::OldPieceAccepted,
+        Bug::FrozenLostInSnapshot,
+        Bug::RefusalRemembered,
+        Bug::AppliedTwiceAfterRestart,
     ];
 
     /// Those of groups that agree.

@@ -24,6 +24,7 @@ pub mod node;
 pub mod raft;
 pub mod runtime;
 pub mod sites;
+pub mod slots;
 pub mod topology;
 
 #[cfg(feature = "known-bugs")]

@@ -11,6 +11,7 @@ mod disk;
 mod faults;
 mod invariants;
 mod net;
+mod nodes;
 mod world;
 
 use ashlar_replication::known_bugs::Bug;

@@ -175,8 +175,10 @@ impl<M: Machine> Group<M> {
             if metadata.index < log.snapshot_metadata().index {
                 return Err(Malformed);
             }
-            // The process may have died between the snapshot and the record that names it.
-            log.recover_snapshot(metadata);
+            if !bug!(AppliedTwiceAfterRestart) {
+                // The process may have died between the snapshot and the record that names it.
+                log.recover_snapshot(metadata);
+            }
             sessions = decoded;
             machine.restore(state)?;
         } else if log.snapshot_metadata().index > 1 {
@@ -634,8 +636,11 @@ impl<M: Machine> Group<M> {
             Known::Forgotten => Answer::Forgotten,
             Known::New => {
                 let mut reply = Vec::new();
+                let refused = self.machine.refuses(&request) && !bug!(RefusalRemembered);
                 self.machine.apply(&request, &mut reply);
-                self.sessions.applied(request.id, index, &reply);
+                if !refused {
+                    self.sessions.applied(request.id, index, &reply);
+                }
                 Answer::Reply(reply)
             }
         }

@@ -28,6 +28,11 @@ pub enum Capture {
 pub trait Machine {
     /// Applies a request; appends its replies, one after the other.
     fn apply(&mut self, request: &Request, out: &mut Vec<u8>);
+    /// Whether a request is going to be refused without a change, for a reason that passes: the refusal
+    /// is then not remembered, so that it can be repeated under its id.
+    fn refuses(&self, _request: &Request) -> bool {
+        false
+    }
     /// Runs calls that only read, here and now; appends their replies.
     fn read(&mut self, request: &Request, out: &mut Vec<u8>);
     /// The state as bytes.

@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/log/...                     the engine's log as a container: a batch is one record, each
 //!                                   of its calls has one argument, a `LogRecord` of a group
+//! <dir>/floor                       index u64 | CRC-32C u32: records up to it are not needed
 //! <dir>/snapshots/<group>.snap      the group's newest snapshot, with its CRC-32C at the end
 //! <dir>/snapshots/<group>.<index>   one that is being written, or that no batch has named yet
 //! ```
@@ -42,9 +43,12 @@ impl Default for FileSizes {
 /// A node's files.
 pub struct NodeDisk {
     disk: Arc<dyn Disk>,
+    dir: PathBuf,
     snapshots: PathBuf,
     log: Log,
     sizes: FileSizes,
+    /// A batch of which nothing is in the log yet, as there was no room for its snapshots.
+    waiting: Option<Batch>,
     /// Bytes of the last checkpoint.
     checkpoint_bytes: u64,
     /// Bytes of log right after it.
@@ -86,8 +90,12 @@ impl NodeDisk {
             };
             remembered.snapshots.insert(group, read_snapshot(&*disk, &snapshots.join(&name))?);
         }
-        let options =
-            LogOptions { segment_bytes: sizes.segment_bytes, salt_seed, ..LogOptions::default() };
+        let options = LogOptions {
+            segment_bytes: sizes.segment_bytes,
+            floor: read_floor(&*disk, dir)?,
+            salt_seed,
+            ..LogOptions::default()
+        };
         let opened = Log::open(disk.clone(), &dir.join("log"), options);
         let (log, recovered) = opened.map_err(|error| failed("the node's log", error))?;
         let mut reader = log.read_from(recovered.first);
@@ -106,7 +114,16 @@ impl NodeDisk {
         }
         drop(reader);
         let bytes_then = 0;
-        let node = NodeDisk { disk, snapshots, log, sizes, checkpoint_bytes: 0, bytes_then };
+        let node = NodeDisk {
+            dir: dir.to_path_buf(),
+            disk,
+            snapshots,
+            log,
+            sizes,
+            waiting: None,
+            checkpoint_bytes: 0,
+            bytes_then,
+        };
         Ok((node, remembered))
     }
 
@@ -116,8 +133,14 @@ impl NodeDisk {
     /// [`LogError::Blocked`] if there is no room: [`NodeDisk::retry`] tries again. Any other is final.
     pub fn write(&mut self, batch: &Batch) -> Result<(), LogError> {
         for snapshot in &batch.snapshots {
-            self.write_snapshot(snapshot.group, &snapshot.data)
-                .map_err(|error| LogError::Failed(format!("can't write a snapshot: {error}")))?;
+            if let Err(error) = self.write_snapshot(snapshot.group, &snapshot.data) {
+                let text = format!("can't write a snapshot: {error}");
+                if !is_full(&error) {
+                    return Err(LogError::Failed(text));
+                }
+                self.waiting = Some(batch.clone());
+                return Err(LogError::Blocked(text));
+            }
         }
         for (group, index) in &batch.written {
             let renamed = self.disk.rename(&self.part(*group, *index), &self.path(*group));
@@ -149,6 +172,9 @@ impl NodeDisk {
     /// # Errors
     /// As [`NodeDisk::write`].
     pub fn retry(&mut self) -> Result<(), LogError> {
+        if let Some(batch) = self.waiting.take() {
+            return self.write(&batch);
+        }
         self.log.tend()?;
         self.log.sync().map(drop)
     }
@@ -182,7 +208,15 @@ impl NodeDisk {
         self.checkpoint_bytes = records.iter().map(|record| record.0.len() as u64).sum();
         let index = self.log.appended() + 1;
         self.append(&[CHECKPOINT], &records);
+        self.bytes_then = self.log.stats().bytes;
         self.log.sync()?;
+        // What comes before goes only once a start will not look for it; without room for saying so it
+        // goes after the next checkpoint.
+        match write_floor(&*self.disk, &self.dir, index - 1) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => return Ok(()),
+            Err(error) => return Err(LogError::Failed(format!("can't write the floor: {error}"))),
+        }
         self.log.release_before(index)?;
         self.bytes_then = self.log.stats().bytes;
         Ok(())
@@ -248,6 +282,42 @@ impl PartFile {
         file.sync_data()?;
         Ok(at)
     }
+}
+
+/// Whether an error passes once the disk takes writes again.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}
+
+/// The index up to which the log's records are not needed, as a checkpoint follows.
+fn read_floor(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
+    let path = dir.join("floor");
+    let file = match disk.open(&path, Mode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let (mut index, mut crc) = ([0; 8], [0; 4]);
+    ashlar_engine::disk::read_exact_at(&*file, &mut index, 0)?;
+    ashlar_engine::disk::read_exact_at(&*file, &mut crc, 8)?;
+    if crc32c::crc32c(&index).to_le_bytes() != crc {
+        return Err(failed("the floor of the log is damaged", path.display()));
+    }
+    Ok(u64::from_le_bytes(index))
+}
+
+fn write_floor(disk: &dyn Disk, dir: &Path, floor: u64) -> io::Result<()> {
+    let mut bytes = floor.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    let temporary = dir.join("floor.tmp");
+    let file = disk.open(&temporary, Mode::Create)?;
+    file.set_len(0)?;
+    file.write_at(&bytes, 0)?;
+    file.sync_data()?;
+    drop(file);
+    disk.rename(&temporary, &dir.join("floor"))?;
+    disk.sync_dir(dir)
 }
 
 fn read_snapshot(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {

@@ -5,7 +5,7 @@
 use super::disk::{NodeDisk, Remembered};
 use super::handle::{Done, Event, Handle};
 use super::identity::Identity;
-use super::links::{Incoming, Links, PeerAddress};
+use super::links::{Links, PeerAddress};
 use super::moves::Moves;
 use super::sites::Sites;
 use super::state::State;

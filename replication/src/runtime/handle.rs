@@ -194,9 +194,11 @@ impl Handle {
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.inbox.lock().push(event);
-        if !self.waiting.swap(true, Ordering::AcqRel) {
+        if !self.waiting.swap(true, Ordering::AcqRel)
+            && let Some(waker) = &self.waker
+        {
             // A full pipe means that the node is about to wake up anyway.
-            self.waker.as_ref().map(mio::Waker::wake);
+            waker.wake().ok();
         }
         Ok(())
     }

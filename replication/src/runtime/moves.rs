@@ -19,6 +19,7 @@ use super::handle::Done;
 use super::requests::bare;
 use super::state::State;
 use super::{Data, Host, calls};
+use crate::bug;
 use crate::raft::{Answer, GroupId, OwnedCall};
 use crate::topology::{Change, SlotMove, SlotRange, Topology};
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,6 +183,10 @@ impl Moves {
                 let last = piece.next == 0;
                 moving.step = if last { Step::Finish } else { Step::Rest };
                 moving.install(driver, one, &piece.bytes, last);
+                if bug!(DropBeforeInstalled) && last {
+                    let drop = bare(vec![call(calls::DROP, &[], &one.slots)]);
+                    driver.propose(one.from, &drop, Box::new(|_| {}));
+                }
             }
             Step::Finish => {
                 moving.step = Step::End;

@@ -12,6 +12,7 @@ use crate::topology::{self, Change, META_GROUP};
 use ashlar_engine::reply::Protocol;
 use ashlar_engine::stamp::Stamp;
 use raft::eraftpb::ConfState;
+use std::sync::Arc;
 
 /// Microseconds after which a request that was sent to another node is given up.
 const FORWARD_US: u64 = 10_000_000;

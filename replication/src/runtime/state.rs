@@ -21,6 +21,13 @@ impl<D: Data> Machine for State<D> {
         }
     }
 
+    fn refuses(&self, request: &Request) -> bool {
+        match self {
+            State::Meta(topology) => topology.refuses(request),
+            State::Data(data) => data.refuses(request),
+        }
+    }
+
     fn read(&mut self, request: &Request, out: &mut Vec<u8>) {
         match self {
             State::Meta(topology) => topology.read(request, out),

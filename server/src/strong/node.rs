@@ -559,7 +559,7 @@ impl Member for Strong {
     }
 
     fn count_keys(&self, slot: u16) -> usize {
-        self.engine.keys_of_slot(slot, usize::MAX).len()
+        self.engine.count_keys(slot)
     }
 
     fn keys_in_slot(&self, slot: u16, max: usize) -> Vec<Vec<u8>> {
@@ -593,7 +593,7 @@ impl runtime::Host for NodeHost {
     }
 
     fn first_state(&self, slots: &[SlotRange]) -> Vec<u8> {
-        super::machine::first_state(&self.shared.engine, slots)
+        ashlar_replication::slots::first_state(&self.shared.engine, slots)
     }
 
     fn topology_changed(&self, topology: &Arc<Topology>) {

@@ -2,6 +2,7 @@
 
 pub mod election_safety;
 pub mod replicas_equal;
+pub mod slots_served_once;
 pub mod state_machine_safety;
 
 pub use election_safety::ElectionSafety;

@@ -1,0 +1,373 @@
+//! The slots of a group in a shard of the engine, as far as they move: part of the state that the
+//! group's replicas agree on.
+//!
+//! ```text
+//! snapshot  version u8 | time i64 | list of frozen range | list of installed move
+//!           | list of row: database u32, access u32, expiry i64, key bytes, value bytes
+//! ```
+//! What runs the calls of clients is the host's; it asks here which slots take none.
+
+use crate::bug;
+use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
+use crate::raft::{Capture, OwnedCall};
+use crate::runtime::{Piece, calls};
+use crate::topology::{SlotRange, ranges};
+use ashlar_engine::cut::{Row, Rows};
+use ashlar_engine::engine::Engine;
+use ashlar_engine::error::Error;
+use ashlar_engine::slot::SLOTS;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+const VERSION: u8 = 1;
+/// Moves that are remembered: late pieces of older ones are no longer under way.
+const MOVES_MAX: usize = 1_024;
+/// Bytes of a snapshot that are written at once.
+const CAPTURE_BYTES: usize = 256 << 10;
+/// Bytes of an expiry that says there is none.
+const NO_EXPIRY: i64 = i64::MIN;
+
+/// What has come of a move from another group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Installed {
+    /// The term of the leader that sends.
+    attempt: u64,
+    /// The number of the next piece.
+    next: u64,
+    /// Whether all of it is there.
+    whole: bool,
+}
+
+/// Told which slots are frozen now, or no longer.
+type OnFreeze = Box<dyn Fn(&[SlotRange], bool)>;
+
+/// A group's slots in its shard.
+pub struct GroupShard {
+    engine: Arc<Engine>,
+    shard: usize,
+    /// The time of the last request, Unix milliseconds.
+    pub now_ms: i64,
+    /// Slots that take no writes.
+    frozen: Box<[bool; SLOTS as usize]>,
+    frozen_count: usize,
+    on_freeze: OnFreeze,
+    installed: BTreeMap<u64, Installed>,
+}
+
+impl GroupShard {
+    /// The empty state of a group in that shard.
+    pub fn new(
+        engine: Arc<Engine>,
+        shard: usize,
+        on_freeze: impl Fn(&[SlotRange], bool) + 'static,
+    ) -> GroupShard {
+        GroupShard {
+            engine,
+            shard,
+            now_ms: 0,
+            frozen: Box::new([false; SLOTS as usize]),
+            frozen_count: 0,
+            on_freeze: Box::new(on_freeze),
+            installed: BTreeMap::new(),
+        }
+    }
+
+    /// The number of the shard.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// The engine that has it.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Whether any slot takes no writes.
+    pub fn has_frozen(&self) -> bool {
+        self.frozen_count > 0
+    }
+
+    /// Whether a slot takes no writes.
+    pub fn is_frozen(&self, slot: u16) -> bool {
+        self.frozen.get(usize::from(slot)).copied().unwrap_or(false)
+    }
+
+    fn freeze(&mut self, slots: &[SlotRange], frozen: bool) {
+        for (first, last) in slots {
+            self.frozen[usize::from(*first)..=usize::from(*last)].fill(frozen);
+        }
+        (self.on_freeze)(slots, frozen);
+        self.frozen_count = self.frozen.iter().filter(|frozen| **frozen).count();
+    }
+
+    /// A call by which slots move; `None` if it is another one.
+    ///
+    /// # Errors
+    /// If it was refused, the same on every replica.
+    pub fn move_slots(&mut self, call: &OwnedCall) -> Option<Result<(), Error>> {
+        let (name, args) = call.args.split_first()?;
+        let wrong = || Error::text("ERR wrong arguments of a move");
+        let result = match name.as_slice() {
+            calls::FREEZE if bug!(MoveWithoutFreeze) => slots_of(args).map(|_| ()),
+            calls::FREEZE | calls::THAW => slots_of(args).map(|slots| {
+                self.freeze(&slots, name == calls::FREEZE);
+            }),
+            calls::DROP => slots_of(args).map(|slots| {
+                self.engine.drop_slots(self.shard, within(&slots));
+            }),
+            calls::INSTALL => return Some(self.install(args)),
+            _ => return None,
+        };
+        Some(result.ok_or_else(wrong))
+    }
+
+    fn install(&mut self, args: &[Vec<u8>]) -> Result<(), Error> {
+        let wrong = || Error::text("ERR wrong arguments of a move");
+        let [id, attempt, sequence, last, piece, slots @ ..] = args else { return Err(wrong()) };
+        let number = |arg: &[u8]| std::str::from_utf8(arg).ok()?.parse::<u64>().ok();
+        let (Some(id), Some(attempt), Some(sequence), Some(slots)) =
+            (number(id), number(attempt), number(sequence), slots_of(slots))
+        else {
+            return Err(wrong());
+        };
+        let mut installed = self.installed.get(&id).copied().unwrap_or_default();
+        if installed.whole {
+            return Ok(());
+        }
+        if attempt < installed.attempt && !bug!(OldPieceAccepted) {
+            return Err(Error::text("ERR a later leader sends these slots"));
+        }
+        if sequence == 0 {
+            installed = Installed { attempt, ..Installed::default() };
+            self.engine.drop_slots(self.shard, within(&slots));
+        } else if (attempt != installed.attempt || sequence != installed.next)
+            && !bug!(OldPieceAccepted)
+        {
+            return Err(Error::text("ERR a piece of the slots is missing"));
+        }
+        let (rows, gone) = read_piece(piece).map_err(|_| wrong())?;
+        if !self.engine.put_rows(self.shard, rows) {
+            return Err(wrong());
+        }
+        self.engine.remove_keys(self.shard, gone);
+        installed.next = sequence + 1;
+        installed.whole = last.as_slice() == b"1";
+        if installed.whole {
+            self.freeze(&slots, false);
+        }
+        self.installed.insert(id, installed);
+        while self.installed.len() > MOVES_MAX {
+            self.installed.pop_first();
+        }
+        Ok(())
+    }
+
+    /// What comes before the keys in a snapshot.
+    fn snapshot_head(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        push_u64(&mut out, self.now_ms as u64);
+        let frozen = if bug!(FrozenLostInSnapshot) { Vec::new() } else { self.frozen() };
+        push_len(&mut out, frozen.len());
+        for (first, last) in frozen {
+            out.extend_from_slice(&first.to_le_bytes());
+            out.extend_from_slice(&last.to_le_bytes());
+        }
+        push_len(&mut out, self.installed.len());
+        for (id, installed) in &self.installed {
+            [*id, installed.attempt, installed.next].iter().for_each(|n| push_u64(&mut out, *n));
+            out.push(u8::from(installed.whole));
+        }
+        out
+    }
+
+    /// The state as bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = self.snapshot_head();
+        let mut rows = Rows::default();
+        self.engine.rows_of(self.shard, |_| true, &mut rows);
+        push_rows(&mut out, &rows);
+        out
+    }
+
+    /// The state as another thread writes it: the keys are read from a cut of the shard.
+    pub fn capture(&self) -> Option<Capture> {
+        let mut cut = self.engine.begin_group_cut(self.shard)?;
+        let mut out = self.snapshot_head();
+        push_len(&mut out, cut.keys());
+        Some(Capture::Job(Box::new(move |write| {
+            let mut rows = Rows::default();
+            loop {
+                let more = cut.step(&mut rows);
+                rows.iter().for_each(|row| push_row(&mut out, &row));
+                rows.clear();
+                if out.len() >= CAPTURE_BYTES || !more {
+                    write(&out)?;
+                    out.clear();
+                }
+                if !more {
+                    return Ok(());
+                }
+            }
+        })))
+    }
+
+    /// Replaces the state by one that [`GroupShard::snapshot`] gave; no bytes are the empty one.
+    ///
+    /// # Errors
+    /// If the bytes are none.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        self.engine.drop_slots(self.shard, |_| true);
+        self.freeze(&[(0, SLOTS - 1)], false);
+        self.installed.clear();
+        self.now_ms = 0;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut reader = Reader(bytes);
+        if reader.u8()? != VERSION {
+            return Err(Malformed);
+        }
+        self.now_ms = reader.u64()? as i64;
+        let frozen = reader.list(4, |reader| {
+            let range = reader.u32()?;
+            Ok(((range & 0xFFFF) as u16, (range >> 16) as u16))
+        })?;
+        if frozen.iter().any(|(first, last)| first > last || *last >= SLOTS) {
+            return Err(Malformed);
+        }
+        self.freeze(&frozen, true);
+        let installed = reader.list(25, |reader| {
+            let (id, attempt, next) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            Ok((id, Installed { attempt, next, whole: reader.u8()? != 0 }))
+        })?;
+        self.installed = installed.into_iter().collect();
+        let rows = read_rows(&mut reader)?;
+        match self.engine.put_rows(self.shard, rows) {
+            true => Ok(()),
+            false => Err(Malformed),
+        }
+    }
+
+    /// A digest of all of it, to compare replicas with.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.frozen(), &self.installed).hash(&mut hasher);
+        self.engine.shard_digest(self.shard).wrapping_mul(31).wrapping_add(hasher.finish())
+    }
+
+    /// As [`Data::frozen`](crate::runtime::Data::frozen).
+    pub fn frozen(&self) -> Vec<SlotRange> {
+        if self.frozen_count == 0 {
+            return Vec::new();
+        }
+        ranges((0..SLOTS).filter(|slot| self.frozen[usize::from(*slot)]))
+    }
+
+    /// As [`Data::note_changes`](crate::runtime::Data::note_changes).
+    pub fn note_changes(&self, slots: &[SlotRange]) {
+        self.engine.note_changes(self.shard, slots);
+    }
+
+    /// As [`Data::copy`](crate::runtime::Data::copy).
+    pub fn copy(&self, slots: &[SlotRange], position: u64, bytes: usize) -> Piece {
+        let mut rows = Rows::default();
+        let next = self.engine.rows_from(self.shard, position, within(slots), bytes, &mut rows);
+        Piece { keys: rows.len(), bytes: piece(&rows, &[]), next }
+    }
+
+    /// As [`Data::changes`](crate::runtime::Data::changes).
+    pub fn changes(&self, bytes: usize) -> Option<Piece> {
+        let (mut rows, mut gone) = (Rows::default(), Vec::new());
+        let left = self.engine.take_changes(self.shard, bytes, &mut rows, &mut gone)?;
+        let keys = rows.len() + gone.len();
+        Some(Piece { keys, bytes: piece(&rows, &gone), next: left as u64 })
+    }
+
+    /// As [`Data::has_keys`](crate::runtime::Data::has_keys).
+    pub fn has_keys(&self, slots: &[SlotRange]) -> bool {
+        self.engine.has_keys(self.shard, within(slots))
+    }
+}
+
+/// The state of a group that starts with the keys of these slots, which the engine has in the shard of
+/// no group; nothing where there are none. They leave that shard.
+pub fn first_state(engine: &Engine, slots: &[SlotRange]) -> Vec<u8> {
+    let mut rows = Rows::default();
+    engine.rows_of(0, within(slots), &mut rows);
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![VERSION];
+    push_u64(&mut out, 0);
+    push_len(&mut out, 0);
+    push_len(&mut out, 0);
+    push_rows(&mut out, &rows);
+    engine.drop_slots(0, within(slots));
+    out
+}
+
+/// Whether a slot is in ranges.
+fn within(slots: &[SlotRange]) -> impl Fn(u16) -> bool + '_ {
+    |slot| slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+}
+
+fn slots_of(args: &[Vec<u8>]) -> Option<Vec<SlotRange>> {
+    let number = |arg: &[u8]| {
+        let slot: u16 = std::str::from_utf8(arg).ok()?.parse().ok()?;
+        (slot < SLOTS).then_some(slot)
+    };
+    let pairs = args.chunks(2).map(|pair| match pair {
+        [first, last] => Some((number(first)?, number(last)?)),
+        _ => None,
+    });
+    let slots: Option<Vec<SlotRange>> = pairs.collect();
+    slots.filter(|slots| slots.iter().all(|(first, last)| first <= last))
+}
+
+fn push_row(out: &mut Vec<u8>, row: &Row<'_>) {
+    out.extend_from_slice(&row.db.to_le_bytes());
+    out.extend_from_slice(&row.access.to_le_bytes());
+    out.extend_from_slice(&row.expiry.unwrap_or(NO_EXPIRY).to_le_bytes());
+    push_bytes(out, row.key);
+    push_bytes(out, row.value);
+}
+
+fn push_rows(out: &mut Vec<u8>, rows: &Rows) {
+    push_len(out, rows.len());
+    rows.iter().for_each(|row| push_row(out, &row));
+}
+
+/// Keys on their way to another group: `list of row | list of key that is gone`.
+fn piece(rows: &Rows, gone: &[Box<[u8]>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.bytes() + 32 * rows.len());
+    push_rows(&mut out, rows);
+    push_len(&mut out, gone.len());
+    gone.iter().for_each(|key| push_bytes(&mut out, key));
+    out
+}
+
+fn read_piece(piece: &[u8]) -> Result<(Vec<Row<'_>>, Vec<&[u8]>), Malformed> {
+    let mut reader = Reader(piece);
+    let rows = read_list(&mut reader)?;
+    let gone = reader.list(4, Reader::bytes)?;
+    reader.end()?;
+    Ok((rows, gone))
+}
+
+fn read_rows<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
+    if reader.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = read_list(reader)?;
+    reader.end()?;
+    Ok(rows)
+}
+
+fn read_list<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
+    reader.list(24, |reader| {
+        let (db, access, expiry) = (reader.u32()?, reader.u32()?, reader.u64()? as i64);
+        let expiry = (expiry != NO_EXPIRY).then_some(expiry);
+        Ok(Row { db, access, expiry, key: reader.bytes()?, value: reader.bytes()? })
+    })
+}

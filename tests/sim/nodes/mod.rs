@@ -1,0 +1,181 @@
+//! The second simulated world: whole nodes, with what only they have: files, a topology that changes,
+//! members that come and go by it, slots that move, clients that follow.
+
+mod client;
+mod faults;
+mod links;
+mod machine;
+pub mod world;
+
+use super::invariants::{replicas_equal, slots_served_once};
+use ashlar_replication::known_bugs::Bug;
+use ashlar_replication::topology::META_GROUP;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::{NODES, What, World};
+
+/// Microseconds until the last fault.
+const FAULTS_US: u64 = 7_000_000;
+/// Microseconds after it within which everything has to work again.
+const HEAL_US: u64 = 20_000_000;
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    trace: u64,
+    answered: usize,
+    entries: usize,
+    elections: usize,
+    moves: u64,
+}
+
+fn simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, String> {
+    let mut world = World::new(seed, lease, bug);
+    world.run_until(FAULTS_US)?;
+    heal(&mut world);
+    world.run_until(FAULTS_US + HEAL_US / 2)?;
+    world.clients[1].read_all();
+    world.at(0, What::Step(1));
+    // Most runs are over long before.
+    for step in 1..=10 {
+        world.run_until(FAULTS_US + HEAL_US / 2 + HEAL_US / 20 * step)?;
+        if healed(&world).is_ok() {
+            break;
+        }
+    }
+    healed(&world)?;
+    ashlar_tests::history::check(&world.history)?;
+    Ok(Summary {
+        trace: world.trace(),
+        answered: world.clients.iter().map(|client| client.answered).sum(),
+        entries: world.entries.len(),
+        elections: world.elections.elections(),
+        moves: world.moved(),
+    })
+}
+
+/// Ends all faults.
+fn heal(world: &mut World) {
+    world.faulty = false;
+    world.net = world::Net::default();
+    for node in 0..NODES {
+        let one = &mut world.nodes[node];
+        one.disk.set_capacity(1 << 40);
+        one.disk_us = 500;
+        world.at(0, What::Start(node));
+    }
+}
+
+/// Whether everything works, now that nothing is wrong.
+fn healed(world: &World) -> Result<(), String> {
+    if let Some(client) = world.clients.iter().position(|client| !client.is_done()) {
+        let waits_for = world.clients[client].waits_for();
+        return Err(format!("client {client} gets no answer to {waits_for}"));
+    }
+    let topology = world.topology();
+    if !topology.moves.is_empty() {
+        return Err(format!("slots still move: {:?}", topology.moves));
+    }
+    for group in topology.groups.keys().copied().chain([META_GROUP]) {
+        let leader = world.leader_of(group).ok_or(format!("group {group} has no leader"))?;
+        let members = world.replica(leader, group).expect("it leads it").members();
+        let mut ids: Vec<u64> = members.get_voters().to_vec();
+        ids.sort_unstable();
+        let wanted = topology.groups.get(&group).map(|group| &group.members);
+        if wanted.is_some_and(|wanted| *wanted != ids) {
+            return Err(format!("group {group} is kept by {ids:?}, not by {wanted:?}"));
+        }
+        let index = |id: u64| {
+            let port = topology.nodes.get(&id).map_or(0, |node| usize::from(node.port));
+            port.checked_sub(1)
+        };
+        let replicas: Vec<replicas_equal::Replica> = ids
+            .iter()
+            .filter_map(|id| {
+                let replica = world.replica(index(*id)?, group)?;
+                Some((*id, replica.applied(), replica.digest()))
+            })
+            .collect();
+        if replicas.len() != ids.len() {
+            return Err(format!("group {group} lacks replicas: {replicas:?} of {ids:?}"));
+        }
+        replicas_equal::check(group, &replicas)?;
+    }
+    slots_served_once::check(world)
+}
+
+fn try_simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, String> {
+    catch_unwind(AssertUnwindSafe(|| simulate(seed, lease, bug))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+/// Seeds that once found something, beside those of every run.
+const SAVED: [u64; 0] = [];
+/// Seeds of every run; `ASHLAR_SIM_SEEDS` sets how many.
+const SEEDS: u64 = 60;
+
+fn all_hold(name: &str, lease: bool, fixed: u64) {
+    let count = std::env::var("ASHLAR_SIM_SEEDS").ok().map(|text| text.parse().expect("a number"));
+    let fixed: Vec<u64> = SAVED.into_iter().chain(1..=count.unwrap_or(fixed)).collect();
+    let seeds = ashlar_tests::random::seeds(&fixed);
+    let mut sum = Summary::default();
+    for &seed in &seeds {
+        match try_simulate(seed, lease, None) {
+            Ok(one) => {
+                sum.answered += one.answered;
+                sum.entries += one.entries;
+                sum.elections += one.elections;
+                sum.moves += one.moves;
+            }
+            Err(error) => panic!(
+                "{name}, seed {seed}: {error}\n\
+                 replay: ASHLAR_SEED={seed} cargo test -p ashlar-tests --test sim {name}"
+            ),
+        }
+    }
+    let runs = seeds.len();
+    println!("{name}: {runs} seeds, {sum:?}");
+    // A simulation in which nothing happens would find nothing.
+    let enough = sum.answered > runs * 50 && sum.entries > runs * 50;
+    assert!(enough && (runs < 10 || sum.moves > runs as u64), "too little happened: {sum:?}");
+}
+
+#[test]
+fn whole_nodes_under_faults() {
+    all_hold("whole_nodes_under_faults", false, SEEDS);
+}
+
+#[test]
+fn whole_nodes_with_leases() {
+    all_hold("whole_nodes_with_leases", true, SEEDS / 3);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_of_nodes() {
+    for seed in [1, 2] {
+        let first = simulate(seed, false, None).expect("the seed holds");
+        let second = simulate(seed, false, None).expect("the seed holds");
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// Each known bug that needs whole nodes is found within a bounded number of seeds.
+#[test]
+fn known_bugs_of_nodes_are_found() {
+    const SEEDS_MAX: u64 = 100;
+    let mut missed = Vec::new();
+    for bug in Bug::NODES {
+        let found = (1..=SEEDS_MAX)
+            .filter_map(|seed| Some((seed, try_simulate(seed, false, Some(bug)).err()?)))
+            .find(|(_, error)| !error.contains("was not found out"));
+        match found {
+            Some((seed, error)) => {
+                println!("{bug:?}: seed {seed}: {}", error.lines().next().unwrap_or_default());
+            }
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
