@@ -5,6 +5,7 @@
 //! ASHLAR_SEED=17 cargo test -p ashlar-tests --test sim        # one seed again
 //! ASHLAR_SIM_SEEDS=5000 cargo test --release -p ashlar-tests --test sim   # many more
 //! ```
+//! `nodes` is a second world, of whole nodes.
 
 mod client;
 mod disk;
