@@ -93,7 +93,7 @@ fn snapshots_are_written_while_writes_go_on() {
     for nth in 0..20_000 {
         client.line(&format!("SET {{a}}small:{} {nth}", nth % 5_000)).expect("a reply");
         if nth % 133 == 0 {
-            client.line(&format!("SET {{a}}large:{} {value}", nth % 7)).expect("a reply");
+            client.line(&format!("SET {{a}}large:{} {value}", nth / 133 % 7)).expect("a reply");
         }
     }
     cluster.wait_until("each node has a snapshot", |cluster| {
