@@ -2,7 +2,8 @@
 //! group's replicas agree on.
 //!
 //! ```text
-//! snapshot  version u8 | time i64 | list of frozen range | list of installed move
+//! snapshot  version u8 | time i64 | version of the topology u64 | list of frozen range
+//!           | list of installed move: id u64, attempt u64, next u64, state u8, list of range
 //!           | list of row: database u32, access u32, expiry i64, key bytes, value bytes
 //! ```
 //! What runs the calls of clients is the host's; it asks here which slots take none.
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Moves that are remembered: late pieces of older ones are no longer under way.
 const MOVES_MAX: usize = 1_024;
 /// Bytes of a snapshot that are written at once.
@@ -29,14 +30,25 @@ const CAPTURE_BYTES: usize = 256 << 10;
 const NO_EXPIRY: i64 = i64::MIN;
 
 /// What has come of a move from another group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Installed {
-    /// The term of the leader that sends.
+    /// Rises with every start of the leader that sends.
     attempt: u64,
     /// The number of the next piece.
     next: u64,
-    /// Whether all of it is there.
-    whole: bool,
+    state: InstallState,
+    slots: Vec<SlotRange>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+enum InstallState {
+    #[default]
+    Comes,
+    /// All of it is there.
+    Whole,
+    /// It was given up: later pieces are refused.
+    GivenUp,
 }
 
 /// Told which slots are frozen now, or no longer.
@@ -51,6 +63,8 @@ pub struct GroupShard {
     /// Slots that take no writes.
     frozen: Box<[bool; SLOTS as usize]>,
     frozen_count: usize,
+    /// The version of the topology by which slots were frozen last.
+    frozen_by: u64,
     on_freeze: OnFreeze,
     installed: BTreeMap<u64, Installed>,
 }
@@ -68,6 +82,7 @@ impl GroupShard {
             now_ms: 0,
             frozen: Box::new([false; SLOTS as usize]),
             frozen_count: 0,
+            frozen_by: 0,
             on_freeze: Box::new(on_freeze),
             installed: BTreeMap::new(),
         }
@@ -109,9 +124,18 @@ impl GroupShard {
         let (name, args) = call.args.split_first()?;
         let wrong = || Error::text("ERR wrong arguments of a move");
         let result = match name.as_slice() {
-            calls::FREEZE if bug!(MoveWithoutFreeze) => slots_of(args).map(|_| ()),
-            calls::FREEZE | calls::THAW => slots_of(args).map(|slots| {
-                self.freeze(&slots, name == calls::FREEZE);
+            calls::FREEZE => numbered(args).map(|(version, slots)| {
+                if !bug!(MoveWithoutFreeze) {
+                    self.frozen_by = self.frozen_by.max(version);
+                    self.freeze(&slots, true);
+                }
+            }),
+            calls::THAW => slots_of(args).map(|slots| self.freeze(&slots, false)),
+            calls::GIVE_UP => numbered(args).map(|(id, slots)| {
+                if let Some(installed) = self.installed.get_mut(&id) {
+                    installed.state = InstallState::GivenUp;
+                }
+                self.engine.drop_slots(self.shard, within(&slots));
             }),
             calls::DROP => slots_of(args).map(|slots| {
                 self.engine.drop_slots(self.shard, within(&slots));
@@ -131,15 +155,17 @@ impl GroupShard {
         else {
             return Err(wrong());
         };
-        let mut installed = self.installed.get(&id).copied().unwrap_or_default();
-        if installed.whole {
-            return Ok(());
+        let mut installed = self.installed.get(&id).cloned().unwrap_or_default();
+        match installed.state {
+            InstallState::Comes => {}
+            InstallState::Whole => return Ok(()),
+            InstallState::GivenUp => return Err(Error::text("ERR the move was given up")),
         }
         if attempt < installed.attempt && !bug!(OldPieceAccepted) {
             return Err(Error::text("ERR a later leader sends these slots"));
         }
         if sequence == 0 {
-            installed = Installed { attempt, ..Installed::default() };
+            installed = Installed { attempt, slots: slots.clone(), ..Installed::default() };
             self.engine.drop_slots(self.shard, within(&slots));
         } else if (attempt != installed.attempt || sequence != installed.next)
             && !bug!(OldPieceAccepted)
@@ -152,8 +178,8 @@ impl GroupShard {
         }
         self.engine.remove_keys(self.shard, gone);
         installed.next = sequence + 1;
-        installed.whole = last.as_slice() == b"1";
-        if installed.whole {
+        if last.as_slice() == b"1" {
+            installed.state = InstallState::Whole;
             self.freeze(&slots, false);
         }
         self.installed.insert(id, installed);
@@ -167,16 +193,14 @@ impl GroupShard {
     fn snapshot_head(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         push_u64(&mut out, self.now_ms as u64);
+        push_u64(&mut out, self.frozen_by);
         let frozen = if bug!(FrozenLostInSnapshot) { Vec::new() } else { self.frozen() };
-        push_len(&mut out, frozen.len());
-        for (first, last) in frozen {
-            out.extend_from_slice(&first.to_le_bytes());
-            out.extend_from_slice(&last.to_le_bytes());
-        }
+        push_ranges(&mut out, &frozen);
         push_len(&mut out, self.installed.len());
         for (id, installed) in &self.installed {
             [*id, installed.attempt, installed.next].iter().for_each(|n| push_u64(&mut out, *n));
-            out.push(u8::from(installed.whole));
+            out.push(installed.state as u8);
+            push_ranges(&mut out, &installed.slots);
         }
         out
     }
@@ -220,7 +244,7 @@ impl GroupShard {
         self.engine.drop_slots(self.shard, |_| true);
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
-        self.now_ms = 0;
+        (self.now_ms, self.frozen_by) = (0, 0);
         if bytes.is_empty() {
             return Ok(());
         }
@@ -229,17 +253,18 @@ impl GroupShard {
             return Err(Malformed);
         }
         self.now_ms = reader.u64()? as i64;
-        let frozen = reader.list(4, |reader| {
-            let range = reader.u32()?;
-            Ok(((range & 0xFFFF) as u16, (range >> 16) as u16))
-        })?;
-        if frozen.iter().any(|(first, last)| first > last || *last >= SLOTS) {
-            return Err(Malformed);
-        }
+        self.frozen_by = reader.u64()?;
+        let frozen = read_ranges(&mut reader)?;
         self.freeze(&frozen, true);
-        let installed = reader.list(25, |reader| {
+        let installed = reader.list(29, |reader| {
             let (id, attempt, next) = (reader.u64()?, reader.u64()?, reader.u64()?);
-            Ok((id, Installed { attempt, next, whole: reader.u8()? != 0 }))
+            let state = match reader.u8()? {
+                0 => InstallState::Comes,
+                1 => InstallState::Whole,
+                2 => InstallState::GivenUp,
+                _ => return Err(Malformed),
+            };
+            Ok((id, Installed { attempt, next, state, slots: read_ranges(reader)? }))
         })?;
         self.installed = installed.into_iter().collect();
         let rows = read_rows(&mut reader)?;
@@ -262,6 +287,17 @@ impl GroupShard {
             return Vec::new();
         }
         ranges((0..SLOTS).filter(|slot| self.frozen[usize::from(*slot)]))
+    }
+
+    /// As [`Data::frozen_by`](crate::runtime::Data::frozen_by).
+    pub fn frozen_by(&self) -> u64 {
+        self.frozen_by
+    }
+
+    /// As [`Data::arrivals`](crate::runtime::Data::arrivals).
+    pub fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+        let open = self.installed.iter().filter(|(_, one)| one.state != InstallState::GivenUp);
+        open.map(|(id, one)| (*id, one.slots.clone())).collect()
     }
 
     /// As [`Data::note_changes`](crate::runtime::Data::note_changes).
@@ -299,9 +335,8 @@ pub fn first_state(engine: &Engine, slots: &[SlotRange]) -> Vec<u8> {
         return Vec::new();
     }
     let mut out = vec![VERSION];
-    push_u64(&mut out, 0);
-    push_len(&mut out, 0);
-    push_len(&mut out, 0);
+    [0, 0].iter().for_each(|n| push_u64(&mut out, *n));
+    [0, 0].iter().for_each(|n| push_len(&mut out, *n));
     push_rows(&mut out, &rows);
     engine.drop_slots(0, within(slots));
     out
@@ -310,6 +345,31 @@ pub fn first_state(engine: &Engine, slots: &[SlotRange]) -> Vec<u8> {
 /// Whether a slot is in ranges.
 fn within(slots: &[SlotRange]) -> impl Fn(u16) -> bool + '_ {
     |slot| slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+}
+
+fn push_ranges(out: &mut Vec<u8>, ranges: &[SlotRange]) {
+    push_len(out, ranges.len());
+    for (first, last) in ranges {
+        out.extend_from_slice(&first.to_le_bytes());
+        out.extend_from_slice(&last.to_le_bytes());
+    }
+}
+
+fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<SlotRange>, Malformed> {
+    let ranges = reader.list(4, |reader| {
+        let range = reader.u32()?;
+        Ok(((range & 0xFFFF) as u16, (range >> 16) as u16))
+    })?;
+    match ranges.iter().any(|(first, last)| first > last || *last >= SLOTS) {
+        true => Err(Malformed),
+        false => Ok(ranges),
+    }
+}
+
+/// A number, then slots.
+fn numbered(args: &[Vec<u8>]) -> Option<(u64, Vec<SlotRange>)> {
+    let (number, slots) = args.split_first()?;
+    Some((std::str::from_utf8(number).ok()?.parse().ok()?, slots_of(slots)?))
 }
 
 fn slots_of(args: &[Vec<u8>]) -> Option<Vec<SlotRange>> {

@@ -609,7 +609,7 @@ impl<M: Machine> Group<M> {
                 EntryType::EntryNormal if self.witness || entry.data.is_empty() => Answer::Refused,
                 EntryType::EntryNormal => self.apply_request(entry.index, &entry.data),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.apply_change(&entry.data)
+                    self.apply_change(&entry.data, out)
                 }
             };
             self.applied = self.applied.max(entry.index);
@@ -646,7 +646,7 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    fn apply_change(&mut self, data: &[u8]) -> Answer {
+    fn apply_change(&mut self, data: &[u8], out: &mut Outbox) -> Answer {
         let Some(change) = codec::read_conf_change(data) else {
             self.failed = true;
             return Answer::Unknown;
@@ -655,7 +655,17 @@ impl<M: Machine> Group<M> {
             Ok(conf) => {
                 // Raft knows no site of who is new.
                 self.sites.clear();
+                let me = self.raft.raft.id;
+                let votes =
+                    conf.get_voters().contains(&me) || conf.get_voters_outgoing().contains(&me);
                 self.raft.mut_store().set_conf_state(conf);
+                if self.is_leader() && !votes {
+                    // A leader that was removed goes on by itself in the raft crate (0.7.0), which panics
+                    // once it counts what it has itself. It hears no more of what waits.
+                    let term = self.term();
+                    self.raft.raft.become_follower(term, 0);
+                    self.give_up(out);
+                }
                 Answer::Reply(b"+OK\r\n".to_vec())
             }
             Err(_) => Answer::Refused,

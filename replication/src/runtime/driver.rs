@@ -35,6 +35,7 @@ const STEWARD_US: u64 = 100_000;
 /// A request that another node was asked to propose.
 pub(super) struct Forward {
     pub done: Done,
+    pub group: GroupId,
     pub to: NodeId,
     pub until_us: u64,
 }
@@ -57,10 +58,14 @@ pub struct Driver<H: Host> {
     /// Those who wait for an answer, by ticket.
     pub(super) origins: Slab<Done>,
     pub(super) forwards: BTreeMap<u64, Forward>,
+    /// Who leads groups that this node is no member of, as those said who were asked and do not.
+    pub(super) told_leaders: BTreeMap<GroupId, NodeId>,
     pub(super) next_forward: u64,
     rng: Rng,
     /// The last batch that the disk had no room for.
     blocked: Option<u64>,
+    /// Who this node is to be, once the disk has room to remember it.
+    unadopted: Option<Identity>,
     pub(super) steward: Steward,
     moves: Moves,
     sites: Sites,
@@ -115,8 +120,10 @@ impl<H: Host> Driver<H> {
             out: Outbox::default(),
             origins: Slab::new(),
             forwards: BTreeMap::new(),
+            told_leaders: BTreeMap::new(),
             next_forward: 1,
             rng: Rng::new(seed),
+            unadopted: None,
             blocked: None,
             steward: Steward::default(),
             moves: Moves::default(),
@@ -239,6 +246,17 @@ impl<H: Host> Driver<H> {
         Ok(())
     }
 
+    /// The same as soon as the disk has room for it.
+    pub(super) fn adopt_in_time(&mut self, identity: Identity) {
+        match self.adopt(identity) {
+            Ok(()) => self.unadopted = None,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.unadopted = Some(identity);
+            }
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
     fn tick(&mut self, ticks: u64) {
         if let Some(node) = &mut self.node {
             (0..ticks).for_each(|_| node.tick());
@@ -250,6 +268,9 @@ impl<H: Host> Driver<H> {
 
     /// Ten times a second: what is to be brought about, and what has taken too long.
     fn look_around(&mut self) {
+        if let Some(identity) = self.unadopted {
+            self.adopt_in_time(identity);
+        }
         let late: Vec<u64> = self
             .forwards
             .iter()
@@ -453,9 +474,7 @@ impl<H: Host> Driver<H> {
         let witness = me.is_some_and(|node| node.role == Role::Witness);
         if witness != self.identity.witness {
             let identity = Identity { witness, ..self.identity };
-            if let Err(error) = self.adopt(identity) {
-                return self.fail(&error.to_string());
-            }
+            self.adopt_in_time(identity);
         }
         self.note_witness();
         self.host.topology_changed(&self.topology);

@@ -46,6 +46,10 @@ pub const DATA_GROUPS_MAX: usize = 256;
 pub trait Data: Machine {
     /// Slots that take no writes, as they have moved away or are about to.
     fn frozen(&self) -> Vec<SlotRange>;
+    /// The version of the topology by which slots were frozen last: an older one knows nothing of the move.
+    fn frozen_by(&self) -> u64;
+    /// The moves by which slots came or are coming here, those aside that were given up.
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)>;
     /// Begins to note which keys of these slots change, and forgets what was noted before; without slots
     /// nothing is noted any more.
     fn note_changes(&self, slots: &[SlotRange]);
@@ -124,13 +128,16 @@ pub struct DriverOptions {
 
 /// Names of the calls by which slots move between groups; no client can make them.
 pub mod calls {
-    /// `FREEZE first last ...`: these slots take no more writes.
+    /// `FREEZE version first last ...`: these slots take no more writes, by this version of the topology.
     pub const FREEZE: &[u8] = b"ASHLAR.FREEZE";
     /// `THAW first last ...`: they do again.
     pub const THAW: &[u8] = b"ASHLAR.THAW";
     /// `INSTALL move attempt sequence last piece first last ...`: keys of slots that come from another
     /// group. Piece 0 drops what there is of them; the last one thaws them.
     pub const INSTALL: &[u8] = b"ASHLAR.INSTALL";
+    /// `GIVEUP move first last ...`: the move has ended without these slots: their keys go, and no more
+    /// pieces of it are taken.
+    pub const GIVE_UP: &[u8] = b"ASHLAR.GIVEUP";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
 }

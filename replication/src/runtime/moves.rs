@@ -76,6 +76,8 @@ pub(super) struct Moves {
     starts: u64,
     /// Slots of groups that are being thawed or dropped: since when.
     cleaning_us: BTreeMap<GroupId, u64>,
+    /// Frozen slots of groups that were found to have no keys any more, and the version by which they were frozen.
+    empty: BTreeMap<GroupId, (u64, Vec<SlotRange>)>,
 }
 
 fn wait_for(answer: &Arc<AtomicU8>) -> Done {
@@ -169,7 +171,8 @@ impl Moves {
                 }
             }
             Step::Freeze => {
-                let freeze = bare(vec![call(calls::FREEZE, &[], &one.slots)]);
+                let version = driver.topology.version.to_string();
+                let freeze = bare(vec![call(calls::FREEZE, &[version.as_bytes()], &one.slots)]);
                 moving.step = Step::Rest;
                 let done = moving.wait();
                 driver.propose(one.from, &freeze, done);
@@ -218,29 +221,50 @@ impl Moves {
         self.moving.insert(one.id, moving);
     }
 
-    /// Frees slots whose move was given up, and drops the keys of those that have moved.
+    /// Frees slots whose move was given up, and drops the keys of those that have moved or did not come.
     fn clean<H: Host>(&mut self, driver: &mut Driver<H>, topology: &Topology) {
         let Some(node) = &driver.node else { return };
         let mut todo: Vec<(GroupId, OwnedCall)> = Vec::new();
         for group in node.groups().filter(|group| group.is_leader()) {
-            let State::Data(data) = group.machine() else { continue };
-            let frozen = data.frozen();
-            if frozen.is_empty() {
-                continue;
-            }
-            let slots = || frozen.iter().flat_map(|(first, last)| *first..=*last);
-            let still = |slot: &u16| topology.move_of(*slot).is_none();
-            let own = |slot: &u16| topology.group_of(*slot) == Some(group.id());
-            let thaw = crate::topology::ranges(slots().filter(|slot| still(slot) && own(slot)));
-            let drop = crate::topology::ranges(slots().filter(|slot| still(slot) && !own(slot)));
-            let busy = self.cleaning_us.get(&group.id());
+            let (id, State::Data(data)) = (group.id(), group.machine()) else { continue };
+            let busy = self.cleaning_us.get(&id);
             if busy.is_some_and(|since_us| driver.now_us < since_us + STEP_US / 5) {
                 continue;
             }
+            let own = |slot: &u16| topology.group_of(*slot) == Some(id);
+            let frozen = data.frozen();
+            let stays = |slot: &u16| topology.move_of(*slot).is_none();
+            // Whoever does not know of a move yet by which slots were frozen has no say about them.
+            let (thaw, gone): (Vec<u16>, Vec<u16>) = match topology.version >= data.frozen_by() {
+                true => all(&frozen).filter(stays).partition(own),
+                false => Default::default(),
+            };
+            let gone = crate::topology::ranges(gone);
             if !thaw.is_empty() {
-                todo.push((group.id(), call(calls::THAW, &[], &thaw)));
-            } else if !drop.is_empty() && data.has_keys(&drop) {
-                todo.push((group.id(), call(calls::DROP, &[], &drop)));
+                todo.push((id, call(calls::THAW, &[], &crate::topology::ranges(thaw))));
+            } else if !gone.is_empty() {
+                // They take no writes, so once they are empty they stay so until they are frozen again.
+                let gone = (data.frozen_by(), gone);
+                if self.empty.get(&id) != Some(&gone) {
+                    if data.has_keys(&gone.1) {
+                        todo.push((id, call(calls::DROP, &[], &gone.1)));
+                    } else {
+                        self.empty.insert(id, gone);
+                    }
+                }
+            }
+            let ended = data.arrivals().into_iter().find_map(|(one, slots)| {
+                // Slots that have come and gone again are frozen.
+                let stray = |slot: &u16| !own(slot) && !within(&frozen, *slot);
+                let stray: Vec<u16> = all(&slots).filter(stray).collect();
+                (topology.is_over(one) && !stray.is_empty()).then_some((one, stray))
+            });
+            if let Some((one, stray)) = ended {
+                let coming = topology.moves.values().filter(|other| other.to == id);
+                let coming: Vec<SlotRange> = coming.flat_map(|other| other.slots.clone()).collect();
+                let stray = stray.into_iter().filter(|slot| !within(&coming, *slot));
+                let stray = crate::topology::ranges(stray);
+                todo.push((id, call(calls::GIVE_UP, &[one.to_string().as_bytes()], &stray)));
             }
         }
         for (group, call) in todo {
@@ -248,6 +272,14 @@ impl Moves {
             driver.propose(group, &bare(vec![call]), Box::new(|_| {}));
         }
     }
+}
+
+fn all(ranges: &[SlotRange]) -> impl Iterator<Item = u16> + '_ {
+    ranges.iter().flat_map(|(first, last)| *first..=*last)
+}
+
+fn within(ranges: &[SlotRange], slot: u16) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&slot))
 }
 
 impl Moving {

@@ -26,9 +26,7 @@ impl<H: Host> Driver<H> {
                 Incoming::Hello(to, cluster) => {
                     if self.identity.me == 0 {
                         let identity = Identity { me: to, cluster, ..self.identity };
-                        if let Err(error) = self.adopt(identity) {
-                            return self.fail(&error.to_string());
-                        }
+                        self.adopt_in_time(identity);
                     }
                 }
                 Incoming::Frame(from, kind, payload) => self.take_frame(from, kind, &payload),
@@ -42,6 +40,7 @@ impl<H: Host> Driver<H> {
                     }
                 }
                 Incoming::Unreachable(to) => {
+                    self.told_leaders.retain(|_, leader| *leader != to);
                     let numbers: Vec<u64> = self
                         .forwards
                         .iter()
@@ -86,6 +85,15 @@ impl<H: Host> Driver<H> {
                 let Ok(ticket) = reader.u64() else { return };
                 let Ok(answer) = wire::read_answer(&mut reader) else { return };
                 if let Some(forward) = self.forwards.remove(&ticket) {
+                    match answer {
+                        Answer::NotLeader(Some(leader)) => {
+                            self.told_leaders.insert(forward.group, leader);
+                        }
+                        Answer::NotLeader(None) => {
+                            self.told_leaders.remove(&forward.group);
+                        }
+                        _ => {}
+                    }
                     (forward.done)(answer);
                 }
             }
@@ -176,18 +184,18 @@ impl<H: Host> Driver<H> {
         }
         self.next_forward += 1;
         let until_us = self.now_us + FORWARD_US;
-        self.forwards.insert(number, Forward { done, to, until_us });
+        self.forwards.insert(number, Forward { done, group, to, until_us });
     }
 
     /// Who leads a group: as its replica here says, or else as its members would have it.
     fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let wanted = self.topology.groups.get(&group);
+        // The replica of a group that this node has left hears of no leader any more.
         let here = self.node.as_ref().and_then(|node| node.group(group));
-        if let Some(here) = here
-            && let Some(leader) = here.leader()
-        {
-            return Some(leader);
-        }
-        self.topology.groups.get(&group).map(|group| group.preferred)
+        let here = here.filter(|_| wanted.is_none_or(|group| group.has(self.identity.me)));
+        let known = here.and_then(|here| here.leader());
+        let told = || self.told_leaders.get(&group).copied();
+        known.or_else(told).or_else(|| wanted.map(|group| group.preferred))
     }
 
     fn change(&mut self, change: Change, done: Done) {

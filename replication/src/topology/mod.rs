@@ -276,6 +276,11 @@ impl Topology {
         self.moves.values().find(|one| one.slots.iter().any(has))
     }
 
+    /// Whether a move was started and is over, as far as this version knows.
+    pub fn is_over(&self, id: u64) -> bool {
+        id < self.next_move && !self.moves.contains_key(&id)
+    }
+
     /// The groups that a node shall keep the data of, or vote in.
     pub fn groups_of(&self, node: NodeId) -> impl Iterator<Item = &GroupInfo> {
         self.groups.values().filter(move |group| group.has(node))

@@ -214,6 +214,14 @@ impl Data for ShardMachine {
         self.slots.frozen()
     }
 
+    fn frozen_by(&self) -> u64 {
+        self.slots.frozen_by()
+    }
+
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+        self.slots.arrivals()
+    }
+
     fn note_changes(&self, slots: &[SlotRange]) {
         self.slots.note_changes(slots);
     }

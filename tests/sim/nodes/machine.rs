@@ -120,6 +120,14 @@ impl Data for ShardMachine {
         self.0.frozen()
     }
 
+    fn frozen_by(&self) -> u64 {
+        self.0.frozen_by()
+    }
+
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+        self.0.arrivals()
+    }
+
     fn note_changes(&self, slots: &[SlotRange]) {
         self.0.note_changes(slots);
     }

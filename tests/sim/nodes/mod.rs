@@ -111,17 +111,18 @@ fn try_simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, Str
     })
 }
 
-/// What it has found that is not mended yet. Until then the runs of many seeds are not part of CI:
+/// Seeds that failed once:
 ///
-/// ```sh
-/// cargo test --release -p ashlar-tests --test sim nodes -- --ignored --nocapture
-/// ```
-/// - seed 13: "group 3 has keys of slots that are another's": keys that were copied to a group stay
-///   there when their move is given up, as far as is known; only frozen slots are looked at.
-/// - seed 2 with leases: a panic, `unwrap` on `None`, whose place is not known yet.
-const FOUND: [u64; 2] = [13, 2];
+/// - 13: keys that were copied to a group stayed there when their move was given up;
+/// - 2 with leases: a leader that was removed from its group went on, and panicked;
+/// - 23, and 21 with leases: a node that was told who it is while its disk was full ended;
+/// - 93 with leases: a move to a group went on asking a node that does not lead it.
+///
+/// Of those that `ASHLAR_SIM_SEEDS=600` adds, two are not mended yet: 355 (a node does not start: "what the
+/// node remembers of its groups is damaged"), and 464 with leases (two moves are never finished).
+const FOUND: [u64; 5] = [13, 2, 23, 21, 93];
 /// Seeds of every run; `ASHLAR_SIM_SEEDS` sets how many.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 fn all_hold(name: &str, lease: bool, fixed: u64) {
     let count = std::env::var("ASHLAR_SIM_SEEDS").ok().map(|text| text.parse().expect("a number"));
@@ -138,7 +139,7 @@ fn all_hold(name: &str, lease: bool, fixed: u64) {
             }
             Err(error) => panic!(
                 "{name}, seed {seed}: {error}\n\
-                 replay: ASHLAR_SEED={seed} cargo test -p ashlar-tests --test sim {name} -- --ignored"
+                 replay: ASHLAR_SEED={seed} cargo test -p ashlar-tests --test sim {name}"
             ),
         }
     }
@@ -150,15 +151,13 @@ fn all_hold(name: &str, lease: bool, fixed: u64) {
 }
 
 #[test]
-#[ignore = "finds bugs that are not mended yet: see FOUND"]
 fn whole_nodes_under_faults() {
     all_hold("whole_nodes_under_faults", false, SEEDS);
 }
 
 #[test]
-#[ignore = "finds bugs that are not mended yet: see FOUND"]
 fn whole_nodes_with_leases() {
-    all_hold("whole_nodes_with_leases", true, SEEDS / 3);
+    all_hold("whole_nodes_with_leases", true, SEEDS / 2);
 }
 
 #[test]
@@ -173,7 +172,6 @@ fn the_same_seed_is_the_same_run_of_nodes() {
 /// Each known bug that needs whole nodes is found within a bounded number of seeds, by a run that holds
 /// without it.
 #[test]
-#[ignore = "half of the bugs were only seen at seeds that fail without them too: see FOUND"]
 fn known_bugs_of_nodes_are_found() {
     const SEEDS_MAX: u64 = 100;
     let mut missed = Vec::new();
