@@ -6,13 +6,13 @@
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
+use ashlar_tests::ask::{ask, info, wait_for};
 use ashlar_tests::process::{Server, temporary_dir};
-use ashlar_tests::resp::{Client, Value, words};
+use ashlar_tests::resp::words;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a value.
 const VALUE: usize = 40_000;
 
@@ -53,27 +53,6 @@ fn start(dir: &Path, settings: &[&str]) -> Server {
     let dir = dir.to_str().unwrap();
     let all = ["--dir", dir, "--save", "", "--appendonly", "yes", "--log-segment-size", "1mb"];
     Server::ashlar(&[&all[..], settings].concat())
-}
-
-fn ask(client: &mut Client, line: &str) -> String {
-    match client.line(line).unwrap() {
-        Value::Int(number) => number.to_string(),
-        other => other.text(),
-    }
-}
-
-fn info(client: &mut Client, field: &str) -> String {
-    let text = ask(client, "INFO persistence");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("INFO has {field}")).trim().to_owned()
-}
-
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn value(number: usize) -> String {

@@ -2,15 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is to say where")]
 
+use ashlar_tests::ask::{ask, info, wait_for};
 use ashlar_tests::differential::sequence::is_data;
 use ashlar_tests::grammar::{Generator, Spec, table};
 use ashlar_tests::process::{Server, temporary_dir};
-use ashlar_tests::resp::{Client, Value};
+use ashlar_tests::resp::Client;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How long a test waits for what happens in the background.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory that servers come back to.
 struct Home(PathBuf);
@@ -37,28 +34,6 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn ask(client: &mut Client, line: &str) -> String {
-    match client.line(line).unwrap() {
-        Value::Int(number) => number.to_string(),
-        other => other.text(),
-    }
-}
-
-/// A field of INFO.
-fn info(client: &mut Client, field: &str) -> String {
-    let text = ask(client, "INFO everything");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("INFO has {field}")).trim().to_owned()
-}
-
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

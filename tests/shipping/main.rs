@@ -9,44 +9,20 @@ mod outages;
 mod proxy;
 mod roles;
 
+use ashlar_tests::ask::{PATIENCE, ask, info, wait_for};
 use ashlar_tests::differential::sequence::is_data;
 use ashlar_tests::grammar::{Generator, Spec, table};
 use ashlar_tests::process::Server;
-use ashlar_tests::resp::{Client, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a test waits for what happens in the background.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Of every node.
 const DEBUG: [&str; 2] = ["--enable-debug-command", "yes"];
 
 fn node(settings: &[&str]) -> Server {
     Server::ashlar(&[&DEBUG[..], settings].concat())
-}
-
-fn ask(client: &mut Client, line: &str) -> String {
-    match client.line(line).unwrap_or_else(|error| panic!("{line}: {error}")) {
-        Value::Int(number) => number.to_string(),
-        other => other.text(),
-    }
-}
-
-/// A field of INFO.
-fn info(client: &mut Client, field: &str) -> String {
-    let text = ask(client, "INFO everything");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("INFO has {field}")).trim().to_owned()
-}
-
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
-        sleep(Duration::from_millis(10));
-    }
 }
 
 fn follow(replica: &Server, port: u16) {

@@ -1,6 +1,7 @@
 //! Tests that see the whole of ashlar, and what they share.
 //!
 //! - [`resp`], [`process`]: a client of our own and real servers on free ports
+//! - [`ask`]: short questions to a server, and waiting
 //! - [`cluster`]: clusters of them, with a network that can be cut
 //! - [`random`], [`grammar`]: seeded random calls, made from the syntax lines of the command table
 //! - [`differential`]: the same calls against two servers, replies compared, failures shrunk
@@ -9,6 +10,7 @@
 //! - [`powercut`]: a file system that loses what was not forced to disk
 //! - [`fuzz_targets`]: what no input may be able to do
 
+pub mod ask;
 pub mod cli;
 pub mod cluster;
 pub mod differential;
