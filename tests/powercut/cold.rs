@@ -59,6 +59,13 @@ fn writes(seed: u64, step: u64) -> Vec<(usize, Option<Vec<u8>>)> {
     writes.into_iter().collect()
 }
 
+fn short(value: Option<&Vec<u8>>) -> String {
+    match value {
+        Some(value) => format!("{} bytes of {:?}", value.len(), value.first()),
+        None => "nothing".to_owned(),
+    }
+}
+
 fn open(kind: StoreKind, dir: &Path) -> Box<dyn ColdStore> {
     let opened = store::open(kind, &dir.join(kind.name()), MEMORY_BYTES);
     let opened = opened.expect("a store opens after a power cut");
@@ -127,7 +134,19 @@ fn cut(kind: StoreKind, cuts: usize, flawed: bool) -> String {
                 if let Ok(found) = found {
                     let found = found.map(|found| found.body);
                     let known = found.as_ref() == model.get(&key) || found == *next;
-                    assert!(known, "cut {nth}: key {key} has a value that it never had");
+                    assert!(
+                        known,
+                        "cut {nth}, {last} acknowledged: key {key} has a value that it never had: {}, \
+                         where {} was acknowledged and {} was on its way; it is that of {:?}",
+                        short(found.as_ref()),
+                        short(model.get(&key)),
+                        short(next.as_ref()),
+                        (0..=last + 3).rev().find(|step| {
+                            writes(seed, *step)
+                                .iter()
+                                .any(|(k, value)| *k == key && *value == found)
+                        })
+                    );
                     match found {
                         Some(found) => drop(model.insert(key, found)),
                         None => drop(model.remove(&key)),

@@ -15,6 +15,7 @@
 
 use super::hook;
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,6 +187,15 @@ impl Sled {
     }
 }
 
+/// What becomes of each row of a batch: a row that is deleted and written again must not be missing
+/// between two parts, where the power may be cut.
+fn last_writes(batch: &Batch) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    let last: HashMap<&[u8], usize> =
+        batch.rows().enumerate().map(|(nth, (key, _))| (key, nth)).collect();
+    let rows = batch.rows().enumerate();
+    rows.filter(move |(nth, (key, _))| last.get(key) == Some(nth)).map(|(_, row)| row)
+}
+
 impl ColdStore for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
         guarded(|| {
@@ -198,7 +208,7 @@ impl ColdStore for Sled {
     fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
         // In parts: what sled has replaced stays in memory until a batch has ended.
         let (mut writes, mut bytes) = (sled::Batch::default(), 0);
-        for (key, value) in batch.rows() {
+        for (key, value) in last_writes(batch) {
             bytes += key.len() + value.map_or(DELETED_BYTES, <[u8]>::len);
             match value {
                 Some(value) => writes.insert(key, value),
@@ -253,5 +263,30 @@ impl ColdStore for Sled {
             Ok(())
         })?;
         std::fs::remove_dir_all(dir).map_err(io_failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_written_again_is_never_deleted_before() {
+        let mut batch = Batch::default();
+        batch.delete(b"a".to_vec());
+        batch.put(b"b".to_vec(), b"old".to_vec());
+        // More than a part between them.
+        for nth in 0..PART_BYTES / 1000 + 1 {
+            batch.put(nth.to_le_bytes().to_vec(), vec![0; 1000]);
+        }
+        batch.put(b"a".to_vec(), b"new".to_vec());
+        batch.delete(b"b".to_vec());
+        let of = |wanted: &[u8]| {
+            let rows = last_writes(&batch).filter(|(key, _)| *key == wanted);
+            rows.map(|(_, value)| value.map(<[u8]>::to_vec)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(b"a"), [Some(b"new".to_vec())]);
+        assert_eq!(of(b"b"), [None]);
+        assert_eq!(last_writes(&batch).count(), batch.rows().count() - 2);
     }
 }
