@@ -11,7 +11,7 @@
 //! list of pages. Up to 16,384 pages beyond the cache stay in memory that way, whatever size it was told:
 //! with rows of 2 KB, where a page has some 22, up to 300 MiB and a good 80 MiB in the middle. So this module
 //! makes accesses: after every 16 KiB of rows it reads small trees whose pages are in all parts, see
-//! [`Sled::pace`]. What sled has then is a few MiB beyond what it was told, and some 30 bytes for each row.
+//! `Sled::pace`. What sled has then is a few MiB beyond what it was told, and some 30 bytes for each row.
 
 use super::hook;
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
