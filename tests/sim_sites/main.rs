@@ -99,17 +99,15 @@ fn check(world: &mut World) -> Result<(), String> {
 
 /// What a site knows of the elements that are there.
 fn states(site: &ashlar_replication::sites::site::Site) -> Vec<String> {
-    let keys = site.keys_after(None);
-    let elements = keys.flat_map(|(key, state)| state.iter().map(move |one| (key, one)));
-    let live = elements.filter(|(_, (_, element))| element.is_live());
-    live.map(|(key, (name, element))| {
-        format!(
-            "{}, {:?}: {element:?}",
-            String::from_utf8_lossy(key),
-            name.escape_ascii().to_string()
-        )
-    })
-    .collect()
+    let mut states = Vec::new();
+    for (key, state) in site.keys() {
+        let key = String::from_utf8_lossy(key);
+        for (name, element) in state.iter().filter(|(_, element)| element.is_live()) {
+            states.push(format!("{key}, {:?}: {element:?}", name.escape_ascii().to_string()));
+        }
+    }
+    states.sort_unstable();
+    states
 }
 
 thread_local! {

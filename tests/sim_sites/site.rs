@@ -69,7 +69,7 @@ impl Site {
         let mut site = Site {
             id,
             engine: Arc::new(Engine::with_options(EngineOptions::default())),
-            node: Arc::new(SiteNode::new(id, global())),
+            node: Arc::new(SiteNode::new(id, 7, global())),
             log: Arc::default(),
             image: None,
             offset_ms: 0,
@@ -89,7 +89,7 @@ impl Site {
             Some(image) => Engine::from_image(options, image).expect("its own image"),
             None => Engine::with_options(options),
         };
-        let node = Arc::new(SiteNode::new(self.id, global()));
+        let node = Arc::new(SiteNode::new(self.id, 7, global()));
         engine.set_sites(node.clone());
         let logged = self.log.0.lock().expect("no panic").clone();
         let mut executor = engine.executor();

@@ -2,12 +2,13 @@
 
 use super::element::{Element, Sum};
 use super::intent::Intent;
-use super::key::Kind;
+use super::key::{Kind, STRING};
+use super::open::Edit;
 use super::order;
 use super::shown::{Shown, shown};
-use super::site::Edit;
 use super::view::{self, Held};
 use ashlar_engine::number;
+use ashlar_engine::value::view::View;
 
 /// What the engine holds of a key now.
 pub struct Now<'a> {
@@ -76,7 +77,7 @@ pub fn derive(
 /// One field, member or entry: written if it is there, removed otherwise.
 fn member(edit: &mut Edit<'_>, value: &Held<'_>, name: &[u8], force: bool) {
     let Some(bytes) = value.get(name) else { return edit.remove(name) };
-    let known = edit.get(name).filter(Element::is_live);
+    let known = edit.get(name).filter(|known| known.is_live());
     let same = known.as_ref().is_some_and(|known| match shown(value.kind(), known) {
         Some(Shown::Bytes(known)) => known == bytes,
         _ => true,
@@ -111,6 +112,15 @@ fn count(
     fixes: &mut Vec<Vec<Vec<u8>>>,
 ) {
     let kind = value.kind();
+    if let (View::Int(int), None) = (&value.0, field)
+        && let Some(sum) = edit.count_more(delta.int)
+    {
+        if sum != *int {
+            let agreed = sum.to_string().into_bytes();
+            fixes.extend(view::set_call(kind, key, STRING, &agreed));
+        }
+        return;
+    }
     let name = kind.name(field.unwrap_or(b""));
     let Some(after) = value.get(&name) else { return };
     let is_known = edit.get(&name).is_some_and(|element| element.is_live());

@@ -14,6 +14,7 @@
 //! Of several writes that none has seen, the one with the largest stamp shows; the others come
 //! back if it alone is removed.
 
+use super::hash;
 use crate::bug;
 use smallvec::SmallVec;
 
@@ -149,6 +150,13 @@ impl Element {
         Element { parts: SmallVec::from_iter([part]), removed_at: 0 }
     }
 
+    /// A counter that one site increments.
+    pub fn counted(site: SiteId, stamp: u64, since: u64, sum: i64) -> Element {
+        let sum = Sum { int: sum, float: 0.0 };
+        let part = Part { site, counted: stamp, since, sum, ..Part::default() };
+        Element { parts: SmallVec::from_iter([part]), removed_at: 0 }
+    }
+
     pub(super) fn from_parts(parts: SmallVec<[Part; 1]>, removed_at: u64) -> Element {
         Element { parts, removed_at }
     }
@@ -169,6 +177,18 @@ impl Element {
             [part] if self.removed_at == 0 && part.value.is_none() => {
                 let plain = part.wrote > 0 && part.counted == 0 && part.seen == 0;
                 plain.then_some((part.site, part.wrote))
+            }
+            _ => None,
+        }
+    }
+
+    /// The increments of one site, with nothing to remember besides: the site, the stamp of the last
+    /// one, the stamp before the first one, and their sum.
+    pub fn as_count(&self) -> Option<(SiteId, u64, u64, i64)> {
+        match &*self.parts {
+            [part] if self.removed_at == 0 && part.wrote == 0 && part.seen == 0 => {
+                let counts = part.counted > 0 && part.sum.float.to_bits() == 0;
+                counts.then_some((part.site, part.counted, part.since, part.sum.int))
             }
             _ => None,
         }
@@ -325,43 +345,21 @@ impl Element {
         self.parts.iter().map(Part::last).max().unwrap_or(0).max(self.removed_at)
     }
 
-    /// A digest of what is in force of it, 0 where it is not there.
-    pub fn digest(&self, key: &[u8], name: &[u8]) -> u64 {
-        if !self.is_live() {
-            return 0;
-        }
-        let mut hash = Fnv::new();
-        hash.bytes(key);
-        hash.bytes(name);
+    /// A digest of what is in force of it, 0 where it is not there. `hash` is that of the key.
+    pub fn digest(&self, hash: u64, name: &[u8]) -> u64 {
+        let mut digest = 0;
         for part in self.parts.iter().filter(|part| part.writes() || part.counts()) {
-            let amount = part.amount();
-            for word in [u64::from(part.site), part.wrote, part.counted, amount.int as u64] {
-                hash.word(word);
+            if digest == 0 {
+                digest = hash::bytes(hash, name);
             }
-            hash.word(amount.float.to_bits());
+            digest = hash::word(hash::word(digest, part.site.into()), part.wrote);
+            if part.counts() {
+                let amount = part.amount();
+                for word in [part.counted, amount.int as u64, amount.float.to_bits()] {
+                    digest = hash::word(digest, word);
+                }
+            }
         }
-        hash.0
-    }
-}
-
-/// FNV-1a over lengths and bytes; digests only have to differ by chance, not against an enemy.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Fnv {
-        Fnv(0xCBF2_9CE4_8422_2325)
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.word(bytes.len() as u64);
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-        }
-    }
-
-    fn word(&mut self, word: u64) {
-        for byte in word.to_le_bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-        }
+        digest
     }
 }

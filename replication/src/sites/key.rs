@@ -2,12 +2,13 @@
 //!
 //! A key is a map of elements by name; a name begins with the [`Kind`], so that keys whose type was
 //! changed by one site while another site wrote the old one have elements of both. Then the
-//! newest kind shows. A string that one site wrote is most of all keys, and takes 16 bytes.
+//! newest kind shows. A string that one site wrote, or a counter that one site increments, is most of
+//! all keys, and has a [`Short`] form; [`super::table`] packs these, and small keys of other kinds.
 
 use super::element::{Element, SiteId};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeBounds};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,97 +122,176 @@ struct Many {
     elements: BTreeMap<Box<[u8]>, Slot>,
     /// Elements of each kind that are there.
     live: [u32; KINDS],
+    /// Elements of which something is undone.
+    undone: BTreeSet<Box<[u8]>>,
+}
+
+impl Many {
+    /// Puts an element in, which was or was not there, or takes it out if it is empty.
+    fn put(&mut self, name: &[u8], was_live: bool, element: Element) {
+        let kind = usize::from(name.first().copied().unwrap_or(0)).min(KINDS - 1);
+        let is_live = element.is_live();
+        self.live[kind] = self.live[kind] + u32::from(is_live) - u32::from(was_live);
+        if element.removed_at() == 0 || element.parts().is_empty() {
+            self.undone.remove(name);
+        } else if !self.undone.contains(name) {
+            self.undone.insert(name.into());
+        }
+        if element.parts().is_empty() {
+            self.elements.remove(name);
+        } else if let Some(slot) = self.elements.get_mut(name) {
+            *slot = Slot::of(element);
+        } else {
+            self.elements.insert(name.into(), Slot::of(element));
+        }
+    }
+}
+
+/// A string in the shortest form: one site wrote it and the engine holds it, or one site counts in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// The site.
+    pub site: SiteId,
+    /// Stamp of its write, or of its last increment.
+    pub stamp: u64,
+    /// Of a counter: the increments after this stamp are counted, and their sum.
+    pub counted: Option<(u64, i64)>,
+}
+
+impl Short {
+    fn of(element: &Element) -> Option<Short> {
+        let plain = element.as_plain().map(|(site, stamp)| Short { site, stamp, counted: None });
+        plain.or_else(|| {
+            let (site, stamp, since, sum) = element.as_count()?;
+            Some(Short { site, stamp, counted: Some((since, sum)) })
+        })
+    }
+
+    /// Its digest, as that of its element.
+    pub(super) fn digest(self, hash: u64) -> u64 {
+        self.element().digest(hash, STRING)
+    }
+
+    fn element(self) -> Element {
+        match self.counted {
+            None => Element::written(self.site, self.stamp, None),
+            Some((since, sum)) => Element::counted(self.site, self.stamp, since, sum),
+        }
+    }
 }
 
 /// What the sites know of a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Key(State);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum State {
-    /// A string that one site wrote and the engine holds.
-    Plain(SiteId, u64),
+    /// Nothing.
+    #[default]
+    None,
+    Short(Short),
     Many(Box<Many>),
 }
 
-const STRING: &[u8] = &[Kind::String as u8];
+/// The name of a string's only element.
+pub(super) const STRING: &[u8] = &[Kind::String as u8];
 
-impl Default for Key {
-    fn default() -> Key {
-        Key(State::Many(Box::default()))
+impl From<Short> for Key {
+    fn from(short: Short) -> Key {
+        Key(State::Short(short))
     }
 }
 
 impl Key {
     fn many(&mut self) -> &mut Many {
-        if let State::Plain(site, stamp) = self.0 {
-            let mut many = Many::default();
-            many.elements.insert(STRING.into(), Slot::Plain(site, stamp));
-            many.live[Kind::String as usize] = 1;
-            self.0 = State::Many(Box::new(many));
+        if !matches!(self.0, State::Many(_)) {
+            let mut many = Box::<Many>::default();
+            if let State::Short(short) = self.0 {
+                many.put(STRING, false, short.element());
+            }
+            self.0 = State::Many(many);
         }
         match &mut self.0 {
             State::Many(many) => many,
-            State::Plain(..) => unreachable!("it was turned into many above"),
+            State::None | State::Short(_) => unreachable!("it was turned into many above"),
         }
     }
 
     /// Takes the short form where it is enough.
     pub fn shrink(&mut self) {
-        if let State::Many(many) = &self.0
-            && many.elements.len() == 1
-            && let Some((name, Slot::Plain(site, stamp))) = many.elements.first_key_value()
-            && **name == *STRING
-        {
-            self.0 = State::Plain(*site, *stamp);
+        let State::Many(many) = &self.0 else { return };
+        if many.elements.len() > 1 {
+            return;
+        }
+        match many.elements.first_key_value() {
+            None => self.0 = State::None,
+            Some((name, slot)) if **name == *STRING => {
+                if let Some(short) = Short::of(&slot.view()) {
+                    self.0 = State::Short(short);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The short form, if it has that.
+    pub fn as_short(&self) -> Option<Short> {
+        match self.0 {
+            State::Short(short) => Some(short),
+            State::None | State::Many(_) => None,
         }
     }
 
     /// An element.
     pub fn get(&self, name: &[u8]) -> Option<Cow<'_, Element>> {
         match &self.0 {
-            State::Plain(site, stamp) if name == STRING => {
-                Some(Cow::Owned(Element::written(*site, *stamp, None)))
-            }
-            State::Plain(..) => None,
+            State::Short(short) if name == STRING => Some(Cow::Owned(short.element())),
+            State::None | State::Short(_) => None,
             State::Many(many) => many.elements.get(name).map(Slot::view),
         }
     }
 
+    /// Puts an element in that was not there.
+    pub(super) fn put(&mut self, name: &[u8], element: Element) {
+        self.many().put(name, false, element);
+    }
+
     /// Changes an element, which is a new one if there was none.
     pub fn update<T>(&mut self, name: &[u8], change: impl FnOnce(&mut Element) -> T) -> T {
-        let many = self.many();
-        let Many { elements, live } = many;
-        let kind = usize::from(name.first().copied().unwrap_or(0)).min(KINDS - 1);
-        let slot = match elements.get_mut(name) {
-            Some(slot) => slot,
-            None => elements.entry(name.into()).or_insert(Slot::Full(Box::default())),
-        };
-        let was = slot.is_live();
-        let mut element = std::mem::replace(slot, Slot::Plain(0, 0)).into_element();
-        let result = change(&mut element);
-        let is = element.is_live();
-        if element.parts().is_empty() {
-            elements.remove(name);
-        } else {
-            *slot = Slot::of(element);
+        if name == STRING && !matches!(self.0, State::Many(_)) {
+            let short = std::mem::take(&mut self.0);
+            let mut element = match short {
+                State::Short(short) => short.element(),
+                State::None | State::Many(_) => Element::default(),
+            };
+            let result = change(&mut element);
+            match Short::of(&element) {
+                Some(short) => self.0 = State::Short(short),
+                None if element.parts().is_empty() => {}
+                None => self.put(name, element),
+            }
+            return result;
         }
-        live[kind] = live[kind] + u32::from(is) - u32::from(was);
+        let many = self.many();
+        let element = many.elements.get_mut(name);
+        let slot = element.map(|slot| std::mem::replace(slot, Slot::Plain(0, 0)));
+        let was = slot.as_ref().is_some_and(Slot::is_live);
+        let mut element = slot.map_or_else(Element::default, Slot::into_element);
+        let result = change(&mut element);
+        many.put(name, was, element);
         result
     }
 
     /// Whether nothing is known of it.
     pub fn is_empty(&self) -> bool {
-        match &self.0 {
-            State::Plain(..) => false,
-            State::Many(many) => many.elements.is_empty(),
-        }
+        self.len() == 0
     }
 
     /// Elements of a kind that are there.
     pub fn live(&self, kind: Kind) -> u32 {
         match &self.0 {
-            State::Plain(..) => u32::from(kind == Kind::String),
+            State::None => 0,
+            State::Short(_) => u32::from(kind == Kind::String),
             State::Many(many) => many.live[kind as usize],
         }
     }
@@ -219,32 +299,41 @@ impl Key {
     /// Elements that are remembered, whether they are there or not.
     pub fn len(&self) -> usize {
         match &self.0 {
-            State::Plain(..) => 1,
+            State::None => 0,
+            State::Short(_) => 1,
             State::Many(many) => many.elements.len(),
         }
     }
 
+    /// The names and elements within bounds, in their order.
+    fn range<'a>(
+        &'a self,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], Cow<'a, Element>)> + use<'a> {
+        let (short, many) = match &self.0 {
+            State::None => (None, None),
+            State::Short(short) => (Some(*short), None),
+            State::Many(many) => (None, Some(many.elements.range::<[u8], _>((start, end)))),
+        };
+        let within = |name| RangeBounds::<[u8]>::contains(&(start, end), name);
+        let short = short.filter(|_| within(STRING));
+        let short = short.map(|short| (STRING, Cow::Owned(short.element())));
+        let many = many.into_iter().flatten().map(|(name, slot)| (&**name, slot.view()));
+        short.into_iter().chain(many)
+    }
+
     /// The names and elements from a name on, in their order.
-    pub fn from<'a>(
+    pub fn range_from<'a>(
         &'a self,
         start: &[u8],
-    ) -> impl DoubleEndedIterator<Item = (&'a [u8], Cow<'a, Element>)> {
-        let (plain, many) = match &self.0 {
-            State::Plain(site, stamp) => (Some((*site, *stamp)), None),
-            State::Many(many) => (None, Some(many)),
-        };
-        let plain = plain.filter(|_| start <= STRING);
-        let plain = plain
-            .map(|(site, stamp)| (STRING, Cow::Owned(Element::written(site, stamp, None))))
-            .into_iter();
-        let range = (Bound::Included(start), Bound::Unbounded);
-        let many = many.map(|many| many.elements.range::<[u8], _>(range)).into_iter().flatten();
-        plain.chain(many.map(|(name, slot)| (&**name, slot.view())))
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], Cow<'a, Element>)> + use<'a> {
+        self.range(Bound::Included(start), Bound::Unbounded)
     }
 
     /// All names and elements.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], Cow<'_, Element>)> {
-        self.from(&[])
+        self.range_from(&[])
     }
 
     /// The elements of a kind that are there, in the order of their names, without the kind.
@@ -252,21 +341,9 @@ impl Key {
         &self,
         kind: Kind,
     ) -> impl DoubleEndedIterator<Item = (&[u8], Cow<'_, Element>)> {
-        let all = match &self.0 {
-            State::Plain(site, stamp) => {
-                let here = (kind == Kind::String).then_some((*site, *stamp));
-                (here, None)
-            }
-            State::Many(many) => {
-                let (start, end) = ([kind as u8], [kind as u8 + 1]);
-                let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-                (None, Some(many.elements.range::<[u8], _>(range)))
-            }
-        };
-        let plain =
-            all.0.map(|(site, stamp)| (STRING, Cow::Owned(Element::written(site, stamp, None))));
-        let many = all.1.into_iter().flatten().map(|(name, slot)| (&**name, slot.view()));
-        let live = plain.into_iter().chain(many).filter(|(_, element)| element.is_live());
+        let (start, end) = ([kind as u8], [kind as u8 + 1]);
+        let all = self.range(Bound::Included(&start), Bound::Excluded(&end));
+        let live = all.filter(|(_, element)| element.is_live());
         live.map(|(name, element)| (&name[1..], element))
     }
 
@@ -315,15 +392,14 @@ impl Key {
     pub fn forget(&mut self, stable: u64) -> usize {
         let before = self.len();
         if let State::Many(many) = &mut self.0 {
-            many.elements.retain(|_, slot| match slot {
-                Slot::Plain(..) | Slot::Score(..) => true,
-                Slot::Full(element) => {
-                    let gone = element.forget(stable);
-                    let rest = std::mem::take(&mut **element);
-                    *slot = Slot::of(rest);
-                    !gone
-                }
-            });
+            for name in std::mem::take(&mut many.undone) {
+                let Some(slot) = many.elements.get_mut(&name) else { continue };
+                let slot = std::mem::replace(slot, Slot::Plain(0, 0));
+                let was = slot.is_live();
+                let mut element = slot.into_element();
+                element.forget(stable);
+                many.put(&name, was, element);
+            }
         }
         self.shrink();
         before - self.len()
@@ -332,26 +408,15 @@ impl Key {
     /// Whether there is anything that may be forgotten some day.
     pub fn has_undone(&self) -> bool {
         match &self.0 {
-            State::Plain(..) => false,
-            State::Many(many) => {
-                many.live[Kind::Expiry as usize] > 0
-                    || many.elements.values().any(|slot| match slot {
-                        Slot::Plain(..) | Slot::Score(..) => false,
-                        Slot::Full(element) => element.removed_at() != 0,
-                    })
-            }
+            State::None | State::Short(_) => false,
+            State::Many(many) => many.live[Kind::Expiry as usize] > 0 || !many.undone.is_empty(),
         }
     }
 
-    /// Whether it is a string that one site wrote, with nothing to remember besides.
-    pub fn is_plain(&self) -> bool {
-        matches!(self.0, State::Plain(..))
-    }
-
     /// A digest of what shows of it, the same at all sites that know the same: the sum of those of
-    /// its elements.
-    pub fn digest(&self, key: &[u8]) -> u64 {
-        let digests = self.iter().map(|(name, element)| element.digest(key, name));
+    /// its elements. `hash` is that of the key.
+    pub fn digest(&self, hash: u64) -> u64 {
+        let digests = self.iter().map(|(name, element)| element.digest(hash, name));
         digests.fold(0, u64::wrapping_add)
     }
 }

@@ -14,6 +14,7 @@ use super::element::{Element, SiteId};
 use super::key::Key;
 use super::site::Site;
 use crate::bug;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 /// Most elements of a batch, but for those of one stamp.
@@ -37,10 +38,16 @@ pub struct Plan {
 /// A key and the name of an element.
 type Place = (Vec<u8>, Vec<u8>);
 
+/// Where a walk through all keys is: a part of them, and the last element in it that was looked at.
+#[derive(Clone, Debug, Default)]
+struct Spot {
+    block: usize,
+    after: Option<Place>,
+}
+
 #[derive(Clone, Debug)]
 struct Fill {
-    /// The last element that was looked at.
-    after: Option<Place>,
+    from: Spot,
     /// Only what this site did after this stamp; everything of every site if 0.
     since: u64,
     /// The peer has everything up to this stamp afterwards.
@@ -98,7 +105,7 @@ impl Outgoing {
         if self.fill.is_none() && !groups.is_empty() {
             self.repairs += 1;
             let until = self.acknowledged;
-            self.fill = Some(Fill { after: None, since: 0, until, groups: Some(groups) });
+            self.fill = Some(Fill { from: Spot::default(), since: 0, until, groups: Some(groups) });
         }
     }
 
@@ -110,7 +117,7 @@ impl Outgoing {
         {
             self.fills += 1;
             let since = self.acknowledged;
-            self.fill = Some(Fill { after: None, since, until: own, groups: None });
+            self.fill = Some(Fill { from: Spot::default(), since, until: own, groups: None });
         }
         match self.fill.take() {
             Some(fill) => self.plan_fill(site, fill),
@@ -131,7 +138,7 @@ impl Outgoing {
             }
             last = change.stamp;
             bytes += change.key.len() + change.name.len();
-            if seen.insert((&*change.key, &*change.name)) {
+            if seen.insert((change.key, change.name)) {
                 plan.elements.push((change.key.to_vec(), change.name.to_vec()));
             }
         }
@@ -149,8 +156,8 @@ impl Outgoing {
         let stopped = walk.run(site, &fill, &mut plan.elements);
         match stopped {
             None => plan.to = from.max(fill.until),
-            Some(place) => {
-                fill.after = Some(place);
+            Some(spot) => {
+                fill.from = spot;
                 self.fill = Some(fill);
             }
         }
@@ -165,19 +172,20 @@ struct Walk {
 }
 
 impl Walk {
-    /// Collects elements up to the bounds of a batch; returns the last one that was looked at, `None`
+    /// Collects elements up to the bounds of a batch; returns the last place that was looked at, `None`
     /// at the end of all keys.
-    fn run(&mut self, site: &Site, fill: &Fill, out: &mut Vec<Place>) -> Option<Place> {
-        if let Some((key, name)) = &fill.after
-            && let Some(state) = site.key(key)
-            && let Some(place) = self.key(site, fill, key, state, Some(name), out)
-        {
-            return Some(place);
-        }
-        let after = fill.after.as_ref().map(|(key, _)| key.as_slice());
-        for (key, state) in site.keys_after(after) {
-            if let Some(place) = self.key(site, fill, key, state, None, out) {
-                return Some(place);
+    fn run(&mut self, site: &Site, fill: &Fill, out: &mut Vec<Place>) -> Option<Spot> {
+        for block in fill.from.block..site.blocks() {
+            let inside = fill.from.after.as_ref().filter(|_| block == fill.from.block);
+            for (key, state) in site.block(block) {
+                let after = match inside.map(|(last, name)| (last.as_slice().cmp(key), name)) {
+                    Some((Ordering::Greater, _)) => continue,
+                    Some((Ordering::Equal, name)) => Some(name.as_slice()),
+                    Some((Ordering::Less, _)) | None => None,
+                };
+                if let Some(place) = self.key(site, fill, key, &state, after, out) {
+                    return Some(Spot { block, after: Some(place) });
+                }
             }
         }
         None
@@ -197,7 +205,7 @@ impl Walk {
             fill.groups.as_ref().is_none_or(|groups| groups.contains(&Site::group_of(key)));
         let mut last = after.unwrap_or(&[]);
         if wanted {
-            let rest = state.from(last).skip_while(|(name, _)| Some(*name) == after);
+            let rest = state.range_from(last).skip_while(|(name, _)| Some(*name) == after);
             for (name, element) in rest {
                 if fill.since == 0 || is_newer(&element, site.id(), fill.since) {
                     self.bytes += key.len() + name.len();

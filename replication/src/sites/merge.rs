@@ -2,8 +2,8 @@
 
 use super::codec::Item;
 use super::key::{Key, Kind};
+use super::open::Open;
 use super::shown::{Shown, shown};
-use super::site::Site;
 use super::view::{self, Held};
 
 /// A call, to be run on the engine.
@@ -24,38 +24,38 @@ pub struct Before<'a> {
 /// Merges elements of one key, and says which calls bring the engine to what shows then. Adds the
 /// names of further elements that changed to `changed`.
 pub fn merge(
-    site: &mut Site,
+    open: &mut Open<'_>,
     key: &[u8],
-    items: &[&Item],
+    items: &[Item],
     before: &Before<'_>,
     changed: &mut Vec<Vec<u8>>,
 ) -> Vec<Words> {
-    let was = site.key(key).and_then(Key::kind);
-    let was_lapsed = lapsed(site, key, before.now_ms);
+    let was = open.key().and_then(Key::kind);
+    let was_lapsed = lapsed(open, before.now_ms);
     let mut calls = Vec::new();
     let mut lists = Vec::new();
     for item in items {
         if let Some(value) = &before.value
             && let Some(bytes) = value.get(&item.name)
         {
-            site.hydrate(key, &item.name, &bytes);
+            open.hydrate(&item.name, &bytes);
         }
         if Kind::of(&item.name) == Some(Kind::List) {
-            lists.extend(join_item(site, key, item, before.news_after));
+            lists.extend(join_item(open, key, item, before.news_after));
         } else {
-            site.join(key, &item.name, &item.element, before.news_after);
+            open.join(&item.name, &item.element, before.news_after);
         }
     }
-    let kind = site.key(key).and_then(Key::kind);
+    let kind = open.key().and_then(Key::kind);
     if let (Some(was), Some(value)) = (was, &before.value)
         && kind != Some(was)
         && value.kind() == was
     {
         // The engine is about to let go of values that are hidden now.
-        changed.extend(hydrate_all(site, key, was, value));
+        changed.extend(hydrate_all(open, was, value));
     }
     let held = before.value.as_ref().map(Held::kind);
-    let is_lapsed = lapsed(site, key, before.now_ms);
+    let is_lapsed = lapsed(open, before.now_ms);
     match kind.filter(|_| !is_lapsed) {
         None => {
             if held.is_some() {
@@ -64,41 +64,41 @@ pub fn merge(
             return calls;
         }
         Some(kind) if held != Some(kind) || was != Some(kind) || was_lapsed => {
-            calls.extend(rebuild(site, key, kind, before));
+            calls.extend(rebuild(open, key, kind, before));
         }
         Some(Kind::List) => calls.extend(lists),
         Some(kind) => {
             let names = items.iter().map(|item| &item.name).filter(|n| Kind::of(n) == Some(kind));
             for name in names {
-                calls.extend(bring(site, key, kind, name, before));
+                calls.extend(bring(open, key, kind, name, before));
             }
         }
     }
-    if !calls.is_empty() || site.key(key).and_then(Key::expiry) != before.expiry {
-        calls.extend(expire(site, key, before.expiry));
+    if !calls.is_empty() || open.key().and_then(Key::expiry) != before.expiry {
+        calls.extend(expire(open, key, before.expiry));
     }
     // Of a kind that is hidden the engine holds nothing.
     for item in items.iter().filter(|item| Kind::of(&item.name) == kind) {
-        site.let_engine_hold(key, &item.name);
+        open.let_engine_hold(&item.name);
     }
     calls
 }
 
-fn lapsed(site: &Site, key: &[u8], now_ms: i64) -> bool {
-    site.key(key).and_then(Key::expiry).is_some_and(|at_ms| at_ms < now_ms)
+fn lapsed(open: &Open<'_>, now_ms: i64) -> bool {
+    open.key().and_then(Key::expiry).is_some_and(|at_ms| at_ms < now_ms)
 }
 
 fn words(words: &[&[u8]]) -> Words {
     words.iter().map(|word| word.to_vec()).collect()
 }
 
-fn hydrate_all(site: &mut Site, key: &[u8], kind: Kind, value: &Held<'_>) -> Vec<Vec<u8>> {
-    let names: Vec<Vec<u8>> = site.key(key).map_or_else(Vec::new, |state| {
+fn hydrate_all(open: &mut Open<'_>, kind: Kind, value: &Held<'_>) -> Vec<Vec<u8>> {
+    let names: Vec<Vec<u8>> = open.key().map_or_else(Vec::new, |state| {
         state.live_of(kind).map(|(name, _)| kind.name(name)).collect()
     });
     for name in &names {
         if let Some(bytes) = value.get(name) {
-            site.hydrate(key, name, &bytes);
+            open.hydrate(name, &bytes);
         }
     }
     names
@@ -106,22 +106,22 @@ fn hydrate_all(site: &mut Site, key: &[u8], kind: Kind, value: &Held<'_>) -> Vec
 
 /// Merges an item of a list; the call that puts it into or takes it out of the engine's list, as that
 /// is before.
-fn join_item(site: &mut Site, key: &[u8], item: &Item, news_after: u64) -> Option<Words> {
+fn join_item(open: &mut Open<'_>, key: &[u8], item: &Item, news_after: u64) -> Option<Words> {
     let place = &item.name[1..];
-    let value_of = |site: &Site| {
-        let element = site.key(key)?.get(&item.name)?.into_owned();
+    let value_of = |open: &Open<'_>| {
+        let element = open.get(&item.name)?;
         match shown(Kind::List, &element) {
             Some(Shown::Bytes(bytes)) => Some(bytes),
             _ => None,
         }
     };
-    let before = value_of(site);
-    site.join(key, &item.name, &item.element, news_after);
-    let after = value_of(site);
+    let before = value_of(open);
+    open.join(&item.name, &item.element, news_after);
+    let after = value_of(open);
     if before == after {
         return None;
     }
-    let state = site.key(key)?;
+    let state = open.key()?;
     // Most items come and go at the ends.
     let is_last = state.live_of(Kind::List).next_back().is_none_or(|(last, _)| last <= place);
     let live = state.live(Kind::List) as usize;
@@ -146,8 +146,14 @@ fn join_item(site: &mut Site, key: &[u8], item: &Item, news_after: u64) -> Optio
 }
 
 /// The calls that set an element of the engine's value to what shows.
-fn bring(site: &Site, key: &[u8], kind: Kind, name: &[u8], before: &Before<'_>) -> Option<Words> {
-    let element = site.key(key).and_then(|state| state.get(name));
+fn bring(
+    open: &Open<'_>,
+    key: &[u8],
+    kind: Kind,
+    name: &[u8],
+    before: &Before<'_>,
+) -> Option<Words> {
+    let element = open.get(name);
     let held = before.value.as_ref().and_then(|value| value.get(name));
     let shows = element.and_then(|element| shown(kind, &element));
     match (shows, held) {
@@ -160,12 +166,12 @@ fn bring(site: &Site, key: &[u8], kind: Kind, name: &[u8], before: &Before<'_>) 
 }
 
 /// The calls that write a whole value anew.
-fn rebuild(site: &Site, key: &[u8], kind: Kind, before: &Before<'_>) -> Vec<Words> {
+fn rebuild(open: &Open<'_>, key: &[u8], kind: Kind, before: &Before<'_>) -> Vec<Words> {
     let mut calls = Vec::new();
     if before.value.is_some() {
         calls.push(words(&[b"DEL", key]));
     }
-    let Some(state) = site.key(key) else { return calls };
+    let Some(state) = open.key() else { return calls };
     for (name, element) in state.live_of(kind) {
         let name = kind.name(name);
         let value = match shown(kind, &element) {
@@ -183,8 +189,8 @@ fn rebuild(site: &Site, key: &[u8], kind: Kind, before: &Before<'_>) -> Vec<Word
 
 /// The call that sets the expiry. The calls before it may have made the key anew, so it is set again
 /// where there is one.
-fn expire(site: &Site, key: &[u8], held: Option<i64>) -> Option<Words> {
-    match site.key(key).and_then(Key::expiry) {
+fn expire(open: &Open<'_>, key: &[u8], held: Option<i64>) -> Option<Words> {
+    match open.key().and_then(Key::expiry) {
         None if held.is_none() => None,
         None => Some(words(&[b"PERSIST", key])),
         Some(at_ms) => Some(words(&[b"PEXPIREAT", key, at_ms.to_string().as_bytes()])),

@@ -4,7 +4,7 @@ use super::codec::{self, Batch, Item, VERSION};
 use super::derive::{Now, derive};
 use super::element::SiteId;
 use super::intent::{Intent, Meaning, asserts, meaning};
-use super::key::Kind;
+use super::key::{Key, Kind};
 use super::link::{Outgoing, Plan};
 use super::merge::{Before, merge};
 use super::peers::Peers;
@@ -46,9 +46,9 @@ pub enum Refused {
 }
 
 impl SiteNode {
-    /// A site that knows nothing yet.
-    pub fn new(id: SiteId, is_global: IsGlobal) -> SiteNode {
-        SiteNode { site: Mutex::new(Site::new(id)), is_global: RwLock::new(is_global) }
+    /// A site that knows nothing yet; `seed` is for the places of keys, and nobody else's to know.
+    pub fn new(id: SiteId, seed: u64, is_global: IsGlobal) -> SiteNode {
+        SiteNode { site: Mutex::new(Site::new(id, seed)), is_global: RwLock::new(is_global) }
     }
 
     /// What the site knows. Nobody may lock shards of the engine while this is held.
@@ -92,8 +92,7 @@ impl SiteNode {
                 if state.is_none_or(|at_ms| at_ms >= stamp.now_ms) {
                     return None;
                 }
-                let ((), changed) = site.edit(&key, stamp.now_ms, |edit| edit.remove_all());
-                Some(record(&site, &key, changed.iter().map(Vec::as_slice)))
+                site.edit(&key, stamp.now_ms, |edit| edit.remove_all()).1
             });
             if let Some(record) = record {
                 exec.run_own(&[RECORD.as_bytes(), &key, &record], &merged(stamp));
@@ -224,10 +223,8 @@ impl SiteNode {
         if lost.is_empty() {
             return None;
         }
-        let (_, changed) = site.edit(key, cx.now_ms(), |edit| {
-            lost.iter().for_each(|name| edit.remove(name));
-        });
-        Some(record(&site, key, changed.iter().map(Vec::as_slice)))
+        drop(state);
+        site.edit(key, cx.now_ms(), |edit| lost.iter().for_each(|name| edit.remove(name))).1
     }
 
     /// Takes in a batch of another site, and brings the engine to it.
@@ -273,7 +270,6 @@ impl SiteNode {
         stamp: &Stamp,
         news_after: u64,
     ) {
-        let items: Vec<&Item> = items.iter().collect();
         let (calls, record) = self.at_key(exec, key, stamp, |cx| {
             let entry = cx.peek(key);
             let before = Before {
@@ -283,11 +279,11 @@ impl SiteNode {
                 news_after,
             };
             let mut site = self.site.lock();
+            let mut open = site.open(key);
             let mut more = Vec::new();
-            let calls = merge(&mut site, key, &items, &before, &mut more);
+            let calls = merge(&mut open, key, items, &before, &mut more);
             let names = items.iter().map(|item| item.name.as_slice());
-            let names = names.chain(more.iter().map(Vec::as_slice));
-            let record = record(&site, key, names);
+            let record = open.record(names.chain(more.iter().map(Vec::as_slice)));
             (calls, record)
         });
         exec.begin_batch();
@@ -312,11 +308,8 @@ impl SiteNode {
         let value = entry.map(|entry| Held(View::new(&entry, now_ms)));
         let now = Now { value, expiry, now_ms };
         let mut site = self.site.lock();
-        let (fixes, changed) = site.edit(key, now_ms, |edit| derive(edit, key, &now, intent));
-        if !changed.is_empty() {
-            let record = record(&site, key, changed.iter().map(Vec::as_slice));
-            after.records.push((key.to_vec(), record));
-        }
+        let (fixes, record) = site.edit(key, now_ms, |edit| derive(edit, key, &now, intent));
+        after.records.extend(record.map(|record| (key.to_vec(), record)));
         after.fixes.extend(fixes);
     }
 }
@@ -369,7 +362,7 @@ impl Sites for SiteNode {
             Meaning::Everything => {
                 let mut keys: Vec<Vec<u8>> = {
                     let site = self.site.lock();
-                    site.keys_after(None).map(|(key, _)| key.to_vec()).collect()
+                    site.keys().map(|(key, _)| key.to_vec()).collect()
                 };
                 cx.for_each(|entry| {
                     if self.is_global(entry.key()) {
@@ -401,30 +394,30 @@ impl Sites for SiteNode {
                 put(b"", &peers_record(&site));
             }
         }
-        let mut last = None;
-        for (key, state) in site.keys_after(from.as_deref()).take(DUMP_KEYS_MAX) {
-            let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
-            for names in names.chunks(DUMP_ELEMENTS_MAX) {
-                put(key, &record(&site, key, names.iter().copied()));
+        let block = |place: Vec<u8>| place.try_into().map_or(usize::MAX, usize::from_le_bytes);
+        let from = from.map_or(0, block);
+        let mut keys = 0;
+        for block in from..site.blocks() {
+            for (key, state) in site.block(block) {
+                let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
+                for names in names.chunks(DUMP_ELEMENTS_MAX) {
+                    put(key, &record_of(&state, names));
+                }
+                keys += 1;
             }
-            last = Some(key.to_vec());
+            if keys >= DUMP_KEYS_MAX {
+                return Some((block + 1).to_le_bytes().to_vec());
+            }
         }
-        last
+        None
     }
 }
 
 /// The record of elements of a key.
-fn record<'a>(site: &Site, key: &[u8], names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+fn record_of(state: &Key, names: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![VERSION];
-    let Some(state) = site.key(key) else { return out };
     for name in names {
         if let Some(element) = state.get(name) {
-            let element = if bug!(SumsNotLogged) {
-                let writes = element.winner().map_or(0, |part| part.wrote.max(1));
-                std::borrow::Cow::Owned(super::element::Element::written(site.id(), writes, None))
-            } else {
-                element
-            };
             codec::push_bytes(&mut out, name);
             codec::push_element(&mut out, &element);
         }

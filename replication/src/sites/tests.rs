@@ -78,7 +78,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let sites = (1..=SITES).map(|id| Site::new(id.into())).collect();
+        let sites = (1..=SITES).map(|id| Site::new(id.into(), 7)).collect();
         World { sites, told: Default::default(), clocks: vec![1_000; SITES.into()] }
     }
 
@@ -97,7 +97,7 @@ impl World {
                 let told = self.told[usize::from(*from)][usize::from(*to)];
                 for (name, element) in all {
                     if wanted.as_ref().is_none_or(|wanted| *wanted == name) {
-                        self.sites[usize::from(*to)].join(KEY, &name, &element, told);
+                        self.sites[usize::from(*to)].open(KEY).join(&name, &element, told);
                     }
                 }
                 if name.is_none() {
@@ -134,8 +134,8 @@ impl World {
 
     fn elements(&self, site: u8) -> Vec<(Vec<u8>, Element)> {
         let state = self.sites[usize::from(site)].key(KEY);
-        let all = state.into_iter().flat_map(Key::iter);
-        all.map(|(name, element)| (name.to_vec(), element.into_owned())).collect()
+        let Some(state) = state else { return Vec::new() };
+        state.iter().map(|(name, element)| (name.to_vec(), element.into_owned())).collect()
     }
 
     /// Every site hears everything of every other.
@@ -152,6 +152,7 @@ impl World {
     /// What clients see.
     fn shows(&self, site: u8) -> String {
         let state = self.sites[usize::from(site)].key(KEY);
+        let state = state.as_deref();
         let kind = state.and_then(Key::kind);
         let elements = self.elements(site);
         let live = elements
@@ -180,7 +181,8 @@ proptest! {
             let name = name_of(nth);
             let of = |site: u8| {
                 let state = world.sites[usize::from(site)].key(KEY);
-                state.and_then(|key| key.get(&name)).map(|one| one.into_owned()).unwrap_or_default()
+                let element = state.as_deref().and_then(|key| key.get(&name));
+                element.map(|one| one.into_owned()).unwrap_or_default()
             };
             let (a, b, c) = (of(0), of(1), of(2));
             prop_assert_eq!(joined(&a, &b), joined(&b, &a));

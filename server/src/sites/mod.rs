@@ -61,12 +61,15 @@ pub fn open(settings: &Settings, engine: &Arc<Engine>) -> io::Result<Option<Arc<
             "site-id needs appendonly yes: what the sites know of each other is in the log",
         ));
     }
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let seed = u64::from_le_bytes(seed);
     // The engine keeps the node, so the node must not keep the engine.
     let weak = Arc::downgrade(engine);
     let is_global = move |key: &[u8]| {
         weak.upgrade().is_some_and(|engine| engine.policies().class_of(key) == Class::Global)
     };
-    let node = Arc::new(SiteNode::new(id, Box::new(is_global)));
+    let node = Arc::new(SiteNode::new(id, seed, Box::new(is_global)));
     engine.set_sites(node.clone());
     let name = settings.string(ids::SITE_NAME);
     Ok(Some(Arc::new(Sites {
