@@ -43,7 +43,7 @@ mod tests {
             assert!(seen.insert(bytes(0, format!("key:{nth}").as_bytes())));
             assert!(seen.insert(bytes(0, &nth.to_le_bytes())));
         }
-        for len in 0..64 {
+        for len in (0..64).filter(|len| *len != 8) {
             assert!(seen.insert(bytes(0, &vec![0; len])), "{len} zeros");
         }
         // The low bits choose a block.
