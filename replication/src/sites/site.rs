@@ -115,7 +115,7 @@ impl Site {
 
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.keys.len() == 0
+        self.keys.is_empty()
     }
 
     /// Keys of which something is undone, or may expire, and has not been forgotten yet.
