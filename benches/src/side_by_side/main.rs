@@ -22,6 +22,7 @@ mod report;
 mod restart;
 mod results;
 mod server;
+mod sites;
 mod stats;
 mod svg;
 mod table;
@@ -121,6 +122,12 @@ fn measure(options: &Options) -> Result<Results, String> {
     if options.wants(Mode::Replica) {
         match replica::measure(&settings) {
             Ok(replica) => results.replica = replica,
+            Err(error) => results.fail(error),
+        }
+    }
+    if options.wants(Mode::Sites) {
+        match sites::measure(&settings) {
+            Ok(sites) => results.sites = sites,
             Err(error) => results.fail(error),
         }
     }

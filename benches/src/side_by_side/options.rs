@@ -102,6 +102,8 @@ pub enum Mode {
     Snapshot,
     /// What a replica costs, and how fast one catches up; only if it is named
     Replica,
+    /// What keys cost that several sites write; only if it is named
+    Sites,
     /// An RDB file loaded by redis-server and by ashlar; only if it is named
     Import,
     /// Strong keys on three nodes; only if it is named
@@ -157,6 +159,7 @@ impl Options {
             Mode::Restart,
             Mode::Snapshot,
             Mode::Replica,
+            Mode::Sites,
             Mode::Import,
             Mode::Cluster,
             Mode::Failover,

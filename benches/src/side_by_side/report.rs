@@ -31,6 +31,7 @@ pub fn render(results: &Results, markdown: bool) -> String {
     tables.push(tiers("Start with data on disk", "server", &results.restart));
     tables.push(tiers("Writes during snapshots", "server", &results.snapshot));
     tables.push(tiers("Primary and replica", "server", &results.replica));
+    tables.push(tiers("Keys that several sites write", "server", &results.sites));
     tables.push(tiers("An RDB file that is loaded", "server", &results.import));
     tables.push(tiers("Three nodes that sync every write", "servers", &results.cluster));
     tables.push(goals(results));

@@ -32,6 +32,9 @@ pub struct Results {
     /// Primaries with a replica.
     #[serde(default)]
     pub replica: Vec<TierFigure>,
+    /// Keys that several sites write.
+    #[serde(default)]
+    pub sites: Vec<TierFigure>,
     /// RDB files that are loaded.
     #[serde(default)]
     pub import: Vec<TierFigure>,
