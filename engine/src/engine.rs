@@ -10,7 +10,7 @@ use crate::keyspace::access::AccessScheme;
 use crate::keyspace::{KeyHasher, Shard, Sharding};
 use crate::libraries::Libraries;
 use crate::log::settings;
-use crate::policy::{Policies, Table};
+use crate::policy::{Class, Policies, Table};
 use crate::propagate::Propagate;
 use crate::shipping::{Position, Shipping};
 use crate::sites::{self, Sites};
@@ -429,6 +429,12 @@ impl Engine {
     /// Whether anybody keeps a state of keys that several sites write.
     pub fn has_sites(&self) -> bool {
         self.sites.get().is_some()
+    }
+
+    /// Whether a key may be evicted. Of one that several sites write an eviction would be a removal, at
+    /// all of them: such a key stays until somebody removes it.
+    pub(crate) fn may_evict(&self, db: u32, key: &[u8]) -> bool {
+        db != 0 || !self.has_sites() || self.policies().class_of(key) != Class::Global
     }
 
     /// Says whether calls are news to other sites; not so while a log is replayed.

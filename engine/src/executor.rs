@@ -100,6 +100,8 @@ pub struct Executor<'e> {
     unit: Option<Owner>,
     /// Calls of a transaction, while one is on its way and there is a journal.
     batch: Option<Box<OpenBatch>>,
+    /// The one before, empty, with its room.
+    spare_batch: Option<Box<OpenBatch>>,
     /// Whether the host loads what calls need from disk; otherwise it is done here.
     pub(crate) loads_elsewhere: bool,
     /// Whether calls end with [`Outcome::Busy`] where they would wait for long.
@@ -124,6 +126,7 @@ impl<'e> Executor<'e> {
             group: None,
             unit: None,
             batch: None,
+            spare_batch: None,
             loads_elsewhere: false,
             impatient: false,
             pinned: false,
@@ -315,16 +318,17 @@ impl<'e> Executor<'e> {
     /// of all of them are to stay locked meanwhile.
     pub fn begin_batch(&mut self) {
         if self.engine.is_recording() {
-            self.batch = Some(Box::default());
+            self.batch = Some(self.spare_batch.take().unwrap_or_default());
         }
     }
 
     /// Hands the calls since [`Executor::begin_batch`] to the journal as one record. The locks are
     /// still held.
     pub fn commit_batch(&mut self) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(mut batch) = self.batch.take() else { return };
         let index = batch.append_to(|records| self.engine.record(records));
         self.effects.log_index = index.unwrap_or(self.effects.log_index);
+        self.spare_batch = batch.clear().then_some(batch);
     }
 
     /// Forgets the calls since [`Executor::begin_batch`] and [`Executor::begin_group`]: for a host

@@ -32,6 +32,9 @@ pub trait Journal: Send + Sync {
     }
 }
 
+/// Most bytes of an [`OpenBatch`] that are kept for the next one.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
 /// The calls of a transaction that is on its way, copied until it ends.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
@@ -50,6 +53,14 @@ impl OpenBatch {
             self.ends.push(self.bytes.len());
         }
         self.calls.push((*call.stamp, call.db, call.args.len()));
+    }
+
+    /// Forgets the calls. Says whether its room is worth keeping: not after an unusually large one.
+    pub fn clear(&mut self) -> bool {
+        self.bytes.clear();
+        self.ends.clear();
+        self.calls.clear();
+        self.bytes.capacity() <= KEPT_BYTES_MAX
     }
 
     /// Hands all calls over as one; `None` if there is none.

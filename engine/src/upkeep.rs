@@ -203,7 +203,8 @@ impl Executor<'_> {
         }
         // The pool's lock is taken before those of shards, never while one is held.
         self.release();
-        let mut rng = Rng::new(stamp.seed);
+        // The seeds of two calls in a row may lie in one stream of numbers: mixed, they do not.
+        let mut rng = Rng::new(Rng::new(stamp.seed).next_u64());
         for _ in 0..TRIES_MAX {
             let (db, key) = self.choose(policy, samples.max(1), stamp.now_ms, &mut rng)?;
             let shard = self.engine().shard_of(&key);
@@ -233,9 +234,15 @@ impl Executor<'_> {
     ) -> Option<(u32, Box<[u8]>)> {
         let shards = self.engine().shard_count();
         let start = rng.below(shards);
+        let engine = self.engine();
+        // Keys that several sites write stay, so it takes more looks to find another one.
+        let looks = if engine.has_sites() { LOOKS_MAX } else { 1 };
+        let may_go = |db: u32, key: &[u8]| engine.may_evict(db, key);
         if policy.is_random() {
-            return (0..shards).find_map(|step| {
-                self.with_shard((start + step) % shards, |shard| random_key(shard, policy, rng))
+            return (0..looks * shards).find_map(|step| {
+                let found = self
+                    .with_shard((start + step) % shards, |shard| random_key(shard, policy, rng));
+                found.filter(|(db, key)| may_go(*db, key))
             });
         }
         let settings = self.config().frequency;
@@ -243,10 +250,10 @@ impl Executor<'_> {
         let upkeep = self.engine().upkeep();
         let mut pool = upkeep.pool.lock();
         pool.set_policy(policy);
-        for step in 0..shards {
+        for step in 0..looks * shards {
             let random = rng.next_u64();
             self.with_shard((start + step) % shards, |shard| {
-                sampling.fill(shard, random, &mut pool);
+                sampling.fill(shard, random, &mut pool, may_go);
             });
             while let Some(best) = pool.pop() {
                 let hash = self.engine().hasher().hash(&best.key);
@@ -289,6 +296,9 @@ fn random_key(shard: &Shard, policy: EvictionPolicy, rng: &mut Rng) -> Option<(u
     })
 }
 
+/// Looks for a key to evict where some may not go.
+const LOOKS_MAX: usize = 64;
+
 /// How candidates are found.
 struct Sampling {
     policy: EvictionPolicy,
@@ -299,12 +309,18 @@ struct Sampling {
 
 impl Sampling {
     /// Offers a sample of each database of a shard.
-    fn fill(&self, shard: &Shard, random: u64, pool: &mut Pool) {
+    fn fill(
+        &self,
+        shard: &Shard,
+        random: u64,
+        pool: &mut Pool,
+        may_go: impl Fn(u32, &[u8]) -> bool,
+    ) {
         for (number, db) in shard.dbs().iter().enumerate() {
             let table = if self.policy.is_volatile() { db.expires() } else { db.table() };
             let mut sampled = 0;
             table.sample(random, self.samples, |entry| {
-                if sampled < self.samples {
+                if sampled < self.samples && may_go(number as u32, entry.key()) {
                     let score = self.policy.score(entry, self.now_ms, self.settings);
                     pool.offer(score, number as u32, entry.key());
                     sampled += 1;

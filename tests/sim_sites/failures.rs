@@ -110,6 +110,37 @@ fn a_site_is_added_to_others_at_work() {
     assert_eq!(call(&mut world, 2, "SISMEMBER s0 7"), "0");
 }
 
+/// A new site gets all keys; its link breaks again and again meanwhile, batches come twice and late, and
+/// everybody writes.
+#[test]
+fn a_resync_that_is_cut_short_loses_and_doubles_nothing() {
+    let mut world = world(2);
+    world.merged_max = 500_000;
+    for nth in 0..6_000 {
+        call(&mut world, nth % 2, &format!("SADD s{} {nth}", nth % 11));
+    }
+    call(&mut world, 0, "INCRBY n 5");
+    world.heal().expect("they come to rest");
+    world.add_site();
+    let mut sum = 5;
+    for round in 0..60 {
+        world.break_links();
+        for _ in 0..3 {
+            world.work_links();
+        }
+        call(&mut world, round % 3, "INCRBY n 2");
+        call(&mut world, round % 2, &format!("SREM s{} {round}", round % 11));
+        call(&mut world, 2, &format!("SADD late {round}"));
+        sum += 2;
+    }
+    world.heal().expect("they come to rest");
+    same(&mut world);
+    assert_eq!(call(&mut world, 2, "GET n"), sum.to_string());
+    assert_eq!(call(&mut world, 2, "SCARD late"), "60");
+    assert_eq!(call(&mut world, 2, "SISMEMBER s0 0"), "0");
+    assert_eq!(call(&mut world, 2, "SISMEMBER s0 5500"), "1");
+}
+
 #[test]
 fn a_longer_expiry_wins_over_one_that_came_to_its_end() {
     let mut world = world(2);

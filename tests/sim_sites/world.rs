@@ -341,6 +341,26 @@ impl World {
         self.up.push(true);
     }
 
+    /// Breaks every link; what is on its way may still arrive.
+    pub fn break_links(&mut self) {
+        for from in 0..self.sites.len() {
+            for to in (0..self.sites.len()).filter(|to| *to != from) {
+                let peer = self.sites[to].id;
+                self.disconnect(from, peer);
+            }
+        }
+    }
+
+    /// Lets every link do its next step.
+    pub fn work_links(&mut self) {
+        self.now_ms += 10;
+        for from in 0..self.sites.len() {
+            for to in (0..self.sites.len()).filter(|to| *to != from) {
+                self.advance_link(from, to);
+            }
+        }
+    }
+
     /// Ends all faults, and lets the links work until there is nothing to send any more.
     ///
     /// # Errors

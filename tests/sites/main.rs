@@ -1,6 +1,7 @@
 //! Sites as real daemons: every type written at all of them at once, links cut by a proxy, a site
 //! killed. Soon after the last write all are the same, and counters are exact.
 
+mod faults;
 mod proxy;
 
 use ashlar_tests::process::Server;

@@ -225,6 +225,12 @@ pub fn read_vector(reader: &mut Reader<'_>) -> Result<Vector, Malformed> {
 }
 
 impl Batch {
+    /// The largest stamp in it.
+    pub fn last_stamp(&self) -> u64 {
+        let elements = self.items.iter().map(|item| item.element.last_stamp());
+        elements.chain(self.vector.values().copied()).fold(self.to, u64::max)
+    }
+
     /// The batch as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];

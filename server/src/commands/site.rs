@@ -1,5 +1,6 @@
 //! SITE and CONFLICTS: the other sites, and the writes that were dropped. See docs/consistency.md.
 
+use crate::config::ids;
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::sites::Sites;
@@ -8,6 +9,7 @@ use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number;
 use ashlar_engine::reply::Reply;
+use ashlar_replication::sites::clock::ms_of;
 use ashlar_replication::sites::codec::Batch;
 use ashlar_replication::sites::conflicts::{CONFLICTS_MAX, Conflict};
 use ashlar_replication::sites::element::SiteId;
@@ -182,6 +184,7 @@ fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     let sites = sites(host)?;
     let (id, session) = (site_of(args[2])?, number_of(args[3])?);
     let batch = Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"))?;
+    check_clock(host, &sites, id, &batch)?;
     let taking = sites.taking.lock();
     let is_peer = sites.node.site().peers.by_id(id).is_some();
     if !is_peer || !sites.is_current(id, session) {
@@ -197,6 +200,22 @@ fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         Err(Refused::Malformed) => return Err(Error::text("ERR malformed batch").into()),
     }
     Ok(())
+}
+
+/// Refuses what a site with a clock far ahead has stamped: it would win over all that others write until
+/// they hear of it, and take their clocks along for good.
+fn check_clock(host: &Host<'_, '_>, sites: &Sites, id: SiteId, batch: &Batch) -> Result<(), Error> {
+    let most_ms = host.shared.settings.number(ids::SITE_CLOCK_DRIFT).saturating_mul(1_000);
+    let ahead_ms = i64::try_from(ms_of(batch.last_stamp())).unwrap_or(i64::MAX) - host.stamp.now_ms;
+    if most_ms == 0 || ahead_ms <= most_ms {
+        return Ok(());
+    }
+    sites.refused_clock.fetch_add(1, Ordering::Relaxed);
+    let text = format!(
+        "SITECLOCK the stamps of site {id} are {} seconds ahead of the clock here (see site-clock-drift)",
+        ahead_ms / 1_000
+    );
+    Err(Error::owned(text))
 }
 
 fn digest(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
@@ -247,7 +266,7 @@ fn conflicts_list(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>
         reply.int(conflict.loser.0.into());
         reply.bulk(b"at-ms");
         let stamp = conflict.winner.1.max(conflict.loser.1);
-        let at_ms = ashlar_replication::sites::clock::ms_of(stamp);
+        let at_ms = ms_of(stamp);
         reply.int(i64::try_from(at_ms).unwrap_or(0));
     }
     Ok(())

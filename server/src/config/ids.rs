@@ -157,6 +157,7 @@ ids! {
     SHUTDOWN_TIMEOUT = "shutdown-timeout",
     BUSY_REPLY_THRESHOLD = "busy-reply-threshold",
     SITE_BACKUP = "site-backup",
+    SITE_CLOCK_DRIFT = "site-clock-drift",
     SITE_ID = "site-id",
     SITE_NAME = "site-name",
     SITE_PASSWORD = "site-password",

@@ -45,6 +45,8 @@ pub struct Sites {
     /// A stamp below which nothing happens here any more, and when that was recorded.
     promised: Mutex<(u64, i64)>,
     next_session: AtomicU64,
+    /// Batches that were refused, as their stamps were too far ahead.
+    pub refused_clock: AtomicU64,
 }
 
 /// Milliseconds between two records of the clock.
@@ -82,6 +84,7 @@ pub fn open(settings: &Settings, engine: &Arc<Engine>) -> io::Result<Option<Arc<
         taking: Mutex::default(),
         promised: Mutex::default(),
         next_session: AtomicU64::new(1),
+        refused_clock: AtomicU64::new(0),
     })))
 }
 

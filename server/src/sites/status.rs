@@ -28,6 +28,7 @@ pub fn write(sites: &Sites, out: &mut String) {
         field("site_clock_ahead_ms", &site.clock.ahead_ms(now_ms));
         field("site_digest", &format!("{:016x}", site.digest()));
     }
+    field("site_clock_refused", &sites.refused_clock.load(Ordering::Relaxed));
     field("site_links", &links.len());
     for (nth, link) in links.iter().enumerate() {
         let (records, bytes, first) = sites.node.site().recent.lag(link.acknowledged());

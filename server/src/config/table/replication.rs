@@ -52,6 +52,13 @@ pub(super) const REPLICATION: &[Setting] = &[
         "Only follow the other sites: refuse writes on global keys until SITE PROMOTE.",
     )
     .start(),
+    used(
+        "site-clock-drift",
+        &[],
+        int_from(0),
+        "86400",
+        "Seconds that stamps of other sites may be ahead of the clock here; what is further is refused. 0 takes any.",
+    ),
     used("site-user", &[], Kind::Text, "", "User name at the other sites."),
     used("site-password", &[], Kind::Text, "", "Password at the other sites.").secret(),
     used(
