@@ -97,6 +97,16 @@ impl Mailbox {
         }
     }
 
+    /// Puts several messages into the queue and wakes the worker once.
+    pub fn post_all(&self, messages: Vec<Message>) {
+        let bytes = messages.iter().map(Message::bytes).sum();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.queue.lock().extend(messages);
+        if !self.waiting.swap(true, Ordering::AcqRel) {
+            self.waker.wake().ok();
+        }
+    }
+
     /// Whether there are messages.
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire)

@@ -2,10 +2,12 @@
 //! values out, gives space back and watches the memory of the process.
 //!
 //! ```text
-//! worker --Job--> reader --Message::Loaded--> worker: the request is run again
+//! worker --Jobs--> reader --Message::Loaded--> worker: the request is run again
 //! worker --"memory is short"--> upkeep --Message::Room--> workers: those that wait for room go on
 //! ```
-//! A connection has at most one job, so the queue is never longer than there are connections.
+//! A connection has at most one job, so the queue is never longer than there are connections. To pass work to
+//! another thread costs as much as a read from a store that answers from memory, so a worker hands over the
+//! jobs of one turn of its loop together, and a reader takes several and answers them together.
 
 use crate::alloc;
 use crate::clock;
@@ -15,8 +17,10 @@ use crate::mailbox::{Address, Message};
 use crate::proc;
 use crate::shared::Shared;
 use ashlar_engine::tier::store::{ColdError, StoreKind, open, open_durable};
-use ashlar_engine::tier::{Needs, Tier};
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use ashlar_engine::tier::{Names, Needs, Tier};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,17 +40,34 @@ const TIDY_TICKS: usize = 10;
 /// How long memory may be short, whatever is taken out, before writers are refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Jobs that a reader takes at a time: more would wait for each other.
+const JOBS_MAX: usize = 8;
+/// Jobs that a worker gathers before it hands them over in the middle of a turn.
+const GATHERED_MAX: usize = 8;
+
 /// What a connection waits for.
+#[derive(Debug)]
 struct Job {
     address: Address,
     needs: Needs,
 }
 
+/// Jobs of one worker that are yet to be handed over.
+#[derive(Debug, Default)]
+pub struct Gathered(Vec<Job>);
+
+/// Jobs that wait for a reader.
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    come: Condvar,
+}
+
 /// The cold tier of a server.
 pub struct ColdTier {
     tier: Arc<Tier>,
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
+    queue: Queue,
+    readers: usize,
     pressed: Sender<()>,
     pressure: Receiver<()>,
     /// Resident memory beyond what the allocator has given out: fragmentation, stacks.
@@ -86,12 +107,12 @@ impl ColdTier {
         if durable {
             tier.set_durable();
         }
-        let (jobs, queue) = unbounded();
+        let readers = settings.count(ids::COLD_READERS).max(1) as usize;
         let (pressed, pressure) = bounded(1);
         Ok(ColdTier {
             tier,
-            jobs,
-            queue,
+            queue: Queue::default(),
+            readers,
             pressed,
             pressure,
             overhead: AtomicUsize::new(0),
@@ -104,16 +125,43 @@ impl ColdTier {
         &self.tier
     }
 
-    /// Has what a connection needs read in; it gets a message.
-    pub fn load(&self, address: Address, needs: Needs) {
+    /// Has what a connection needs read in, at the latest with [`ColdTier::hand_over`]; it gets a message.
+    pub fn load(&self, gathered: &mut Gathered, address: Address, needs: Needs) {
         self.tier.count_wait();
-        // The receiver lives as long as this.
-        drop(self.jobs.send(Job { address, needs }));
+        gathered.0.push(Job { address, needs });
+        if gathered.0.len() >= GATHERED_MAX {
+            self.hand_over(gathered);
+        }
+    }
+
+    /// Hands the jobs over that a worker has gathered.
+    pub fn hand_over(&self, gathered: &mut Gathered) {
+        let count = gathered.0.len();
+        if count == 0 {
+            return;
+        }
+        self.queue.jobs.lock().extend(gathered.0.drain(..));
+        for _ in 0..count.min(self.readers) {
+            if !self.queue.come.notify_one() {
+                // All of them are at work, and look again.
+                break;
+            }
+        }
+    }
+
+    /// Takes the share of one reader of what waits; waits for a moment where there is nothing.
+    fn take(&self, jobs: &mut Vec<Job>) {
+        let mut queue = self.queue.jobs.lock();
+        if queue.is_empty() {
+            self.queue.come.wait_for(&mut queue, TICK);
+        }
+        let share = queue.len().div_ceil(self.readers).min(JOBS_MAX);
+        jobs.extend(queue.drain(..share));
     }
 
     /// Connections that wait for the disk.
     pub fn queue_len(&self) -> usize {
-        self.queue.len()
+        self.queue.jobs.lock().len()
     }
 
     /// Asks for values to be taken out.
@@ -148,14 +196,13 @@ impl ColdTier {
 /// # Errors
 /// If the system gives none.
 pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
-    let Some(_) = &shared.cold else { return Ok(Vec::new()) };
-    let readers = shared.settings.count(ids::COLD_READERS);
+    let Some(cold) = &shared.cold else { return Ok(Vec::new()) };
     let mut threads = Vec::new();
     let spawn = |name: String, run: fn(&Shared)| {
         let shared = shared.clone();
         std::thread::Builder::new().name(name).spawn(move || run(&shared))
     };
-    for number in 0..readers {
+    for number in 0..cold.readers {
         threads.push(spawn(format!("ashlar-read-{number}"), read)?);
     }
     threads.push(spawn("ashlar-tier".into(), upkeep)?);
@@ -176,15 +223,45 @@ pub fn step_back() {
 fn read(shared: &Shared) {
     let Some(cold) = &shared.cold else { return };
     step_back();
+    let mut jobs = Vec::new();
     while !shared.stopping.load(Ordering::Acquire) {
-        let Ok(job) = cold.queue.recv_timeout(TICK) else { continue };
-        let loaded = cold.tier.load(&shared.engine, &job.needs);
-        if let Err(error) = &loaded {
-            tracing::error!("{error}");
+        cold.take(&mut jobs);
+        if jobs.is_empty() {
+            continue;
         }
-        let loaded = loaded.map_err(|error| format!("ERR {error}"));
-        shared.mailboxes[job.address.worker].post(Message::Loaded(job.address, loaded));
+        let mut messages: Vec<Vec<Message>> = Vec::new();
+        messages.resize_with(shared.mailboxes.len(), Vec::new);
+        for (address, loaded) in load_all(shared, cold, std::mem::take(&mut jobs)) {
+            messages[address.worker].push(Message::Loaded(address, loaded));
+        }
+        for (mailbox, messages) in shared.mailboxes.iter().zip(messages) {
+            if !messages.is_empty() {
+                mailbox.post_all(messages);
+            }
+        }
     }
+}
+
+/// What a connection is told of its job.
+type Loaded = (Address, Result<Names, String>);
+
+/// Does several jobs together; where that fails, one by one, so that each gets its own error.
+fn load_all(shared: &Shared, cold: &ColdTier, jobs: Vec<Job>) -> Vec<Loaded> {
+    let load = |needs: &Needs| cold.tier.load(&shared.engine, needs);
+    if jobs.len() > 1 && jobs.iter().all(|job| job.needs.names.is_empty()) {
+        let values = jobs.iter().flat_map(|job| job.needs.values.iter().cloned()).collect();
+        if load(&Needs { values, names: Vec::new() }).is_ok() {
+            return jobs.into_iter().map(|job| (job.address, Ok(Names::default()))).collect();
+        }
+    }
+    let each = |job: Job| {
+        let loaded = load(&job.needs).map_err(|error| {
+            tracing::error!("{error}");
+            format!("ERR {error}")
+        });
+        (job.address, loaded)
+    };
+    jobs.into_iter().map(each).collect()
 }
 
 /// The thread that takes values out.

@@ -24,6 +24,7 @@ use crate::replication::primary::{self, Socket};
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
 use crate::strong::Agreement;
+use crate::tier::Gathered;
 use ashlar_engine::executor::Executor;
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
@@ -82,6 +83,8 @@ pub struct Worker<'e> {
     crowded: Vec<usize>,
     /// Listeners that may have more connections to accept, once there are descriptors again.
     accept_later: Vec<usize>,
+    /// What connections need from disk, to be handed over by the end of the turn.
+    cold_jobs: Gathered,
     /// Connections that wait for room in memory.
     roomless: Vec<usize>,
     /// Connections that are closed once the shards can be had, with their places.
@@ -135,6 +138,7 @@ impl<'e> Worker<'e> {
             paused: Vec::new(),
             crowded: Vec::new(),
             accept_later: Vec::new(),
+            cold_jobs: Gathered::default(),
             roomless: Vec::new(),
             graves: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -180,6 +184,7 @@ impl<'e> Worker<'e> {
             }
             self.deliver();
             self.go_on_crowded();
+            self.hand_over_cold();
             self.bury();
             memory::evict_clients(self.shared, self.number);
             if now_ms >= self.next_tick_ms {
@@ -191,9 +196,17 @@ impl<'e> Worker<'e> {
             if let Some(gate) = self.gate {
                 self.pass_gate(gate);
             }
+            // Of connections that went on since.
+            self.hand_over_cold();
         }
         self.shutdown();
         Ok(())
+    }
+
+    fn hand_over_cold(&mut self) {
+        if let Some(cold) = &self.shared.cold {
+            cold.hand_over(&mut self.cold_jobs);
+        }
     }
 
     fn timeout(&self) -> Duration {
@@ -401,7 +414,7 @@ impl<'e> Worker<'e> {
                     conn.again.tries += 1;
                     conn.waiting = Some(Waiting::Cold);
                     if let Some(cold) = &self.shared.cold {
-                        cold.load(conn.session.address, needs);
+                        cold.load(&mut self.cold_jobs, conn.session.address, needs);
                     }
                 }
                 Flow::Room => {

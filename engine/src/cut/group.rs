@@ -41,9 +41,9 @@ impl GroupCut {
 
     /// Appends some more rows, as [`Cut::step`](super::Cut::step) does, and returns whether there are more.
     pub fn step(&mut self, rows: &mut Rows) -> bool {
-        self.handed.take(rows);
+        let took = self.handed.take(rows);
         if self.done {
-            return false;
+            return took;
         }
         let (mut cold, mut spent) = (Vec::new(), Vec::new());
         let bytes_max = rows.bytes() + BYTES_A_STEP;

@@ -33,6 +33,7 @@ use crate::tier::db::ColdDb;
 use crate::tier::row::RowId;
 use crate::tier::store::ColdError;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,18 +42,34 @@ const BUCKETS_A_STEP: usize = 16;
 /// Bytes of rows after which a step ends, whatever the number of buckets.
 const BYTES_A_STEP: usize = 32 << 10;
 
-/// Entries that were handed over by those who changed them and that wait for the cut's reader.
+/// Batches of handed over entries that one step takes at most.
+const BATCHES_A_STEP: usize = 8;
+/// Empty batches that are kept, with their memory, for what is handed over next.
+const SPARES_MAX: usize = 4;
+
+/// Entries that were handed over by those who changed them and that wait for the cut's reader. They
+/// stay in the batches in which they come: whoever hands one over holds a shard's lock, and should not
+/// have to make room for all that waits already.
 #[derive(Default)]
 pub(crate) struct Handed {
-    rows: Mutex<Rows>,
+    batches: Mutex<Batches>,
     bytes: AtomicUsize,
     flaw: Option<HandOver>,
 }
 
+#[derive(Default)]
+struct Batches {
+    waiting: VecDeque<Rows>,
+    spare: Vec<Rows>,
+}
+
 impl Handed {
+    /// Takes a batch, which is empty afterwards.
     pub fn push(&self, rows: &mut Rows) {
         self.bytes.fetch_add(rows.bytes(), Ordering::Relaxed);
-        self.rows.lock().append(rows);
+        let mut batches = self.batches.lock();
+        let empty = batches.spare.pop().unwrap_or_default();
+        batches.waiting.push_back(std::mem::replace(rows, empty));
     }
 
     /// What a test wants to be forgotten.
@@ -60,12 +77,21 @@ impl Handed {
         self.flaw
     }
 
-    fn take(&self, rows: &mut Rows) {
-        if self.bytes.load(Ordering::Relaxed) > 0 {
-            let mut waiting = std::mem::take(&mut *self.rows.lock());
-            self.bytes.fetch_sub(waiting.bytes(), Ordering::Relaxed);
-            rows.append(&mut waiting);
+    /// Moves some of what waits to `rows`, and says whether that was anything.
+    fn take(&self, rows: &mut Rows) -> bool {
+        for nth in 0..BATCHES_A_STEP {
+            if self.bytes.load(Ordering::Relaxed) == 0 {
+                return nth > 0;
+            }
+            let Some(mut batch) = self.batches.lock().waiting.pop_front() else { return nth > 0 };
+            self.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
+            rows.append(&mut batch);
+            let mut batches = self.batches.lock();
+            if batches.spare.len() < SPARES_MAX {
+                batches.spare.push(batch);
+            }
         }
+        true
     }
 }
 
@@ -198,9 +224,10 @@ impl Cut<'_> {
     }
 
     fn advance(&mut self, rows: &mut Rows, cold: &mut Vec<ColdRow>) -> bool {
-        self.handed.take(rows);
+        let took = self.handed.take(rows);
         if self.shard == self.engine.shard_count() {
-            return false;
+            // All of them are saved: nothing is handed over any more.
+            return took;
         }
         let mut spent = Vec::new();
         let bytes_max = rows.bytes() + BYTES_A_STEP;

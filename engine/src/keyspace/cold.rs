@@ -107,8 +107,8 @@ impl Db {
         entry.set_access(access);
         entry.set_backed(true);
         if let Some(cold) = self.cold_mut() {
+            // How often it was used before it left still counts.
             cold.cache(row.print);
-            cold.sketch.get_mut().clear(hash);
         }
     }
 

@@ -10,7 +10,8 @@
 //!
 //! Which entries go is chosen from samples, so that a scan cannot flush what is used: a key that was
 //! read in and not used again goes before all others (the idea of 2Q, Johnson and Shasha, 1994), then
-//! what was not used for the longest time.
+//! what was not used for the longest time for how often it is used. Uses are counted on while a value is
+//! on disk, so one that comes back has not to earn its place anew.
 
 use super::row::{COLD_BYTES_MAX, ColdValue, RowId};
 use super::store::{Batch, ColdError};
@@ -31,6 +32,8 @@ const SAMPLE_BUCKETS: usize = 16;
 const SAMPLE_SHARE: usize = 6;
 /// Buckets that one step of the search for idle keys visits.
 const AGE_BUCKETS: usize = 64;
+/// Uses that are assumed of an entry without a row: they are not counted, and to let go of it takes a write.
+const HOT_USES: u8 = 64;
 /// Milliseconds for which a key that was read in is left alone, so that the call which asked for it
 /// finds it.
 const GRACE_MS: u64 = 2_000;
@@ -68,6 +71,13 @@ impl<F: Fn() -> usize> Memory for F {
     fn excess(&self) -> usize {
         self()
     }
+}
+
+/// How little is lost with an entry: what it has been idle for, by how often it was used of late. Idle
+/// time alone tells little where much is used within a second, which is what access data counts in; and
+/// of two that were used a moment ago, the one that is used more often is worth more.
+fn waste(idle_ms: u64, uses: u8) -> u64 {
+    (idle_ms.min(1 << 40) + 500) * 256 / (u64::from(uses) + 1)
 }
 
 /// A marked entry with its value.
@@ -250,25 +260,24 @@ impl Tier {
                 if choice == TierChoice::Hot {
                     return;
                 }
-                let score = match frequency {
+                let backed = entry.is_backed();
+                let uses = db.cold().filter(|_| backed).map_or(HOT_USES, |cold| {
+                    cold.sketch.borrow().count(db.hasher().hash(entry.key()))
+                });
+                let mut fresh = false;
+                let mut rank = match frequency {
                     Some(settings) => {
-                        u64::from(u8::MAX - access::frequency(entry.access(), now_ms, settings))
+                        let used = access::frequency(entry.access(), now_ms, settings);
+                        u64::from(u8::MAX - used) << 8 | u64::from(u8::MAX - uses)
                     }
-                    None => access::idle_ms(entry.access(), now_ms).min(1 << 48),
+                    None => {
+                        let idle_ms = access::idle_ms(entry.access(), now_ms);
+                        fresh = idle_ms < GRACE_MS;
+                        waste(idle_ms, uses)
+                    }
                 };
-                let mut rank = score << 9;
-                if entry.is_backed()
-                    && let Some(cold) = db.cold()
-                {
-                    let uses = cold.sketch.borrow().count(db.hasher().hash(entry.key()));
-                    let fresh = frequency.is_none() && score < GRACE_MS;
-                    if uses <= 1 && !fresh {
-                        rank |= 1 << 60;
-                    }
-                    // Of equally idle ones those go first that are used least.
-                    rank |= u64::from(u8::MAX - uses);
-                } else {
-                    rank |= 128;
+                if backed && uses <= 1 && !fresh {
+                    rank |= 1 << 60;
                 }
                 if choice == TierChoice::Cold {
                     rank |= 1 << 61;

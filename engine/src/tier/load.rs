@@ -7,12 +7,24 @@ use super::store::ColdError;
 use crate::engine::Engine;
 use crate::keyspace::Shard;
 use crate::value::{NewValue, form};
-use parking_lot::MutexGuard;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bytes of a value that tell its type.
 const TYPE_BYTES: usize = 2;
+
+/// Values of one shard that are loaded together, and bytes of them above which the rest comes later.
+const TOGETHER_MAX: usize = 32;
+const TOGETHER_BYTES: usize = 256 << 10;
+
+/// A value that is asked for.
+struct Wanted<'a> {
+    shard: usize,
+    db: u32,
+    key: &'a [u8],
+    hash: u64,
+}
 
 /// What reading a row came to.
 type Read = Result<Option<ColdValue>, ColdError>;
@@ -29,12 +41,7 @@ impl Tier {
     /// # Errors
     /// The first fault; all other values are loaded nevertheless.
     pub fn load(&self, engine: &Engine, needs: &Needs) -> Result<Names, ColdError> {
-        let mut result = Ok(());
-        for (db, key) in &needs.values {
-            let number = engine.shard_of(key);
-            let loaded = self.load_value(engine, *db, key, || engine.lock_shard(number));
-            result = result.and(loaded);
-        }
+        let mut result = self.load_values(engine, &needs.values);
         let mut names = Names::default();
         for &row in &needs.names {
             match self.load_name(row) {
@@ -46,19 +53,63 @@ impl Tier {
         result.map(|()| names).map_err(|error| self.failed(error))
     }
 
-    /// Loads one value: the row is read and its value made without a lock, `lock` is called before and after.
-    fn load_value<'e>(
-        &self,
-        engine: &Engine,
-        db: u32,
-        key: &[u8],
-        lock: impl Fn() -> MutexGuard<'e, Shard>,
-    ) -> Result<(), ColdError> {
-        let hash = engine.hasher().hash(key);
-        let Some((row, number)) = lock().db_mut(db).begin_load(hash, key) else { return Ok(()) };
-        let read = row::read(&*self.store, row, usize::MAX);
-        let decoded = decode(&read);
-        self.finish_load(&mut lock(), hash, (db, key), (row, number), (&read, decoded))
+    /// Loads values, those of one shard together: its lock is taken before and after the reads, in which none
+    /// is held.
+    fn load_values(&self, engine: &Engine, values: &[(u32, Box<[u8]>)]) -> Result<(), ColdError> {
+        let mut wanted: SmallVec<[Wanted<'_>; TOGETHER_MAX]> = SmallVec::new();
+        for (db, key) in values {
+            let (shard, hash) = (engine.shard_of(key), engine.hasher().hash(key));
+            wanted.push(Wanted { shard, db: *db, key, hash });
+        }
+        wanted.sort_unstable_by_key(|wanted| (wanted.shard, wanted.hash));
+        wanted.dedup_by(|a, b| a.db == b.db && a.key == b.key);
+        let mut result = Ok(());
+        for of_shard in wanted.chunk_by(|a, b| a.shard == b.shard) {
+            for together in of_shard.chunks(TOGETHER_MAX) {
+                let mut left = together;
+                while !left.is_empty() {
+                    let (done, loaded) = self.load_some(engine, left);
+                    left = &left[done..];
+                    result = result.and(loaded);
+                }
+            }
+        }
+        result
+    }
+
+    /// Loads the first of `wanted`, all of one shard, until they have [`TOGETHER_BYTES`]. Returns how many
+    /// are done with.
+    fn load_some(&self, engine: &Engine, wanted: &[Wanted<'_>]) -> (usize, Result<(), ColdError>) {
+        let Some(number) = wanted.first().map(|first| first.shard) else { return (0, Ok(())) };
+        let mut shard = engine.lock_shard(number);
+        let rows: SmallVec<[Option<(RowId, u64)>; TOGETHER_MAX]> = wanted
+            .iter()
+            .map(|wanted| shard.db_mut(wanted.db).begin_load(wanted.hash, wanted.key))
+            .collect();
+        drop(shard);
+        let (mut reads, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+        for row in rows {
+            if bytes >= TOGETHER_BYTES {
+                // What was begun goes on with the next call: it has the same number then.
+                break;
+            }
+            reads.push(row.map(|begun| {
+                let read = row::read(&*self.store, begun.0, usize::MAX);
+                bytes += read.as_ref().map_or(0, |v| v.as_ref().map_or(0, |v| v.body.len()));
+                (begun, read)
+            }));
+        }
+        let decoded: SmallVec<[Option<NewValue<'_>>; TOGETHER_MAX]> =
+            reads.iter().map(|read| read.as_ref().and_then(|(_, read)| decode(read))).collect();
+        let mut result = Ok(());
+        let mut shard = engine.lock_shard(number);
+        for ((wanted, read), decoded) in wanted.iter().zip(&reads).zip(decoded) {
+            let Some((begun, read)) = read else { continue };
+            let name = (wanted.db, wanted.key);
+            let loaded = self.finish_load(&mut shard, wanted.hash, name, *begun, (read, decoded));
+            result = result.and(loaded);
+        }
+        (reads.len(), result)
     }
 
     /// The same under the shard's lock, for calls that must not let go of it.

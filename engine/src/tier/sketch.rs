@@ -7,7 +7,10 @@
 /// Places at first; allocated with the first use.
 const PLACES: usize = 1 << 12;
 /// Most places.
-const PLACES_MAX: usize = 1 << 18;
+const PLACES_MAX: usize = 1 << 20;
+/// Places for each key that is counted, at least: keys that left memory are counted as well once they are
+/// back, and with less the many that are used once would make each other look frequent.
+const PLACES_PER_KEY: usize = 4;
 
 /// Counts of uses by hash.
 #[derive(Default)]
@@ -35,10 +38,12 @@ impl Sketch {
     /// Counts a use and returns how many there were. `keys` is how many keys are being counted.
     #[inline]
     pub fn add(&mut self, hash: u64, keys: usize) -> u8 {
-        if self.counts.is_empty() || (keys > self.counts.len() && self.counts.len() < PLACES_MAX) {
-            // What was counted is lost when it grows: the counts are of late uses only.
-            let places = (keys * 2).next_power_of_two().clamp(PLACES, PLACES_MAX);
-            *self = Sketch { counts: vec![0; places], added: 0 };
+        if self.counts.is_empty() {
+            self.counts = vec![0; PLACES];
+        }
+        while self.counts.len() < PLACES_MAX && self.counts.len() < keys * PLACES_PER_KEY {
+            // Each place becomes two, both with its count: those of a key are among them.
+            self.counts.extend_from_within(..);
         }
         let (one, two) = self.places(hash);
         let count = self.counts[one].min(self.counts[two]).saturating_add(1);
@@ -50,14 +55,6 @@ impl Sketch {
             self.counts.iter_mut().for_each(|count| *count /= 2);
         }
         count
-    }
-
-    /// Forgets the uses of a key.
-    pub fn clear(&mut self, hash: u64) {
-        if !self.counts.is_empty() {
-            let (one, two) = self.places(hash);
-            (self.counts[one], self.counts[two]) = (0, 0);
-        }
     }
 }
 
@@ -76,7 +73,14 @@ mod tests {
             sketch.add(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15), 1);
         }
         assert!((45..90).contains(&sketch.count(7 << 20)), "{}", sketch.count(7 << 20));
-        sketch.clear(7 << 20);
-        assert_eq!(sketch.count(7 << 20), 0);
+    }
+
+    #[test]
+    fn counts_stay_when_there_are_more_keys() {
+        let mut sketch = Sketch::default();
+        let hash = 0x1234_5678_9ABC_DEF0;
+        (0..40).for_each(|_| _ = sketch.add(hash, 1));
+        sketch.add(1, 1_000_000);
+        assert_eq!((sketch.count(hash), sketch.counts.len()), (40, PLACES_MAX));
     }
 }
