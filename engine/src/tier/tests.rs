@@ -430,3 +430,29 @@ fn a_snapshot_brings_cold_keys_back() {
         drop(fresh.tier.load_index(fresh.store.engine(), &parts[0][..cut]));
     }
 }
+
+#[test]
+fn what_is_asked_for_together_is_read_once_and_a_fault_keeps_nothing_else_back() {
+    let rig = rig();
+    for nth in 0..100 {
+        rig.store.set(format!("k{nth}"), vec![b'x'; 100]).unwrap();
+    }
+    rig.store.set("large", vec![b'y'; 300_000]).unwrap();
+    rig.demote();
+    let mut needs = super::Needs::default();
+    for nth in (0..100).chain(0..100) {
+        needs.values.push((0, format!("k{nth}").into_bytes().into()));
+    }
+    needs.values.push((0, b"large"[..].into()));
+    needs.values.push((0, b"nothing"[..].into()));
+    let before = rig.disk.reads();
+    rig.tier.load(rig.store.engine(), &needs).unwrap();
+    let rows = 100 + u64::from(super::row::chunks(300_000 + 10));
+    assert_eq!(rig.counts(), (101, 101, 0));
+    assert_eq!(rig.disk.reads() - before, rows);
+    rig.clock.advance(Duration::from_secs(10));
+    rig.demote();
+    assert!(rig.disk.damage(0));
+    assert!(rig.tier.load(rig.store.engine(), &needs).is_err());
+    assert_eq!(rig.counts(), (100, 100, 1));
+}
