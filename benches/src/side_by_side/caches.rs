@@ -85,6 +85,7 @@ pub fn run(
         max_ms: outcome.latency.max() as f64 / 1e6,
         cpu_s,
         cpu_per_million: cpu_s / outcome.requests as f64 * 1e6,
+        client_share: 0.0,
     })
 }
 

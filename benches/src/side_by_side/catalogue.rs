@@ -138,6 +138,35 @@ impl Test {
         }
     }
 
+    /// The words of the test's command, for the own load client; `__rand_int__` stands for random digits.
+    pub fn words(&self, size: usize) -> Vec<String> {
+        let words: &[&str] = match self.run {
+            Run::Command(words) => words,
+            Run::Named("ping_inline") => &["PING\r\n"],
+            Run::Named("ping_mbulk") => &["PING"],
+            Run::Named("set") => &["SET", KEY, "__data__"],
+            Run::Named("get") => &["GET", KEY],
+            Run::Named("incr") => &["INCR", "counter:__rand_int__"],
+            Run::Named("lpush") => &["LPUSH", "mylist", "__data__"],
+            Run::Named("rpush") => &["RPUSH", "mylist", "__data__"],
+            Run::Named("lpop") => &["LPOP", "mylist"],
+            Run::Named("rpop") => &["RPOP", "mylist"],
+            Run::Named("sadd") => &["SADD", "myset", ELEMENT],
+            Run::Named("hset") => &["HSET", "myhash", ELEMENT, "__data__"],
+            Run::Named("spop") => &["SPOP", "myset"],
+            Run::Named("zadd") => &["ZADD", "myzset", "__rand_int__", ELEMENT],
+            Run::Named("zpopmin") => &["ZPOPMIN", "myzset"],
+            Run::Named("mset") => &[
+                "MSET", KEY, "__data__", KEY, "__data__", KEY, "__data__", KEY, "__data__", KEY,
+                "__data__", KEY, "__data__", KEY, "__data__", KEY, "__data__", KEY, "__data__",
+                KEY, "__data__",
+            ],
+            Run::Named(name) => unreachable!("{name} is no test of redis-benchmark"),
+        };
+        let data = "x".repeat(size);
+        words.iter().map(|&word| word.replace("__data__", &data)).collect()
+    }
+
     /// The most requests that the test may be given with values of `size`.
     pub fn requests_max(&self, size: usize) -> u64 {
         let element = ELEMENT_BYTES + if self.sized { size as u64 } else { 0 };
@@ -238,6 +267,16 @@ mod tests {
     #[test]
     fn twenty_tests_are_redis_benchmarks_own() {
         assert_eq!(TESTS.iter().filter(|test| test.standard).count(), 20);
+    }
+
+    #[test]
+    fn every_test_has_its_words() {
+        for test in TESTS {
+            let words = test.words(3);
+            assert!(words.iter().all(|word| !word.contains("__data__")), "{words:?}");
+            let named = test.name.split('_').next().unwrap();
+            assert!(words[0].trim().eq_ignore_ascii_case(named), "{} {words:?}", test.name);
+        }
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct Options {
     /// The load client of the throughput mode
     #[arg(long, default_value = "redis-benchmark")]
     pub redis_benchmark: PathBuf,
+    /// Throughput mode: the same commands from a load client of its own, which is faster than redis-benchmark
+    #[arg(long)]
+    pub own_client: bool,
     /// Failover mode: how many leaders are killed [default: 100]
     #[arg(long, value_parser = positive)]
     pub kills: Option<usize>,
@@ -127,6 +130,8 @@ pub struct Settings {
     pub memcached: Option<Program>,
     /// The load client.
     pub redis_benchmark: PathBuf,
+    /// Whether the own one takes its place.
+    pub own_client: bool,
     /// Commands that a connection sends at a time.
     pub pipelines: Vec<usize>,
     /// Connections.
@@ -198,6 +203,7 @@ impl Options {
             redis: program("redis-server", find(&self.redis)?, Kind::Redis, &[]),
             memcached,
             redis_benchmark: find(&self.redis_benchmark)?,
+            own_client: self.own_client,
             pipelines: or(&self.pipelines, &[1, 16, 64], &[1, 16, 64]),
             clients: or(&self.clients, &[50], &[50, 500]),
             sizes: or(&self.sizes, &[3], &[3, 1024]),

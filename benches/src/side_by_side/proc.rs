@@ -12,10 +12,23 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, String> {
     ticks(&text).map(|ticks| ticks as f64 / TICKS_PER_SECOND).ok_or(format!("{file}: odd content"))
 }
 
+/// CPU time of all child processes of this one that have ended and were waited for, in seconds.
+pub fn ended_children_cpu_seconds() -> Result<f64, String> {
+    let file = "/proc/self/stat";
+    let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    let ticks = sum_of_two(&text, 13).ok_or(format!("{file}: odd content"))?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
 /// utime + stime: fields 14 and 15, counted after the name, which may hold spaces and brackets.
 fn ticks(stat: &str) -> Option<u64> {
+    sum_of_two(stat, 11)
+}
+
+/// The sum of two fields, the first of them `skipped` fields behind the name.
+fn sum_of_two(stat: &str, skipped: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
+    let mut fields = after_name.split_ascii_whitespace().skip(skipped);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
@@ -88,6 +101,7 @@ mod tests {
     fn ticks_are_counted_after_the_name() {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 1 0";
         assert_eq!(ticks(stat), Some(300));
+        assert_eq!(sum_of_two(stat, 13), Some(0));
         assert_eq!(ticks("42 (short) S 1"), None);
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::catalogue::{KEYSPACE, Test};
+use crate::proc;
 use crate::results::Run;
 use crate::server::{Server, dies_with_us};
 
@@ -47,10 +48,13 @@ pub fn run(
     command.args(test.args(load.size));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let cpu_before = server.cpu_seconds()?;
+    let client_before = proc::ended_children_cpu_seconds()?;
     let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
     let output = output(child, limit).map_err(|error| format!("redis-benchmark: {error}"))?;
     let cpu_s = server.cpu_seconds()? - cpu_before;
+    let client_cpu_s = proc::ended_children_cpu_seconds()? - client_before;
     parse(&output, requests, cpu_s)
+        .map(|run| Run { client_share: client_cpu_s * run.rps / requests as f64, ..run })
         .ok_or_else(|| server.with_log(&format!("redis-benchmark printed {output:?}")))
 }
 
@@ -91,7 +95,19 @@ fn parse(output: &str, requests: u64, cpu_s: f64) -> Option<Run> {
     let (max_ms, p99_ms, p95_ms, p50_ms) = (next()?, next()?, next()?, next()?);
     let (min_ms, avg_ms, rps) = (next()?, next()?, next()?);
     let cpu_per_million = cpu_s / requests as f64 * 1e6;
-    Some(Run { rps, avg_ms, min_ms, p50_ms, p95_ms, p99_ms, max_ms, cpu_s, cpu_per_million })
+    let client_share = 0.0;
+    Some(Run {
+        rps,
+        avg_ms,
+        min_ms,
+        p50_ms,
+        p95_ms,
+        p99_ms,
+        max_ms,
+        cpu_s,
+        cpu_per_million,
+        client_share,
+    })
 }
 
 #[cfg(test)]

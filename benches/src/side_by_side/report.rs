@@ -10,6 +10,7 @@ use crate::table::{Table, number, ratio};
 const KRPS: Figure<Run> = |run| run.rps / 1e3;
 const P99: Figure<Run> = |run| run.p99_ms;
 const CPU: Figure<Run> = |run| run.cpu_per_million;
+const CLIENT: Figure<Run> = |run| run.client_share;
 
 /// Share of the cores above which something else takes part in the measurement.
 const BUSY: f64 = 0.1;
@@ -92,6 +93,8 @@ fn throughput(tests: &[Throughput]) -> Vec<Table> {
         "redis",
         "CPU s/M",
         "redis",
+        "client",
+        "redis",
     ];
     for test in tests {
         let point = (test.pipeline, test.clients, test.size);
@@ -102,7 +105,7 @@ fn throughput(tests: &[Throughput]) -> Vec<Table> {
         }
         let mut cells = vec![test.test.clone(), ratio(throughput_ratio(test))];
         cells.extend([ratio(p99_ratio(test)), ratio(cpu_ratio(test))]);
-        for figure in [KRPS, P99, CPU] {
+        for figure in [KRPS, P99, CPU, CLIENT] {
             cells.push(number(middle(&test.ashlar, figure)));
             cells.push(number(middle(&test.redis, figure)));
         }

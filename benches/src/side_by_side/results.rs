@@ -100,6 +100,9 @@ pub struct Run {
     pub cpu_s: f64,
     /// CPU seconds a million commands.
     pub cpu_per_million: f64,
+    /// Share of a core that redis-benchmark was busy; 0 where another client was the load.
+    #[serde(default)]
+    pub client_share: f64,
 }
 
 /// One test at one point of the grid.

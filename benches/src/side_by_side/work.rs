@@ -16,6 +16,33 @@ pub enum Op {
     Set,
     /// Adds a random member with a random score to one sorted set.
     Zadd,
+    /// The words that the work was made of: see [`Work::of_words`].
+    Words,
+}
+
+/// What stands for twelve random digits in words, as in redis-benchmark.
+pub const RANDOM: &str = "__rand_int__";
+
+/// A command as bytes: between two of these are twelve random digits.
+#[derive(Clone, Debug, Default)]
+struct Template(Vec<Vec<u8>>);
+
+impl Template {
+    fn new(request: &[u8]) -> Template {
+        let text = String::from_utf8_lossy(request);
+        Template(text.split(RANDOM).map(|part| part.as_bytes().to_vec()).collect())
+    }
+
+    fn write(&self, mut key: u64, out: &mut Vec<u8>) {
+        for (nth, part) in self.0.iter().enumerate() {
+            if nth > 0 {
+                out.extend_from_slice(&name(key % KEYSPACE)[4..]);
+                // Keys of one command differ.
+                key = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 17;
+            }
+            out.extend_from_slice(part);
+        }
+    }
 }
 
 /// A stream of commands over random keys; the same seed gives every server the same ones.
@@ -26,6 +53,7 @@ pub struct Work {
     value: Vec<u8>,
     random: u64,
     keys: Keys,
+    template: Arc<Template>,
 }
 
 /// Which keys are chosen.
@@ -79,6 +107,7 @@ impl Op {
             Op::Get => "GET",
             Op::Set => "SET",
             Op::Zadd => "ZADD",
+            Op::Words => "",
         }
     }
 }
@@ -91,7 +120,23 @@ impl Work {
 
     /// The same over other keys.
     pub fn over(op: Op, size: usize, keys: Keys) -> Self {
-        Work { op, value: vec![b'x'; size], random: 0x9E37_79B9_7F4A_7C15, keys }
+        let (value, random) = (vec![b'x'; size], 0x9E37_79B9_7F4A_7C15);
+        Work { op, value, random, keys, template: Arc::default() }
+    }
+
+    /// One command over and over, [`RANDOM`] replaced; a single word is sent as a line.
+    pub fn of_words(words: &[String]) -> Self {
+        let mut request = Vec::new();
+        match words {
+            [line] if line.ends_with("\r\n") => request.extend_from_slice(line.as_bytes()),
+            words => {
+                // The random digits take as much room as what stands for them.
+                let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+                command(&mut request, &args);
+            }
+        }
+        let template = Arc::new(Template::new(&request));
+        Work { template, ..Work::new(Op::Words, 0) }
     }
 
     /// Appends the command for one key.
@@ -152,6 +197,7 @@ impl Work {
             (Protocol::Resp, Op::Zadd) => {
                 command(out, &[b"ZADD", b"myzset", score.to_string().as_bytes(), &name]);
             }
+            (Protocol::Resp, Op::Words) => self.template.write(key, out),
             (Protocol::Memcached, _) => {
                 out.extend_from_slice(b"set ");
                 out.extend_from_slice(&name);
@@ -185,6 +231,20 @@ mod tests {
         assert!(out.starts_with(b"get key:") && out.ends_with(b"\r\n"));
         assert_eq!(out.len(), 3 + 3 * 17 + 2);
         assert_eq!(Work::new(Op::Get, 3).batch(Protocol::Resp, 3, &mut out), 3);
+    }
+
+    #[test]
+    fn random_digits_of_a_command_differ_and_take_their_room() {
+        let words = ["mset", "key:__rand_int__", "x", "key:__rand_int__", "y"].map(str::to_owned);
+        let mut out = Vec::new();
+        Work::of_words(&words).batch(Protocol::Resp, 1, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let keys: Vec<&str> = text.split("\r\n").filter(|line| line.starts_with("key:")).collect();
+        assert!(text.starts_with("*5\r\n$4\r\nmset\r\n$16\r\nkey:0000000"), "{text}");
+        assert!(keys.len() == 2 && keys[0] != keys[1] && keys.iter().all(|key| key.len() == 16));
+        let mut line = Vec::new();
+        Work::of_words(&["PING\r\n".to_owned()]).batch(Protocol::Resp, 2, &mut line);
+        assert_eq!(line, b"PING\r\nPING\r\n");
     }
 
     #[test]
