@@ -19,7 +19,7 @@
 use crate::cut::{Row, Rows};
 use crate::engine::Engine;
 use crate::image;
-use crate::keyspace::{EntryRef, Loose};
+use crate::keyspace::{EntryRef, FlushedDb, Loose};
 use crate::slot::slot_of;
 use crate::value::{form, hash};
 
@@ -166,6 +166,12 @@ impl Engine {
             }
         }
         dropped
+    }
+
+    /// Empties a shard; what was in it is given back, since to drop it takes long where it is large.
+    pub fn empty_shard(&self, shard: usize) -> Vec<FlushedDb> {
+        let mut guard = self.lock_shard(shard);
+        (0..self.config_databases()).filter_map(|db| guard.flush(db).1).collect()
     }
 
     /// Keys in the shard of the slots of no group.

@@ -47,6 +47,10 @@ pub enum Bug {
     FrozenLostInSnapshot,
     /// A request that was refused while its slot moved is refused for ever under its id.
     RefusalRemembered,
+    /// The new group of slots that moved does not learn which requests of clients the old one has applied.
+    SessionsStayBehind,
+    /// A node that has left a group and forgotten what it acknowledged there still votes.
+    RetiredVotes,
     /// After a restart, entries are applied again that the snapshot holds already.
     AppliedTwiceAfterRestart,
     /// An element of another site replaces one's own, instead of being merged with it.
@@ -78,11 +82,13 @@ impl Bug {
     ];
 
     /// Those that show only where whole nodes run: with files, a topology, and slots that move.
-    pub const NODES: [Bug; 5] = [
+    pub const NODES: [Bug; 7] = [
         Bug::MoveWithoutFreeze,
         Bug::DropBeforeInstalled,
         Bug::FrozenLostInSnapshot,
         Bug::RefusalRemembered,
+        Bug::SessionsStayBehind,
+        Bug::RetiredVotes,
         Bug::AppliedTwiceAfterRestart,
     ];
 

@@ -62,6 +62,8 @@ pub struct Batch {
     pub written: Vec<(GroupId, u64)>,
     /// Records for the node's log.
     pub records: Vec<LogRecord>,
+    /// Groups whose snapshots are not needed once all of this is durable.
+    pub retired: Vec<GroupId>,
 }
 
 impl Batch {
@@ -211,7 +213,9 @@ impl<M: Machine> Node<M> {
         Ok((StoreSnapshot { group: id, index: 1, data }, records))
     }
 
-    /// Takes up the groups that the node's log tells of; `snapshot` gives the newest data of each.
+    /// Takes up the groups that the node's log tells of; `snapshot` gives the newest data of each. Returns
+    /// records that the log lacks: a snapshot whose record the process did not live to write. They have to come before
+    /// any other, for entries that follow the snapshot have a gap before them otherwise.
     ///
     /// # Errors
     /// If the log or a snapshot is damaged.
@@ -219,15 +223,26 @@ impl<M: Machine> Node<M> {
         &mut self,
         records: impl IntoIterator<Item = &'a LogRecord>,
         snapshot: impl Fn(GroupId) -> Vec<u8>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Vec<LogRecord>, Malformed> {
         let mut logs: BTreeMap<GroupId, GroupLog> = BTreeMap::new();
         for record in records {
             logs.entry(record.group()?).or_default().replay(record)?;
         }
+        let mut missing = Vec::new();
         for (id, log) in logs {
-            self.add_group(id, log, &snapshot(id))?;
+            let recorded = log.snapshot_metadata().index;
+            // One from before the node left the group may still be there.
+            let data = if log.is_retired() { Vec::new() } else { snapshot(id) };
+            self.add_group(id, log, &data)?;
+            if self.groups.get(&id).is_some_and(Group::is_retired) {
+                continue;
+            }
+            let newest = self.groups.get(&id).map(|group| group.log().snapshot_metadata());
+            if let Some(newest) = newest.filter(|newest| newest.index > recorded) {
+                missing.push(LogRecord::snapshot(id, newest));
+            }
         }
-        Ok(())
+        Ok(missing)
     }
 
     fn add_group(&mut self, id: GroupId, log: GroupLog, snapshot: &[u8]) -> Result<(), Malformed> {
@@ -252,9 +267,23 @@ impl<M: Machine> Node<M> {
         self.groups.values()
     }
 
-    /// Forgets a group of which this node keeps no replica any more.
-    pub fn remove_group(&mut self, id: GroupId) {
-        self.groups.remove(&id);
+    /// Keeps nothing of a group any more but its vote: this node is no member, or there is no such group. Whether
+    /// that is done; it is not while the group still writes.
+    pub fn retire(&mut self, id: GroupId, out: &mut Outbox) -> bool {
+        let writes = |(readies, stored): &Written| {
+            readies.iter().any(|(group, _)| *group == id) || stored.contains(&id)
+        };
+        if out.readies.iter().any(|(group, _)| *group == id) || self.batches.values().any(writes) {
+            return false;
+        }
+        let Some(group) = self.groups.get_mut(&id).filter(|group| !group.is_retired()) else {
+            return false;
+        };
+        let log = group.retire(out);
+        out.batch.records.extend(log.records(id));
+        out.batch.retired.push(id);
+        self.add_group(id, log, &[]).expect("a group without a snapshot has none that is damaged");
+        true
     }
 
     /// The time, monotonic microseconds, which never goes back.
@@ -414,5 +443,40 @@ impl<M: Machine> Node<M> {
     /// All that the node's log has to hold, without the history that led to it.
     pub fn checkpoint(&self) -> Vec<LogRecord> {
         self.groups.values().flat_map(|group| group.log().records(group.id())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::EngineMachine;
+    use ashlar_engine::engine::EngineOptions;
+
+    fn node() -> Node<EngineMachine> {
+        Node::new(1, Settings::default(), |_, _| machine(), 1)
+    }
+
+    fn machine() -> EngineMachine {
+        EngineMachine::new(1, EngineOptions::default())
+    }
+
+    /// A process that died between a snapshot from elsewhere and the record that names it goes on behind that
+    /// snapshot: its next start must not find a gap.
+    #[test]
+    fn a_snapshot_whose_record_was_lost_is_recorded_at_the_next_start() {
+        const GROUP: GroupId = 5;
+        let members = ConfState::from((vec![1], vec![]));
+        let mut records = GroupLog::new(members.clone()).records(GROUP);
+        let mut metadata = SnapshotMetadata { index: 50, term: 2, ..Default::default() };
+        metadata.set_conf_state(members);
+        let snapshot = first_snapshot(&metadata, &machine().snapshot());
+        let missing = node().recover(&records, |_| snapshot.clone()).unwrap();
+        assert_eq!(missing.len(), 1);
+        records.extend(missing);
+        let next = Entry { index: 51, term: 2, ..Default::default() };
+        records.push(LogRecord::entries(GROUP, std::slice::from_ref(&next)));
+        let mut again = node();
+        assert!(again.recover(&records, |_| snapshot.clone()).unwrap().is_empty());
+        assert_eq!(again.group(GROUP).unwrap().log().last(), 51);
     }
 }

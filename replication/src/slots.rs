@@ -241,7 +241,12 @@ impl GroupShard {
     /// # Errors
     /// If the bytes are none.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
-        self.engine.drop_slots(self.shard, |_| true);
+        let old = self.engine.empty_shard(self.shard);
+        if !old.is_empty() {
+            // Millions of keys take seconds, in which this thread would agree on nothing. Without a thread they
+            // are dropped here.
+            drop(std::thread::Builder::new().name("ashlar-drop".into()).spawn(|| drop(old)));
+        }
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
         (self.now_ms, self.frozen_by) = (0, 0);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-fn ports(cluster: &Cluster) -> Vec<u16> {
+pub fn ports(cluster: &Cluster) -> Vec<u16> {
     cluster.nodes().iter().map(|node| node.port()).collect()
 }
 
 /// Keys that are counted up.
-const KEYS: usize = 200;
+pub const KEYS: usize = 200;
 
 /// Counts keys up until it is told to stop; what each has been counted to. `writes` says how far it is.
 fn count_up(
@@ -35,7 +35,7 @@ fn count_up(
     })
 }
 
-fn check(ports: Vec<u16>, counts: &[i64]) {
+pub fn check(ports: Vec<u16>, counts: &[i64]) {
     let mut client = ClusterClient::new(ports);
     for (nth, count) in counts.iter().enumerate() {
         let reply = client.line(&format!("GET n:{nth}")).expect("a reply");

@@ -7,4 +7,5 @@ mod clients;
 mod growth;
 mod promise;
 mod sites;
+mod upgrade;
 mod work;

@@ -366,7 +366,8 @@ impl World {
         let newest =
             |group| snapshots.get(&group).map_or(Vec::new(), |snapshot| snapshot.1.clone());
         let recovered = process.recover(&node.disk.records, newest);
-        recovered.map_err(|error| format!("node {id} does not start: {error}"))?;
+        let missing = recovered.map_err(|error| format!("node {id} does not start: {error}"))?;
+        node.disk.records.extend(missing);
         if self.shape.witness == Some(id) {
             for group in 0..self.shape.groups {
                 process.group_mut(group).into_iter().for_each(Group::set_witness);

@@ -23,4 +23,5 @@ pub mod pools;
 pub mod powercut;
 pub mod process;
 pub mod random;
+pub mod release;
 pub mod resp;

@@ -106,13 +106,31 @@ impl Server {
     /// # Errors
     /// If it does not start, with its log.
     pub fn ashlar_at(port: u16, dir: PathBuf, settings: &[&str]) -> io::Result<Server> {
-        let program = ashlar_binary().into();
-        Server::start_on(port, &program, &[&["server"], settings].concat(), dir)
+        Server::program_at(&ashlar_binary(), port, dir, settings)
+    }
+
+    /// The same with a binary that may be of another release.
+    ///
+    /// # Errors
+    /// If it does not start, with its log.
+    pub fn program_at(
+        program: &Path,
+        port: u16,
+        dir: PathBuf,
+        settings: &[&str],
+    ) -> io::Result<Server> {
+        Server::start_on(port, &program.into(), &[&["server"], settings].concat(), dir)
     }
 
     /// Kills the process and gives its directory back.
     pub fn kill(mut self) -> PathBuf {
         let _ = self.child.kill();
+        self.reap();
+        std::mem::take(&mut self.dir)
+    }
+
+    /// Waits for the end of the process and gives its directory back.
+    pub fn ended(mut self) -> PathBuf {
         self.reap();
         std::mem::take(&mut self.dir)
     }

@@ -13,7 +13,7 @@
 use super::codec;
 use super::machine::{Capture, Machine};
 use super::request::Request;
-use super::sessions::{Known, Sessions};
+use super::sessions::{Known, Mark, Sessions, TAKE_OVER};
 use super::storage::{GroupId, GroupLog, LogRecord};
 use crate::bug;
 use crate::bytes::{Malformed, Reader};
@@ -285,6 +285,11 @@ impl<M: Machine> Group<M> {
         self.machine.digest().wrapping_mul(31).wrapping_add(u64::from(crc32c::crc32c(&bytes)))
     }
 
+    /// The requests of clients that were applied after a mark: see [`Sessions::used_after`].
+    pub fn sessions_after(&self, mark: Mark, bytes: usize) -> (Vec<u8>, Mark, bool) {
+        self.sessions.used_after(mark, bytes)
+    }
+
     /// One tick of the clock.
     pub fn tick(&mut self) {
         if self.installing.is_some() {
@@ -298,7 +303,12 @@ impl<M: Machine> Group<M> {
     pub fn receive(&mut self, message: Message) {
         // A witness cannot lead, whoever asks it to.
         let asks_witness = self.witness && message.get_msg_type() == MessageType::MsgTimeoutNow;
-        if !is_whole(&message) || asks_witness || self.installing.is_some() {
+        // Who has forgotten what it acknowledged has no vote: a member that does not know of its leaving yet could
+        // be elected by it without entries that are decided.
+        let vote = [MessageType::MsgRequestVote, MessageType::MsgRequestPreVote];
+        let asks_retired =
+            self.is_retired() && vote.contains(&message.get_msg_type()) && !bug!(RetiredVotes);
+        if !is_whole(&message) || asks_witness || asks_retired || self.installing.is_some() {
             return;
         }
         // Errors are of messages that come too late or from nodes that have left: they are no
@@ -408,6 +418,23 @@ impl<M: Machine> Group<M> {
         if !std::mem::replace(&mut self.site_lost, lost) && lost {
             self.give_up(out);
         }
+    }
+
+    /// Whether nothing of the group is kept here any more.
+    pub fn is_retired(&self) -> bool {
+        self.raft.store().is_retired()
+    }
+
+    /// Gives up all that somebody waits for, and the state; what is to be kept of the rest.
+    pub(crate) fn retire(&mut self, out: &mut Outbox) -> GroupLog {
+        self.give_up(out);
+        let rounds = std::mem::take(&mut self.rounds).into_iter().flat_map(|round| round.reads);
+        let confirmed = std::mem::take(&mut self.confirmed).into_iter().map(|(_, read)| read);
+        let waiting = std::mem::take(&mut self.reads).into_iter().chain(rounds).chain(confirmed);
+        waiting.for_each(|read| out.answer(read.ticket, Answer::NotLeader(None)));
+        // No bytes are the empty state, which every machine takes.
+        self.failed |= self.machine.restore(&[]).is_err();
+        GroupLog::retired(self.raft.store().hard())
     }
 
     fn give_up(&mut self, out: &mut Outbox) {
@@ -635,6 +662,14 @@ impl<M: Machine> Group<M> {
             Known::Applied(None) => Answer::AppliedBefore,
             Known::Forgotten => Answer::Forgotten,
             Known::New => {
+                if let [call] = request.calls.as_slice()
+                    && let [name, sessions] = call.args.as_slice()
+                    && name == TAKE_OVER
+                {
+                    let taken = self.sessions.take_over(sessions, index);
+                    let reply: &[u8] = taken.map_or(b"-ERR no sessions\r\n", |()| b"+OK\r\n");
+                    return Answer::Reply(reply.to_vec());
+                }
                 let mut reply = Vec::new();
                 let refused = self.machine.refuses(&request) && !bug!(RefusalRemembered);
                 self.machine.apply(&request, &mut reply);

@@ -9,6 +9,7 @@
 //!           2 hard state
 //!           3 snapshot: metadata; the entries up to it are dropped, and all of them where the log
 //!             has none at its index with its term
+//!           4 retired: hard state; the node keeps nothing of the group but its vote
 //! ```
 
 use super::codec;
@@ -25,6 +26,7 @@ pub type GroupId = u32;
 const ENTRIES: u8 = 1;
 const HARD_STATE: u8 = 2;
 const SNAPSHOT: u8 = 3;
+const RETIRED: u8 = 4;
 
 /// A change of a group's memory, to be appended to the node's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,11 @@ impl LogRecord {
         LogRecord::new(SNAPSHOT, group, |out| codec::push_metadata(out, metadata))
     }
 
+    /// The node keeps nothing of the group any more, but for its vote.
+    pub fn retired(group: GroupId, state: &HardState) -> LogRecord {
+        LogRecord::new(RETIRED, group, |out| codec::push_hard_state(out, state))
+    }
+
     /// The group that the record is of.
     ///
     /// # Errors
@@ -78,6 +85,8 @@ pub struct GroupLog {
     bytes: usize,
     /// Raft asked for a newer snapshot than there is.
     snapshot_wanted: Cell<bool>,
+    /// Nothing is kept but the vote, and a snapshot on disk is one from before.
+    retired: bool,
 }
 
 impl GroupLog {
@@ -90,6 +99,17 @@ impl GroupLog {
         log.snapshot.set_conf_state(members);
         (log.hard.term, log.hard.commit) = (1, 1);
         log
+    }
+
+    /// The memory of a group that this node has left: it must not vote twice should it come back, and that is all.
+    pub fn retired(hard: &HardState) -> GroupLog {
+        let hard = HardState { commit: 0, ..hard.clone() };
+        GroupLog { hard, retired: true, ..GroupLog::default() }
+    }
+
+    /// Whether nothing is kept but the vote.
+    pub fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Takes in a record of the node's log.
@@ -120,6 +140,7 @@ impl GroupLog {
                 let metadata = codec::read_metadata(&mut reader)?;
                 self.recover_snapshot(metadata);
             }
+            RETIRED => *self = GroupLog::retired(&codec::read_hard_state(&mut reader)?),
             _ => return Err(Malformed),
         }
         reader.end()
@@ -136,6 +157,9 @@ impl GroupLog {
 
     /// What has to be in the node's log for this memory to come back, in order.
     pub fn records(&self, group: GroupId) -> Vec<LogRecord> {
+        if self.retired {
+            return vec![LogRecord::retired(group, &self.hard)];
+        }
         let (head, tail) = self.entries.as_slices();
         let mut records = vec![LogRecord::snapshot(group, &self.snapshot)];
         for entries in [head, tail] {
@@ -161,6 +185,7 @@ impl GroupLog {
             if at == self.entries.len() {
                 self.bytes += entry.data.len();
                 self.entries.push_back(entry);
+                self.retired = false;
             }
         }
     }
@@ -215,6 +240,7 @@ impl GroupLog {
         if metadata.index <= self.snapshot.index {
             return;
         }
+        self.retired = false;
         let keep = self.term_of(metadata.index) == Some(metadata.term);
         let mut drop = (metadata.index - self.snapshot.index) as usize;
         if bug!(LogCutBeyondSnapshot) && keep && drop < self.entries.len() {

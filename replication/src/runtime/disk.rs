@@ -149,7 +149,12 @@ impl NodeDisk {
                 .map_err(|error| LogError::Failed(format!("can't keep a snapshot: {error}")))?;
         }
         self.append(&[], &batch.records);
-        self.log.sync().map(drop)
+        self.log.sync()?;
+        for group in &batch.retired {
+            // The log says that it counts no more; it is removed some other time if it cannot be now.
+            drop(self.disk.remove(&self.path(*group)));
+        }
+        Ok(())
     }
 
     /// Where another thread writes a snapshot.

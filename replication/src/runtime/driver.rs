@@ -75,6 +75,8 @@ pub struct Driver<H: Host> {
     stopping: Arc<AtomicBool>,
     next_tick_us: u64,
     next_look_us: u64,
+    /// When it is next looked for groups that the node has left.
+    pub(super) left_due_us: u64,
     /// Entries that were applied, for those who check; see [`Driver::watch_applied`].
     applied: Vec<(GroupId, u64, u32)>,
     /// Whether the node has failed or was told to stop.
@@ -132,6 +134,7 @@ impl<H: Host> Driver<H> {
             stopping: Arc::default(),
             next_tick_us: now_us,
             next_look_us: now_us,
+            left_due_us: now_us,
             applied: Vec::new(),
             ended: false,
         };
@@ -147,9 +150,10 @@ impl<H: Host> Driver<H> {
         self.join();
         let Some(node) = &mut self.node else { return Ok(()) };
         let snapshot = |group| remembered.snapshots.get(&group).cloned().unwrap_or_default();
-        node.recover(&remembered.records, snapshot).map_err(|error| {
+        let missing = node.recover(&remembered.records, snapshot).map_err(|error| {
             io::Error::other(format!("what the node remembers of its groups is damaged: {error}"))
         })?;
+        self.out.batch.records.extend(missing);
         self.note_witness();
         self.look_at_topology();
         self.publish();
@@ -293,6 +297,7 @@ impl<H: Host> Driver<H> {
         steward.look(self);
         self.steward = steward;
         self.look_at_moves();
+        self.look_for_left();
         let mut sites = std::mem::take(&mut self.sites);
         sites.look(self);
         self.sites = sites;
@@ -500,7 +505,7 @@ impl<H: Host> Driver<H> {
             let leader = if group.failed { 0 } else { group.leader().unwrap_or(0) };
             status.term.store(group.term(), Ordering::Relaxed);
             status.applied.store(group.applied(), Ordering::Release);
-            status.here.store(true, Ordering::Relaxed);
+            status.here.store(!group.is_retired(), Ordering::Relaxed);
             status.lease_until_us.store(group.lease_until_us(), Ordering::Release);
             if status.leader.swap(leader, Ordering::AcqRel) != leader {
                 changed.push((group.id(), Some(leader).filter(|leader| *leader != 0)));

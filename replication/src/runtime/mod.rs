@@ -18,6 +18,7 @@ mod links;
 mod moves;
 mod peers;
 mod requests;
+mod retire;
 mod sites;
 mod state;
 mod steward;
@@ -138,6 +139,8 @@ pub mod calls {
     /// `GIVEUP move first last ...`: the move has ended without these slots: their keys go, and no more
     /// pieces of it are taken.
     pub const GIVE_UP: &[u8] = b"ASHLAR.GIVEUP";
+    /// `SESSIONS sessions`: what clients have asked of the group that the slots come from.
+    pub use crate::raft::sessions::TAKE_OVER as SESSIONS;
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
 }

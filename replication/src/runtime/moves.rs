@@ -6,12 +6,14 @@
 //! ```text
 //! INSTALL in the new group    the keys, piece by piece, then those that have changed meanwhile, until
 //!                             few are left; under an attempt that rises with every start
+//! SESSIONS in the new group   which requests the old one has applied, so that none is applied again
 //! FREEZE in the old group     from here on it takes no writes to the slots: their keys stand still
 //! INSTALL in the new group    the last changes
+//! SESSIONS in the new group   the last requests
 //! FinishMove in the meta group  the slots belong to the new group
 //! DROPSLOTS in the old group  their keys go; it still takes no writes to them
 //! ```
-//! So the slots stand still for three agreements, however many keys they have. A slot that was frozen stays
+//! So the slots stand still for four agreements, however many keys they have. A slot that was frozen stays
 //! so until the move is finished or given up, whoever leads: FinishMove may be on its way.
 
 use super::driver::Driver;
@@ -20,8 +22,9 @@ use super::requests::bare;
 use super::state::State;
 use super::{Data, Host, calls};
 use crate::bug;
+use crate::raft::sessions::Mark;
 use crate::raft::{Answer, GroupId, OwnedCall};
-use crate::topology::{Change, SlotMove, SlotRange, Topology};
+use crate::topology::{Change, Release, SlotMove, SlotRange, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -48,9 +51,13 @@ enum Step {
     Copy(u64),
     /// What has changed meanwhile, so many pieces of it.
     Follow(u32),
+    /// The requests of clients.
+    Sessions,
     Freeze,
     /// What has changed until the slots were frozen.
     Rest,
+    /// The requests of clients until then, so many pieces of them.
+    LastSessions(u32),
     Finish,
     /// Waits for the topology to say that it is over.
     End,
@@ -63,6 +70,8 @@ struct Moving {
     attempt: u64,
     /// The number of the next piece.
     sequence: u64,
+    /// Which requests of clients were sent.
+    mark: Mark,
     step: Step,
     /// The answer to the entry that was proposed last.
     answer: Arc<AtomicU8>,
@@ -163,11 +172,16 @@ impl Moves {
                 };
                 let few = piece.next == 0 && piece.keys <= FEW_KEYS;
                 moving.step = match few || pieces >= FOLLOW_MAX {
-                    true => Step::Freeze,
+                    true => Step::Sessions,
                     false => Step::Follow(pieces + 1),
                 };
                 if piece.keys > 0 {
                     moving.install(driver, one, &piece.bytes, false);
+                }
+            }
+            Step::Sessions => {
+                if !moving.send_sessions(driver, one, PIECE_BYTES) {
+                    moving.step = Step::Freeze;
                 }
             }
             Step::Freeze => {
@@ -184,12 +198,20 @@ impl Moves {
                     return false;
                 };
                 let last = piece.next == 0;
-                moving.step = if last { Step::Finish } else { Step::Rest };
+                moving.step = if last { Step::LastSessions(0) } else { Step::Rest };
                 moving.install(driver, one, &piece.bytes, last);
                 if bug!(DropBeforeInstalled) && last {
                     let drop = bare(vec![call(calls::DROP, &[], &one.slots)]);
                     driver.propose(one.from, &drop, Box::new(|_| {}));
                 }
+            }
+            Step::LastSessions(pieces) => {
+                // However many clients go on with other slots, this ends.
+                let bytes = if pieces < FOLLOW_MAX { PIECE_BYTES } else { usize::MAX };
+                moving.step = match moving.send_sessions(driver, one, bytes) {
+                    true => Step::LastSessions(pieces + 1),
+                    false => Step::Finish,
+                };
             }
             Step::Finish => {
                 moving.step = Step::End;
@@ -214,6 +236,7 @@ impl Moves {
             term,
             attempt: term << 24 | (self.starts & 0xFF_FFFF),
             sequence: 0,
+            mark: (0, 0),
             step: Step::Copy(0),
             answer: Arc::new(AtomicU8::new(DONE)),
             since_us: driver.now_us,
@@ -286,6 +309,28 @@ impl Moving {
     fn wait(&mut self) -> Done {
         self.answer = Arc::new(AtomicU8::new(WAITING));
         wait_for(&self.answer)
+    }
+
+    /// Tells the new group of requests that were applied since the last time; whether there are more.
+    fn send_sessions<H: Host>(
+        &mut self,
+        driver: &mut Driver<H>,
+        one: &SlotMove,
+        bytes: usize,
+    ) -> bool {
+        let group = driver.node.as_ref().and_then(|node| node.group(one.from));
+        let Some(group) = group.filter(|_| driver.topology.release() >= Release::REQUESTS_MOVE)
+        else {
+            return false;
+        };
+        let (sessions, mark, more) = group.sessions_after(self.mark, bytes);
+        if mark != self.mark && !bug!(SessionsStayBehind) {
+            self.mark = mark;
+            let call = OwnedCall { db: 0, args: vec![calls::SESSIONS.to_vec(), sessions] };
+            let done = self.wait();
+            driver.submit(one.to, bare(vec![call]), done);
+        }
+        more
     }
 
     /// Sends a piece to the new group.

@@ -98,6 +98,8 @@ impl<H: Host> Driver<H> {
                 }
             }
             wire::HOST => self.host.message(from, payload),
+            wire::ASK_MEMBER => self.tell_member(from, payload),
+            wire::MEMBER => self.told_member(payload),
             _ => {}
         }
     }

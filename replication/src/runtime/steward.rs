@@ -9,7 +9,7 @@ use super::handle::Done;
 use super::requests::FOUNDER;
 use crate::node::NodeId;
 use crate::raft::GroupId;
-use crate::topology::{Change, GroupInfo, META_GROUP, Role};
+use crate::topology::{Change, GroupInfo, META_GROUP, RELEASE_SETTING, Role};
 use raft::eraftpb::ConfChangeType;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Members of the meta group that vote; all other nodes learn.
 const META_VOTERS: usize = 7;
-/// Microseconds between two tries to hand over a group's leadership.
+/// Microseconds between two tries to hand over a group's leadership, or to raise the release.
 const TRANSFER_US: u64 = 3_000_000;
 /// Microseconds after which a change of membership without an answer is tried again.
 const CHANGE_US: u64 = 10_000_000;
@@ -29,6 +29,8 @@ pub(super) struct Steward {
     /// Changes of membership under way: since when, and whether they are over.
     changing: BTreeMap<GroupId, (u64, Arc<AtomicBool>)>,
     transferred_us: BTreeMap<GroupId, u64>,
+    /// When the cluster was last to be raised to a release.
+    raised_us: Option<u64>,
 }
 
 /// Who shall be in a group.
@@ -52,11 +54,24 @@ impl Steward {
         if !driver.topology.is_created() {
             return;
         }
+        if led.contains(&META_GROUP) {
+            self.raise_release(driver);
+        }
         self.found_groups(driver);
         for group in led {
             if let Some(wanted) = wanted(driver, group) {
                 self.tend(driver, group, &wanted);
             }
+        }
+    }
+
+    /// Raises the cluster to the release that all of its nodes have by now.
+    fn raise_release<H: Host>(&mut self, driver: &mut Driver<H>) {
+        let (all, now_us) = (driver.topology.common_release(), driver.now_us);
+        let due = self.raised_us.is_none_or(|last_us| now_us >= last_us + TRANSFER_US);
+        if all > driver.topology.release() && due {
+            self.raised_us = Some(now_us);
+            driver.change_quietly(&Change::Set(RELEASE_SETTING.to_owned(), all.to_string()));
         }
     }
 

@@ -47,6 +47,11 @@ pub const ALIVE: u8 = 6;
 /// For the host of the receiving node.
 pub const HOST: u8 = 7;
 
+/// Asks whether the sender is a member of a group: group u32.
+pub const ASK_MEMBER: u8 = 8;
+/// The answer of one that leads it: group u32, index of the last applied entry u64, whether it is one u8.
+pub const MEMBER: u8 = 9;
+
 /// The dialler's greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {

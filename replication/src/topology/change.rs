@@ -2,7 +2,8 @@
 
 use super::{
     GROUPS_MAX, GroupInfo, MEMBERS_MAX, META_GROUP, MOVES_MAX, MoveState, NODES_MAX, NodeInfo,
-    Role, SETTINGS_MAX, SLOTS, SlotMove, SlotRange, TEXT_BYTES_MAX, Topology,
+    RELEASE_SETTING, Release, Role, SETTINGS_MAX, SLOTS, SlotMove, SlotRange, TEXT_BYTES_MAX,
+    Topology,
 };
 use crate::node::NodeId;
 use crate::raft::GroupId;
@@ -187,6 +188,7 @@ impl Topology {
         let id = if node.id == 0 { self.next_node } else { node.id };
         let node = NodeInfo { id, ..node.clone() };
         check_node(&node)?;
+        self.check_release(&node)?;
         ensure(self.nodes.len() < NODES_MAX, || format!("there are {NODES_MAX} nodes already"))?;
         // Votes of a node that was removed must not be taken for those of another.
         ensure(id >= self.next_node && id < u64::MAX, || {
@@ -209,8 +211,15 @@ impl Topology {
         Ok(())
     }
 
+    /// What a node does not understand may be in the logs already.
+    fn check_release(&self, node: &NodeInfo) -> Done {
+        let (own, all) = (Release::parse(&node.version).unwrap_or(Release::FIRST), self.release());
+        ensure(own >= all, || format!("the cluster is of release {all}, the node of {own}"))
+    }
+
     fn update_node(&mut self, node: &NodeInfo) -> Done {
         check_node(node)?;
+        self.check_release(node)?;
         self.check_distinct(node)?;
         let known = self.a_node(node.id)?;
         ensure(known.name == node.name, || "a node keeps its name".into())?;
@@ -353,6 +362,12 @@ impl Topology {
         ensure(!name.is_empty(), || "a setting has a name".into())?;
         check_text(name)?;
         check_text(value)?;
+        if name == RELEASE_SETTING {
+            let release = Release::parse(value);
+            let fits =
+                release.is_some_and(|it| it >= self.release() && it <= self.common_release());
+            ensure(fits, || format!("the cluster cannot be of release {value}"))?;
+        }
         if value.is_empty() {
             self.settings.remove(name);
             return Ok(());
@@ -409,6 +424,10 @@ fn create(
     for (range, group) in slots {
         ensure(*group != META_GROUP, || "slots belong to a group".into())?;
         made.assign(&[*range], *group)?;
+    }
+    let release = made.common_release();
+    if release > Release::FIRST {
+        made.settings.insert(RELEASE_SETTING.to_owned(), release.to_string());
     }
     Ok(made)
 }

@@ -14,11 +14,13 @@ mod change;
 mod codec;
 mod machine;
 pub mod plan;
+mod release;
 #[cfg(test)]
 mod tests;
 
 pub use change::Change;
 pub use machine::{answer, request};
+pub use release::{RELEASE_SETTING, Release};
 
 use crate::node::NodeId;
 use crate::raft::GroupId;
@@ -279,6 +281,11 @@ impl Topology {
     /// Whether a move was started and is over, as far as this version knows.
     pub fn is_over(&self, id: u64) -> bool {
         id < self.next_move && !self.moves.contains_key(&id)
+    }
+
+    /// Whether there was such a group, as far as this version knows, and is none any more.
+    pub fn was_removed(&self, group: GroupId) -> bool {
+        group != META_GROUP && group < self.next_group && !self.groups.contains_key(&group)
     }
 
     /// The groups that a node shall keep the data of, or vote in.

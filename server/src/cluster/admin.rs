@@ -290,13 +290,14 @@ pub fn status(view: &View<'_>) -> String {
         return "no cluster\n".to_owned();
     }
     let mut lines = vec![format!(
-        "cluster id={} version={} nodes={} groups={} slots={} moves={}",
+        "cluster id={} version={} nodes={} groups={} slots={} moves={} release={}",
         ashlar_replication::topology::hex(&topology.cluster_id),
         topology.version,
         topology.nodes.len(),
         topology.groups.len(),
         topology.assigned(),
-        topology.moves.len()
+        topology.moves.len(),
+        topology.release()
     )];
     for node in topology.nodes.values() {
         lines.push(node_status(view, node));

@@ -49,8 +49,6 @@ struct Wanted {
     request: Request,
     /// The attempts: the first and the last.
     attempts: (u64, u64),
-    /// The group that may have applied it: another one would not know of it.
-    maybe_in: Option<GroupId>,
 }
 
 /// A client.
@@ -87,7 +85,7 @@ impl Client {
 
     /// What it waits for, for an error text.
     pub fn waits_for(&self) -> String {
-        format!("{:?}", self.wanted.as_ref().map(|wanted| (wanted.slot, wanted.maybe_in)))
+        format!("{:?}", self.wanted.as_ref().map(|wanted| wanted.slot))
     }
 
     /// The first one does not name its requests, and so cannot repeat them.
@@ -143,9 +141,9 @@ impl World {
             request.id = RequestId::default();
         }
         request.calls = calls(&key, &op);
-        let (attempt, maybe_in) = (state.attempt, None);
+        let attempt = state.attempt;
         let attempts = (attempt, attempt);
-        state.wanted = Some(Wanted { event, slot, reads, request, attempts, maybe_in });
+        state.wanted = Some(Wanted { event, slot, reads, request, attempts });
         self.history.push(Event { key, op, start: self.now, end: u64::MAX, reply: None });
         let node = self.guess(slot);
         self.send_request(client, attempt, node);
@@ -196,10 +194,6 @@ impl World {
             let leader = leader.or(topology.groups.get(&group).map(|group| group.preferred));
             return self.outcome(node, 0, refuse(leader));
         }
-        if wanted.maybe_in.is_some_and(|other| other != group) {
-            // The new group does not know whether the old one has applied it.
-            return self.finish(client);
-        }
         let done = Box::new(move |answer| {
             let outcome = Outcome { client, attempt, group, answer };
             outcomes.lock().expect("no panic").push(outcome);
@@ -210,9 +204,6 @@ impl World {
                 return self.outcome(node, 0, Outcome { client, attempt, group, answer });
             }
             return self.ask(node, Ask::Confirm(group, done));
-        }
-        if let Some(wanted) = &mut self.clients[client].wanted {
-            wanted.maybe_in = Some(group);
         }
         let request = Request { stamp: self.stamp(node), ..wanted.request };
         self.ask(node, Ask::Propose(group, Box::new(request), done));
@@ -253,7 +244,6 @@ impl World {
                 // Surely not applied: another group may have it.
                 if last {
                     if let Some(wanted) = &mut self.clients[client].wanted {
-                        wanted.maybe_in = None;
                         wanted.attempts.0 = wanted.attempts.1 + 1;
                     }
                     self.again(client, None);

@@ -9,7 +9,7 @@ pub mod world;
 
 use super::invariants::{replicas_equal, slots_served_once};
 use ashlar_replication::known_bugs::Bug;
-use ashlar_replication::topology::META_GROUP;
+use ashlar_replication::topology::{META_GROUP, Topology};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{NODES, What, World};
 
@@ -100,7 +100,24 @@ fn healed(world: &World) -> Result<(), String> {
         }
         replicas_equal::check(group, &replicas)?;
     }
+    nobody_keeps_what_it_left(world, &topology)?;
     slots_served_once::check(world)
+}
+
+/// Whoever has left a group keeps nothing of it.
+fn nobody_keeps_what_it_left(world: &World, topology: &Topology) -> Result<(), String> {
+    for node in 0..NODES {
+        for group in topology.groups.values() {
+            let kept = world.replica(node, group.id).filter(|replica| !replica.is_retired());
+            let wanted = group.replicas().any(|id| {
+                topology.nodes.get(&id).is_some_and(|one| usize::from(one.port) == node + 1)
+            });
+            if kept.is_some() && !wanted {
+                return Err(format!("node {node} still keeps group {}", group.id));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn try_simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, String> {
@@ -116,11 +133,11 @@ fn try_simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, Str
 /// - 13: keys that were copied to a group stayed there when their move was given up;
 /// - 2 with leases: a leader that was removed from its group went on, and panicked;
 /// - 23, and 21 with leases: a node that was told who it is while its disk was full ended;
-/// - 93 with leases: a move to a group went on asking a node that does not lead it.
-///
-/// Of those that `ASHLAR_SIM_SEEDS=600` adds, two are not mended yet: 355 (a node does not start: "what the
-/// node remembers of its groups is damaged"), and 464 with leases (two moves are never finished).
-const FOUND: [u64; 5] = [13, 2, 23, 21, 93];
+/// - 93 with leases: a move to a group went on asking a node that does not lead it;
+/// - 355: a node that ended between a snapshot and its record found a gap in its log at the start after the next
+///   (`node::tests` has it; with leases the seed leaves a move unfinished, which is not mended yet);
+/// - 127: a node that had left a group and forgotten it voted there.
+const FOUND: [u64; 6] = [13, 2, 23, 21, 93, 127];
 /// Seeds of every run; `ASHLAR_SIM_SEEDS` sets how many.
 const SEEDS: u64 = 200;
 
@@ -173,7 +190,7 @@ fn the_same_seed_is_the_same_run_of_nodes() {
 /// without it.
 #[test]
 fn known_bugs_of_nodes_are_found() {
-    const SEEDS_MAX: u64 = 100;
+    const SEEDS_MAX: u64 = 200;
     let mut missed = Vec::new();
     for bug in Bug::NODES {
         let found = (1..=SEEDS_MAX)

@@ -13,7 +13,7 @@ use ashlar_replication::raft::{Answer, Group, GroupId, Settings};
 use ashlar_replication::runtime::{
     Driver, DriverOptions, Event as Ask, FileSizes, Handle, Incoming, State,
 };
-use ashlar_replication::topology::{Change, GroupInfo, NodeInfo, SLOTS, Topology};
+use ashlar_replication::topology::{Change, GroupInfo, NodeInfo, Release, SLOTS, Topology};
 use ashlar_tests::history::Event;
 use ashlar_tests::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -569,7 +569,8 @@ impl World {
 pub fn info(node: usize, id: u64) -> NodeInfo {
     let port = node as u16 + 1;
     let (name, host) = ([node as u8 + 1; 20], format!("n{port}"));
-    NodeInfo { id, name, host, port, peer_port: port, ..NodeInfo::default() }
+    let version = Release::own().to_string();
+    NodeInfo { id, name, host, port, peer_port: port, version, ..NodeInfo::default() }
 }
 
 fn create() -> Ask {

@@ -30,6 +30,7 @@ pub struct Node {
     dir: PathBuf,
     port: u16,
     settings: Vec<String>,
+    program: PathBuf,
 }
 
 impl Node {
@@ -69,7 +70,7 @@ impl Node {
 
     fn start(&mut self) -> io::Result<()> {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
-        let server = Server::ashlar_at(self.port, self.dir.clone(), &settings)?;
+        let server = Server::program_at(&self.program, self.port, self.dir.clone(), &settings)?;
         self.server = Some(server);
         Ok(())
     }
@@ -91,6 +92,8 @@ pub struct Cluster {
     network: Arc<Network>,
     /// The way to each node for the others.
     proxies: Vec<Proxy>,
+    /// What nodes that are added run.
+    program: PathBuf,
 }
 
 impl Cluster {
@@ -100,8 +103,16 @@ impl Cluster {
     /// # Panics
     /// If a node does not start.
     pub fn start(count: usize, settings: &[&str]) -> Cluster {
-        let mut cluster =
-            Cluster { nodes: Vec::new(), network: Arc::default(), proxies: Vec::new() };
+        Cluster::start_program(ashlar_binary(), count, settings)
+    }
+
+    /// The same with a binary that may be of another release.
+    ///
+    /// # Panics
+    /// If a node does not start.
+    pub fn start_program(program: PathBuf, count: usize, settings: &[&str]) -> Cluster {
+        let (nodes, network, proxies) = (Vec::new(), Arc::default(), Vec::new());
+        let mut cluster = Cluster { nodes, network, proxies, program };
         for _ in 0..count {
             cluster.add(settings);
         }
@@ -138,7 +149,8 @@ impl Cluster {
         ];
         let own = own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         let settings = own.chain(settings.iter().map(|word| (*word).to_owned())).collect();
-        let mut node = Node { server: None, dir: temporary_dir()?, port, settings };
+        let (dir, program) = (temporary_dir()?, self.program.clone());
+        let mut node = Node { server: None, dir, port, settings, program };
         node.start()?;
         self.network.set_pid(self.nodes.len(), node.server().pid());
         self.nodes.push(node);
@@ -171,6 +183,21 @@ impl Cluster {
     /// Settings that a node has from its next start on, besides those that it had.
     pub fn reconfigure(&mut self, at: usize, settings: &[&str]) {
         self.nodes[at].settings.extend(settings.iter().map(|word| (*word).to_owned()));
+    }
+
+    /// A node runs this binary from its next start on.
+    pub fn replace(&mut self, at: usize, program: PathBuf) {
+        self.nodes[at].program = program;
+    }
+
+    /// Asks a node to stop, and waits for it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn stop(&mut self, at: usize) {
+        let server = self.nodes[at].server.take().expect("the node runs");
+        server.signal("TERM");
+        self.nodes[at].dir = server.ended();
     }
 
     /// The addresses of the nodes for clients.
