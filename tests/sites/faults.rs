@@ -1,5 +1,5 @@
-//! Sites that are taken out, that are full, whose values are on disk, that come back from a snapshot or a
-//! copy of their files, that have lost something, and that have a clock which is wrong.
+//! Sites that are taken out, that are full, whose values are on disk, that come back from a snapshot, that have
+//! lost something, and that have a clock which is wrong.
 
 use crate::{Sites, WAIT, line, number, settings, start, write};
 use ashlar_replication::sites::codec::{Batch, Item};
