@@ -12,7 +12,7 @@ pub fn ports(cluster: &Cluster) -> Vec<u16> {
 }
 
 /// Keys that are counted up.
-pub const KEYS: usize = 200;
+const KEYS: usize = 200;
 
 /// Counts keys up until it is told to stop; what each has been counted to. `writes` says how far it is.
 fn count_up(
@@ -35,6 +35,40 @@ fn count_up(
     })
 }
 
+/// Counts keys up until it is told to stop, while nodes are killed; what each has been counted to. Where it is not
+/// known what became of a write, the key says so.
+pub fn count_through_kills(ports: Vec<u16>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<i64>> {
+    std::thread::spawn(move || {
+        let mut client = ClusterClient::new(ports);
+        let mut counts = vec![0; KEYS];
+        for nth in (0..KEYS).cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let count = match client.line(&format!("INCR n:{nth}")) {
+                Ok(Value::Int(count)) => count,
+                Ok(other) => panic!("INCR n:{nth}: {other:?}"),
+                Err(_) => read_count(&mut client, nth),
+            };
+            let known = [counts[nth], counts[nth] + 1];
+            assert!(known.contains(&count), "n:{nth} is {count}, not one of {known:?}");
+            counts[nth] = count;
+        }
+        counts
+    })
+}
+
+fn read_count(client: &mut ClusterClient, nth: usize) -> i64 {
+    loop {
+        match client.line(&format!("GET n:{nth}")) {
+            Ok(Value::Null) => return 0,
+            Ok(value) => return value.text().parse().expect("a number"),
+            // Killed again.
+            Err(_) => {}
+        }
+    }
+}
+
 pub fn check(ports: Vec<u16>, counts: &[i64]) {
     let mut client = ClusterClient::new(ports);
     for (nth, count) in counts.iter().enumerate() {
@@ -51,7 +85,7 @@ fn a_cluster_grows_and_shrinks_under_writes() {
     let mut cluster = Cluster::created(3, 2, 2, &[]);
     cluster.wait_ok();
     let stop = Arc::new(AtomicBool::new(false));
-    let work = count_up(ports(&cluster), stop.clone(), Arc::default());
+    let work = count_through_kills(ports(&cluster), stop.clone());
     cluster.add(&[]);
     let addresses = cluster.addresses();
     cluster.manage_ok(&["add-node", &addresses[0], &addresses[3], "--rebalance"]);

@@ -5,6 +5,7 @@
 
 mod clients;
 mod growth;
+mod policies;
 mod promise;
 mod sites;
 mod upgrade;

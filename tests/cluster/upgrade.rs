@@ -1,14 +1,11 @@
 //! Nodes of two releases side by side: a cluster is upgraded one node after the other while clients write.
 
-use crate::growth::{KEYS, check, ports};
+use crate::growth::{check, count_through_kills, ports};
 use ashlar_tests::cluster::Cluster;
-use ashlar_tests::cluster::client::ClusterClient;
 use ashlar_tests::process::ashlar_binary;
 use ashlar_tests::release::old_ashlar_binary;
-use ashlar_tests::resp::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
 /// The slots that move.
 const SLOTS: (u16, u16) = (100, 1100);
@@ -31,40 +28,6 @@ fn move_slots(cluster: &Cluster, to: u32) {
         });
         status.contains(" moves=0") && has
     });
-}
-
-/// Counts keys up until it is told to stop, while nodes are killed; what each has been counted to. Where it is not
-/// known what became of a write, the key says so.
-fn count_through_kills(ports: Vec<u16>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<i64>> {
-    std::thread::spawn(move || {
-        let mut client = ClusterClient::new(ports);
-        let mut counts = vec![0; KEYS];
-        for nth in (0..KEYS).cycle() {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            let count = match client.line(&format!("INCR n:{nth}")) {
-                Ok(Value::Int(count)) => count,
-                Ok(other) => panic!("INCR n:{nth}: {other:?}"),
-                Err(_) => read_count(&mut client, nth),
-            };
-            let known = [counts[nth], counts[nth] + 1];
-            assert!(known.contains(&count), "n:{nth} is {count}, not one of {known:?}");
-            counts[nth] = count;
-        }
-        counts
-    })
-}
-
-fn read_count(client: &mut ClusterClient, nth: usize) -> i64 {
-    loop {
-        match client.line(&format!("GET n:{nth}")) {
-            Ok(Value::Null) => return 0,
-            Ok(value) => return value.text().parse().expect("a number"),
-            // Killed again.
-            Err(_) => {}
-        }
-    }
 }
 
 /// The release that a node takes the cluster for; nothing where the node is older than that.

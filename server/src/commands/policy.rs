@@ -1,6 +1,7 @@
 //! POLICY: which promise holds for which keys, see `ashlar_engine::policy` and docs/policies.md.
 
 use crate::clock;
+use crate::cluster::Member;
 use crate::config::Settings;
 use crate::config::line::quote;
 use crate::host::Host;
@@ -9,8 +10,10 @@ use crate::replication::Replication;
 use crate::shared::Shared;
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
-use ashlar_engine::policy::{Class, Rule, TierChoice};
+use ashlar_engine::policy::{Class, Rule, Table, TierChoice};
 use ashlar_engine::reply::Reply;
+use ashlar_engine::slot::slot_of;
+use ashlar_replication::node::NodeId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,6 +66,17 @@ pub fn check_class(cluster: bool, class: Class) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether rules can be changed here: a cluster does not agree on them, and replicas with different
+/// rules would make different data of the same entries.
+///
+/// # Errors
+/// In a cluster.
+fn check_alone(settings: &Settings) -> Result<(), Error> {
+    let text =
+        "ERR all keys of a cluster are strong, and it keeps no policies (see POLICY EXPLAIN)";
+    if is_cluster(settings) { Err(Error::text(text)) } else { Ok(()) }
+}
+
 /// Whether the server is a node of a cluster.
 fn is_cluster(settings: &Settings) -> bool {
     let shown = settings.get(&[b"cluster-enabled"]);
@@ -81,8 +95,14 @@ pub fn enter(shared: &Arc<Shared>) -> Result<(), Error> {
         table.rules().iter().map(line_of).collect()
     });
     let rules = shared.settings.policies();
-    let cluster = is_cluster(&shared.settings);
-    rules.iter().try_for_each(|rule| check_class(cluster, rule.class))?;
+    if is_cluster(&shared.settings) {
+        // What a single node had before it grew into a cluster counts no more.
+        shared.engine.policies().replace(Table::default());
+    }
+    if !rules.is_empty() {
+        check_alone(&shared.settings)?;
+    }
+    rules.iter().try_for_each(|rule| check_class(false, rule.class))?;
     if rules.is_empty() || shared.replication.follower.is_following() {
         return Ok(());
     }
@@ -118,8 +138,9 @@ pub fn change_of(rule: &Rule) -> [Vec<u8>; 5] {
 }
 
 fn set(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    check_alone(&host.shared.settings)?;
     let rule = Rule::parse(&args[2..]).map_err(|text| Error::owned(format!("ERR {text}")))?;
-    check_class(is_cluster(&host.shared.settings), rule.class)?;
+    check_class(false, rule.class)?;
     let change = change_of(&rule);
     let change: Vec<&[u8]> = change.iter().map(Vec::as_slice).collect();
     host.exec.change_policies(&change, &host.stamp)?;
@@ -128,6 +149,7 @@ fn set(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
 }
 
 fn del(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    check_alone(&host.shared.settings)?;
     let change: Vec<&[u8]> =
         args[2..].iter().flat_map(|pattern| [&b"REMOVE"[..], pattern]).collect();
     let removed = host.exec.change_policies(&change, &host.stamp)?;
@@ -160,6 +182,9 @@ fn version(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
 
 /// Where the requests for a key go.
 struct Route {
+    group: String,
+    quorum: usize,
+    sites: Option<String>,
     members: Vec<String>,
     write: String,
     read: String,
@@ -178,7 +203,36 @@ fn route(replication: &Replication) -> Route {
         1 => "self".into(),
         _ => format!("{first}, or behind it {}", members[1..].join(" ")),
     };
-    Route { members, write: first, read }
+    Route { group: "single".into(), quorum: 1, sites: None, members, write: first, read }
+}
+
+/// The same in a cluster.
+fn route_in(member: &dyn Member, key: &[u8]) -> Route {
+    let topology = member.topology();
+    let group = topology.group_of(slot_of(key)).and_then(|group| topology.groups.get(&group));
+    let place = |id: NodeId| {
+        let node = topology.nodes.get(&id);
+        node.map_or_else(|| format!("node {id}"), |node| format!("{}:{}", node.host, node.port))
+    };
+    let Some(group) = group else {
+        let nowhere = || "nowhere: no group has its slot".to_owned();
+        let (members, group) = (Vec::new(), "none".into());
+        return Route { group, quorum: 0, sites: None, members, write: nowhere(), read: nowhere() };
+    };
+    let nodes = group.members.iter().filter_map(|id| topology.nodes.get(id));
+    let mut sites: Vec<&str> = nodes.map(|node| node.site.as_str()).collect();
+    sites.retain(|site| !site.is_empty());
+    sites.sort_unstable();
+    sites.dedup();
+    let leader = member.leader(group.id).map_or_else(|| "none at the moment".into(), place);
+    Route {
+        group: group.id.to_string(),
+        quorum: group.members.len() / 2 + 1,
+        sites: (!sites.is_empty()).then(|| sites.join(" ")),
+        members: group.replicas().map(place).collect(),
+        read: format!("{leader}, or after READONLY any member, as it knows the key"),
+        write: leader,
+    }
 }
 
 fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
@@ -186,7 +240,10 @@ fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
     let table = host.shared.engine.policies().table();
     let rule = table.find(key);
     let class = rule.map_or(Class::Local, |rule| rule.class);
-    let route = route(&host.shared.replication);
+    let (class, route) = match host.shared.cluster.get() {
+        Some(member) => (Class::Strong, route_in(&**member, key)),
+        None => (class, route(&host.shared.replication)),
+    };
     reply.map(12);
     reply.bulk(b"key");
     reply.bulk(key);
@@ -200,17 +257,18 @@ fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
     reply.bulk(b"version");
     reply.int(i64::try_from(table.version()).unwrap_or(i64::MAX));
     reply.bulk(b"group");
-    reply.bulk(b"single");
+    reply.bulk(route.group.as_bytes());
     reply.bulk(b"members");
     reply.array(route.members.len());
     route.members.iter().for_each(|member| reply.bulk(member.as_bytes()));
     reply.bulk(b"sites");
-    reply.bulk(match class {
+    let all: &[u8] = match class {
         Class::Global => b"all",
         Class::Local | Class::Async | Class::Strong => b"own",
-    });
+    };
+    reply.bulk(route.sites.as_ref().map_or(all, |sites| sites.as_bytes()));
     reply.bulk(b"quorum");
-    reply.int(1);
+    reply.int(route.quorum as i64);
     reply.bulk(b"tier");
     reply.bulk(rule.map_or("auto", |rule| rule.tier.name()).as_bytes());
     reply.bulk(b"ttl");
