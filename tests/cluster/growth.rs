@@ -37,7 +37,11 @@ fn count_up(
 
 /// Counts keys up until it is told to stop, while nodes are killed; what each has been counted to. Where it is not
 /// known what became of a write, the key says so.
-pub fn count_through_kills(ports: Vec<u16>, stop: Arc<AtomicBool>) -> JoinHandle<Vec<i64>> {
+pub fn count_through_kills(
+    ports: Vec<u16>,
+    stop: Arc<AtomicBool>,
+    writes: Arc<AtomicUsize>,
+) -> JoinHandle<Vec<i64>> {
     std::thread::spawn(move || {
         let mut client = ClusterClient::new(ports);
         let mut counts = vec![0; KEYS];
@@ -53,6 +57,7 @@ pub fn count_through_kills(ports: Vec<u16>, stop: Arc<AtomicBool>) -> JoinHandle
             let known = [counts[nth], counts[nth] + 1];
             assert!(known.contains(&count), "n:{nth} is {count}, not one of {known:?}");
             counts[nth] = count;
+            writes.fetch_add(1, Ordering::Relaxed);
         }
         counts
     })
@@ -85,7 +90,7 @@ fn a_cluster_grows_and_shrinks_under_writes() {
     let mut cluster = Cluster::created(3, 2, 2, &[]);
     cluster.wait_ok();
     let stop = Arc::new(AtomicBool::new(false));
-    let work = count_through_kills(ports(&cluster), stop.clone());
+    let work = count_through_kills(ports(&cluster), stop.clone(), Arc::default());
     cluster.add(&[]);
     let addresses = cluster.addresses();
     cluster.manage_ok(&["add-node", &addresses[0], &addresses[3], "--rebalance"]);
@@ -188,7 +193,7 @@ fn a_rolling_restart_is_not_noticed() {
     let mut cluster = Cluster::created(3, 3, 2, &[]);
     cluster.wait_ok();
     let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let work = count_up(ports(&cluster), stop.clone(), writes.clone());
+    let work = count_through_kills(ports(&cluster), stop.clone(), writes.clone());
     for node in 0..3 {
         let (id, other) = (node + 1, (node + 1) % 3);
         assert_eq!(cluster.node(other).text(&format!("CLUSTER ASHLAR DRAIN {id} ON")), "OK");

@@ -47,7 +47,7 @@ fn a_cluster_is_upgraded_node_by_node_under_writes() {
     cluster.create(3, 2);
     cluster.wait_ok();
     let stop = Arc::new(AtomicBool::new(false));
-    let work = count_through_kills(ports(&cluster), stop.clone());
+    let work = count_through_kills(ports(&cluster), stop.clone(), Arc::default());
     for at in 0..3 {
         let (other, node) = ((at + 1) % 3, at + 1);
         let drain = |state: &str| format!("CLUSTER ASHLAR DRAIN {node} {state}");

@@ -9,14 +9,14 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often a pump looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(5);
 /// How often it is looked for the owner of a socket.
-const OWNER_LOOKS: usize = 5;
+const OWNER_LOOKS: usize = 3;
 
 /// Which node may reach which.
 #[derive(Debug, Default)]
@@ -64,12 +64,7 @@ impl Network {
     /// The node whose socket has this address. The system's table of sockets may lack a line while others open and
     /// close theirs, so one look is not enough.
     fn owner(&self, address: SocketAddr) -> Option<usize> {
-        (0..OWNER_LOOKS).find_map(|_| {
-            self.look_for_owner(address).or_else(|| {
-                std::thread::sleep(Duration::from_millis(1));
-                None
-            })
-        })
+        (0..OWNER_LOOKS).find_map(|_| self.look_for_owner(address))
     }
 
     fn look_for_owner(&self, address: SocketAddr) -> Option<usize> {
@@ -155,29 +150,18 @@ fn serve(
     network: &Arc<Network>,
     stop: &Arc<AtomicBool>,
 ) -> io::Result<()> {
-    let (address, owner) = (near.peer_addr()?, Arc::new(OnceLock::new()));
+    let from = network.owner(near.peer_addr()?);
     let far = TcpStream::connect(("127.0.0.1", target))?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LOOK))?;
     }
-    let ways = [(near.try_clone()?, far.try_clone()?, true), (far, near, false)];
-    for (source, sink, is_way_there) in ways {
-        let (network, stop, owner) = (network.clone(), stop.clone(), owner.clone());
+    let ways = [(near.try_clone()?, far.try_clone()?, from, Some(to)), (far, near, Some(to), from)];
+    for (source, sink, from, to) in ways {
+        let (network, stop) = (network.clone(), stop.clone());
         std::thread::Builder::new().name("pump".into()).spawn(move || {
-            // A node that has just been started may dial before its process is known here.
-            let is_cut = || {
-                let other = owner.get().copied().or_else(|| {
-                    let found = network.owner(address)?;
-                    Some(*owner.get_or_init(|| found))
-                });
-                match is_way_there {
-                    true => network.is_cut(other, Some(to)),
-                    false => network.is_cut(Some(to), other),
-                }
-            };
             // The end of one way is the end of the other.
-            let _ = pump(&source, &sink, is_cut, &network, &stop);
+            let _ = pump(&source, &sink, || network.is_cut(from, to), &network, &stop);
             let _ = source.shutdown(std::net::Shutdown::Both);
             let _ = sink.shutdown(std::net::Shutdown::Both);
         })?;
