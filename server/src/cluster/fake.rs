@@ -52,7 +52,7 @@ impl Fake {
             host: format!("10.0.0.{id}"),
             port: 7000 + id,
             peer_port: 17000 + id,
-            version: "0.1.0".into(),
+            version: crate::info::ASHLAR_VERSION.into(),
             ..NodeInfo::default()
         };
         let nodes: Vec<NodeInfo> = (1..=nodes).map(node).collect();
