@@ -455,6 +455,12 @@ impl Cx<'_> {
         self.modified_by(key, true);
     }
 
+    /// A value has another representation now and is the same to all who ask: the call is recorded, as replicas are to
+    /// have that representation too, and nobody is told.
+    pub fn reformed(&mut self) {
+        self.effects.dirty += 1;
+    }
+
     #[inline]
     fn modified_by(&mut self, key: &[u8], by_caller: bool) {
         self.effects.dirty += 1;

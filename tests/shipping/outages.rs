@@ -3,6 +3,7 @@
 use super::proxy::Proxy;
 use super::{Load, PATIENCE, ask, equal, follow, info, load_for, node, syncs, wait_for};
 use ashlar_tests::random::{Random, seeds};
+use ashlar_tests::resp::Value;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -106,4 +107,32 @@ fn without_a_log_a_replica_that_is_too_slow_gets_a_copy() {
     equal(&primary, &[&replica]);
     let rss = primary.peak_rss() >> 20;
     assert!(rss < 150, "{rss} MiB after {PATIENCE:?} at most");
+}
+
+/// A call that leaves a string as it is may still give it the form of one that is edited: replicas get that too.
+#[test]
+fn what_changes_only_the_form_of_a_string_is_shipped() {
+    let (primary, replica) = (node(&[]), node(&[]));
+    follow(&replica, primary.port());
+    wait_for("the replica follows", || info(&mut replica.client(), "master_link_status") == "up");
+    let mut client = primary.client();
+    ask(&mut client, "SET kept-bit abc");
+    ask(&mut client, "SET kept-number 12");
+    ask(&mut client, "SET kept-field abc");
+    ask(&mut client, "PFADD source element");
+    let registers = client.call(&[b"GET".to_vec(), b"source".to_vec()]).expect("a reply");
+    let Value::Bulk(registers) = registers else { panic!("{registers:?}") };
+    let set = [b"SET".to_vec(), b"kept-registers".to_vec(), registers];
+    assert_eq!(client.call(&set).expect("a reply").text(), "OK");
+    for (line, answer) in [
+        ("SETBIT kept-bit 0 0", Value::Int(0)),
+        ("SETBIT kept-number 0 0", Value::Int(0)),
+        ("BITFIELD kept-field SET u8 0 97", Value::Array(vec![Value::Int(97)])),
+        ("PFADD kept-registers element", Value::Int(0)),
+    ] {
+        assert_eq!(client.line(line).expect("a reply"), answer, "{line}");
+        let key = line.split(' ').nth(1).expect("a key");
+        assert_eq!(ask(&mut client, &format!("OBJECT ENCODING {key}")), "raw", "{line}");
+    }
+    equal(&primary, &[&replica]);
 }

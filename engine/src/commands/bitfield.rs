@@ -122,13 +122,14 @@ fn bitfield(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     let ops = parse(cx, &args[2..])?;
     let Some(len) = written_len(&ops) else { return read(cx, key, &ops, reply) };
     reply.array(ops.len());
-    let (changed, grown) = edit_raw(cx, key, |text| {
+    let (edited, changed) = edit_raw(cx, key, |text| {
         let grown = text.grow(len);
-        (apply(text, &ops, grown, reply), grown)
+        let changed = apply(text, &ops, grown, reply);
+        (changed || grown, changed)
     })?;
     if changed {
         cx.changed(key, Event::STRING, "setbit");
-    } else if grown {
+    } else if edited {
         cx.modified(key);
     }
     Ok(())

@@ -62,15 +62,15 @@ fn setbit(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         _ => return Err(Error::text("ERR bit is not an integer or out of range").into()),
     };
     let byte = (offset / 8) as usize;
-    let (old, grown) = edit_raw(cx, key, |text| {
+    let (changed, old) = edit_raw(cx, key, |text| {
         let grown = text.grow(byte + 1);
         let old = bits::get(text.bytes(), offset);
         if old != bit {
             text.bytes_mut()[byte] ^= 0x80 >> (offset % 8);
         }
-        (old, grown)
+        (grown || old != bit, old)
     })?;
-    if grown || old != bit {
+    if changed {
         cx.changed(key, Event::STRING, "setbit");
     }
     reply.int(old.into());

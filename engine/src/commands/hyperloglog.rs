@@ -154,20 +154,31 @@ fn pfmerge(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
             union.merge(bytes).map_err(Error::from)?;
         }
     }
-    edit_raw(cx, key, |target| {
-        if target.bytes().is_empty() {
-            target.append(&hll::empty());
-        }
-        if dense {
-            hll::to_dense(target)?;
-        }
-        union.merge_into(target, sparse_bytes_max)?;
-        hll::invalidate(target.bytes_mut());
-        Ok(())
-    })?
-    .map_err(|corrupted: Corrupted| Error::from(corrupted))?;
+    let (_, merged) = edit_raw(cx, key, |target| {
+        let merged = merge_into(&union, target, dense, sparse_bytes_max);
+        (merged.is_ok(), merged)
+    })?;
+    merged.map_err(Error::from)?;
     cx.changed(key, Event::STRING, "pfadd");
     reply.ok();
+    Ok(())
+}
+
+/// Makes `target` the union, dense where one of those that were merged is.
+fn merge_into(
+    union: &Registers,
+    target: &mut RawStr<'_>,
+    dense: bool,
+    sparse_bytes_max: usize,
+) -> Result<(), Corrupted> {
+    if target.bytes().is_empty() {
+        target.append(&hll::empty());
+    }
+    if dense {
+        hll::to_dense(target)?;
+    }
+    union.merge_into(target, sparse_bytes_max)?;
+    hll::invalidate(target.bytes_mut());
     Ok(())
 }
 
@@ -217,10 +228,12 @@ fn decode(bytes: &[u8]) -> Result<String, Error> {
 }
 
 fn make_dense(cx: &mut Cx<'_>, key: &[u8]) -> Result<(), Error> {
-    let changed = edit_raw(cx, key, |hll| {
+    let (changed, made) = edit_raw(cx, key, |hll| {
         let sparse = hll::encoding(hll.bytes()) == Some(Encoding::Sparse);
-        hll::to_dense(hll).map(|()| sparse)
-    })??;
+        let made = hll::to_dense(hll);
+        (sparse && made.is_ok(), made)
+    })?;
+    made.map_err(Error::from)?;
     if changed {
         cx.modified(key);
     }

@@ -5,6 +5,7 @@ use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::keyspace::Kind;
 use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
@@ -52,17 +53,24 @@ pub(super) fn lookup<'a>(
     cx.get(key).map(|entry| string(entry, buf)).transpose()
 }
 
-/// Edits the raw string of `key`, created empty where there is none.
+/// Edits the raw string of `key`, created empty where there is none. `edit` says whether the bytes are others now. Where
+/// they are not, a string that has become raw by it is recorded all the same: replicas have to have it so too.
 pub(super) fn edit_raw<T>(
     cx: &mut Cx<'_>,
     key: &[u8],
-    edit: impl FnOnce(&mut RawStr<'_>) -> T,
-) -> Result<T, Error> {
-    let mut text = match cx.get_mut(key) {
-        Some(entry) => return Ok(edit(&mut RawStr::open(entry)?)),
-        None => RawStr::open(cx.insert(key, NewValue::StrRaw(b"")))?,
+    edit: impl FnOnce(&mut RawStr<'_>) -> (bool, T),
+) -> Result<(bool, T), Error> {
+    let (edited, becomes_raw) = match cx.get_mut(key) {
+        Some(entry) => {
+            let becomes_raw = matches!(entry.kind(), Kind::Str | Kind::Int);
+            (edit(&mut RawStr::open(entry)?), becomes_raw)
+        }
+        None => (edit(&mut RawStr::open(cx.insert(key, NewValue::StrRaw(b"")))?), false),
     };
-    Ok(edit(&mut text))
+    if becomes_raw && !edited.0 {
+        cx.reformed();
+    }
+    Ok(edited)
 }
 
 const TOO_LONG: Error = Error::text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
