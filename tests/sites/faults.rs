@@ -4,16 +4,13 @@
 use crate::{Sites, WAIT, line, number, settings, start, write};
 use ashlar_replication::sites::codec::{Batch, Item};
 use ashlar_replication::sites::element::Element;
+use ashlar_tests::ask::wait_within;
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Client, Value};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < WAIT, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn wait_for(what: &str, is: impl FnMut() -> bool) {
+    wait_within(WAIT, what, is);
 }
 
 fn words(client: &mut Client, words: &[&[u8]]) -> Value {

@@ -31,10 +31,18 @@ pub fn info(client: &mut Client, field: &str) -> String {
 ///
 /// # Panics
 /// If it does not in [`PATIENCE`].
-pub fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, is: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, is);
+}
+
+/// The same with a limit of one's own.
+///
+/// # Panics
+/// If it does not in that time.
+pub fn wait_within(limit: Duration, what: &str, mut is: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
+        assert!(since.elapsed() < limit, "{what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
