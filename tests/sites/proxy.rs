@@ -49,6 +49,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
     while !cut.load(Ordering::Acquire) {
         match from.read(&mut buf) {
             Ok(0) => break,
+            // What was sent after the cut does not get through, even where the read began before.
+            Ok(_) if cut.load(Ordering::Acquire) => break,
             Ok(len) => {
                 if to.write_all(&buf[..len]).is_err() {
                     break;
