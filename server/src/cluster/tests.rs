@@ -115,6 +115,7 @@ fn a_witness_is_no_clients_business() {
         host: "10.0.0.9".into(),
         peer_port: 17009,
         role: ashlar_replication::topology::Role::Witness,
+        version: crate::info::ASHLAR_VERSION.into(),
         ..NodeInfo::default()
     };
     fake.apply(&Change::AddNode(witness)).unwrap();
