@@ -1,8 +1,11 @@
-//! TLS for clients: certificates from files, and a connection over a socket that does not block.
+//! TLS: certificates from files, and a client's connection over a socket that does not block.
 //!
 //! rustls keeps no socket: bytes are handed to it and taken from it, which suits the workers' loop.
 //! The files are read again when they change, or when a setting about them does; connections that
 //! there are go on with what they began with.
+
+mod outgoing;
+mod relay;
 
 use crate::config::{Id, Settings, ids};
 use mio::net::TcpStream;
@@ -11,11 +14,17 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+pub use outgoing::encrypt;
 
 /// Longest handshake: who is slower than that is cut off.
 pub const HANDSHAKE_MS_MAX: i64 = 10_000;
@@ -35,12 +44,16 @@ pub const SETTINGS: &[Id] = &[
     ids::TLS_PROTOCOLS,
     ids::TLS_SESSION_CACHING,
     ids::TLS_SESSION_CACHE_SIZE,
+    ids::TLS_REPLICATION,
+    ids::TLS_CLIENT_CERT_FILE,
+    ids::TLS_CLIENT_KEY_FILE,
 ];
 
-/// What new connections are accepted with.
+/// What new connections are accepted and made with.
 #[derive(Debug, Default)]
 pub struct Tls {
     config: RwLock<Option<Arc<ServerConfig>>>,
+    client: RwLock<Option<Arc<ClientConfig>>>,
     /// The files that it was made of, with their times and lengths.
     seen: Mutex<Vec<Seen>>,
 }
@@ -53,24 +66,31 @@ impl Tls {
         self.config.read().clone()
     }
 
+    /// The configuration for a connection to another server; `None` where none is encrypted.
+    pub fn client_config(&self) -> Option<Arc<ClientConfig>> {
+        self.client.read().clone()
+    }
+
     /// Reads the files that the settings name.
     ///
     /// # Errors
     /// Says which file or setting is wrong; what was in force before stays so.
     pub fn load(&self, settings: &Settings) -> Result<(), String> {
-        if settings.number(ids::TLS_PORT) == 0 {
-            return Ok(());
-        }
+        let listens = settings.number(ids::TLS_PORT) != 0;
+        let connects = settings.flag(ids::TLS_REPLICATION);
         let seen = look_at(&files(settings));
-        let config = configure(settings)?;
-        *self.config.write() = Some(Arc::new(config));
+        // Both are read before one is in force.
+        let config = listens.then(|| configure(settings)).transpose()?;
+        let client = connects.then(|| outgoing::configure(settings)).transpose()?;
+        *self.config.write() = config.map(Arc::new);
+        *self.client.write() = client.map(Arc::new);
         *self.seen.lock() = seen;
         Ok(())
     }
 
     /// Reads the files again if one of them has changed since they were read.
     pub fn follow(&self, settings: &Settings) {
-        if self.config.read().is_none() {
+        if self.config.read().is_none() && self.client.read().is_none() {
             return;
         }
         let now = look_at(&files(settings));
@@ -95,7 +115,14 @@ fn path(settings: &Settings, id: Id) -> Option<PathBuf> {
 }
 
 fn files(settings: &Settings) -> Vec<PathBuf> {
-    let ids = [ids::TLS_CERT_FILE, ids::TLS_KEY_FILE, ids::TLS_CA_CERT_FILE, ids::TLS_CA_CERT_DIR];
+    let ids = [
+        ids::TLS_CERT_FILE,
+        ids::TLS_KEY_FILE,
+        ids::TLS_CA_CERT_FILE,
+        ids::TLS_CA_CERT_DIR,
+        ids::TLS_CLIENT_CERT_FILE,
+        ids::TLS_CLIENT_KEY_FILE,
+    ];
     ids.into_iter().filter_map(|id| path(settings, id)).collect()
 }
 
@@ -222,6 +249,21 @@ impl TlsStream {
     /// Whether the peers have not agreed yet.
     pub fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
+    }
+
+    /// Whether the peer has shown a certificate, which then is a good one.
+    pub fn has_certificate(&self) -> bool {
+        self.tls.peer_certificates().is_some_and(|chain| !chain.is_empty())
+    }
+
+    /// The connection for a thread that waits: a socket with what is decrypted.
+    ///
+    /// # Errors
+    /// If there are no descriptors or threads left.
+    pub fn into_plain(self) -> io::Result<UnixStream> {
+        let tcp = std::net::TcpStream::from(OwnedFd::from(self.tcp));
+        let peer = tcp.peer_addr().map_or_else(|_| "a replica".into(), |peer| peer.to_string());
+        relay::start(tcp, self.tls.into(), peer)
     }
 
     /// Whether the last read gave all that there will be.

@@ -7,12 +7,12 @@
 //! Both work with any server that speaks Redis's protocol.
 
 use crate::replication::link::{Answer, Credentials, Extent, Link, UNKNOWN};
+use crate::replication::socket::Socket;
 use ashlar_engine::propagate::push_request;
 use ashlar_engine::rdb::{self, Entry, Reader, Record};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -299,8 +299,7 @@ impl Import<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut stream = self.link.stream();
-        stream.write_all(&self.out)?;
+        self.link.stream_mut().write_all(&self.out)?;
         self.out.clear();
         self.out.shrink_to(2 * SEND_BYTES);
         Ok(())
@@ -325,16 +324,16 @@ fn plain_string<'a>(entry: &Entry<'a>) -> Option<&'a [u8]> {
 }
 
 /// Reads a reply for each that was sent; returns how many keys were there already.
-fn check_replies(mut stream: TcpStream, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check_replies(mut stream: Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
     let result = check(&mut stream, sent);
     if result.is_err() {
         // Whoever sends has to stop.
-        drop(stream.shutdown(std::net::Shutdown::Both));
+        stream.shutdown();
     }
     result
 }
 
-fn check(stream: &mut TcpStream, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check(stream: &mut Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
     let mut kept = 0;
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     let mut line = Vec::new();

@@ -20,7 +20,8 @@ use crate::host::{Flow, Host};
 use crate::mailbox::{Address, Mailbox, Message};
 use crate::memory;
 use crate::pipeline::Pipeline;
-use crate::replication::primary::{self, Socket};
+use crate::replication::primary;
+use crate::replication::socket::Socket;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
 use crate::strong::Agreement;
@@ -97,6 +98,12 @@ pub struct Worker<'e> {
     gathered: Vec<Address>,
     /// Those that wait for the log, with the index of the last record that they depend on.
     held: VecDeque<(u64, Vec<Address>)>,
+}
+
+/// Whether a connection may become a replica's: with `tls-replication` only one with a certificate.
+fn admits_replica(shared: &Shared, stream: &mut Stream) -> bool {
+    let certified = stream.tls().is_some_and(|tls| tls.has_certificate());
+    certified || !shared.settings.flag(ids::TLS_REPLICATION)
 }
 
 impl<'e> Worker<'e> {
@@ -400,9 +407,12 @@ impl<'e> Worker<'e> {
             match step.flow {
                 Flow::Next => {}
                 Flow::Close => conn.closing = true,
-                Flow::Detach(_) if conn.stream.tls().is_some() => {
-                    let text = b"-ERR this version serves replicas without TLS only\r\n";
+                Flow::Detach(_) if !admits_replica(self.shared, &mut conn.stream) => {
+                    let peer = &conn.session.client.peer;
+                    tracing::warn!("{peer} wants to be a replica without a certificate: refused");
+                    let text = b"-ERR tls-replication asks replicas for TLS and a certificate\r\n";
                     self.out.extend_from_slice(text);
+                    conn.closing = true;
                 }
                 Flow::Detach(detach) => conn.detach = Some(detach),
                 Flow::Paused => {
@@ -638,8 +648,15 @@ impl<'e> Worker<'e> {
         drop(self.poll.registry().deregister(conn.stream.source()));
         let client = conn.session.client.clone();
         client.replica.store(true, Ordering::Relaxed);
-        if let (Some(shared), Some(socket)) = (self.shared.arc(), Socket::plain(conn.stream)) {
-            primary::spawn(shared, client, socket, detach);
+        match (self.shared.arc(), Socket::of(conn.stream)) {
+            (Some(shared), Ok(socket)) => primary::spawn(shared, client, socket, detach),
+            (_, socket) => {
+                if let Err(error) = socket {
+                    tracing::error!("the replica {} can not be served: {error}", client.peer);
+                }
+                self.shared.clients.remove(client.address.id);
+                self.shared.clients.leave();
+            }
         }
     }
 

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// An authority, and what it signs, in files of a directory of its own.
-struct Authority {
+pub(super) struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(super) fn new() -> Authority {
         let dir = temporary_dir().expect("a directory");
         let mut params = CertificateParams::new(vec![]).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -47,14 +47,14 @@ impl Authority {
     }
 
     /// Writes a new certificate of the server.
-    fn write(&self, name: &str) -> CertificateDer<'static> {
+    pub(super) fn write(&self, name: &str) -> CertificateDer<'static> {
         let (pem, key, der) = self.sign(name);
         std::fs::write(self.dir.join("key.pem"), key.serialize_pem()).expect("a file");
         std::fs::write(self.dir.join("cert.pem"), pem).expect("a file");
         der
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
@@ -94,7 +94,7 @@ impl Authority {
     }
 
     /// The daemon, which besides its plain port listens to TLS on the port that is returned.
-    fn daemon(&self, settings: &[&str]) -> (process::Server, u16) {
+    pub(super) fn daemon(&self, settings: &[&str]) -> (process::Server, u16) {
         let port = process::free_port().expect("a port");
         let number = port.to_string();
         let (cert, key, ca) = (self.path("cert.pem"), self.path("key.pem"), self.path("ca.pem"));

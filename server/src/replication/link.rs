@@ -1,6 +1,9 @@
 //! The client's side of Redis's replication protocol: asks a server for a copy and the stream.
 
 use super::NATIVE;
+use super::socket::Socket;
+use crate::config::ids;
+use crate::shared::Shared;
 use ashlar_engine::propagate::push_request;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -15,7 +18,7 @@ pub const MARK_BYTES: usize = 40;
 
 /// A connection to a server.
 pub struct Link {
-    stream: TcpStream,
+    stream: Socket,
     buf: Vec<u8>,
     at: usize,
 }
@@ -51,30 +54,61 @@ fn refused(answer: &[u8]) -> io::Error {
     io::Error::other(String::from_utf8_lossy(answer).into_owned())
 }
 
+/// A socket of the server, whose timeouts are set.
+fn reach(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::other(format!("{host} has no address"));
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 impl Link {
     /// Connects.
     ///
     /// # Errors
     /// If the server can't be reached.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Link> {
-        let mut last = io::Error::other(format!("{host} has no address"));
-        for address in (host, port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(timeout))?;
-                    stream.set_write_timeout(Some(timeout))?;
-                    return Ok(Link { stream, buf: Vec::new(), at: 0 });
-                }
-                Err(error) => last = error,
-            }
+        Ok(Link::over(Socket::Tcp(reach(host, port, timeout)?)))
+    }
+
+    /// Connects to a server of the same data, by TLS if `tls-replication` says so.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn to_peer(shared: &Shared, host: &str, port: u16, timeout: Duration) -> io::Result<Link> {
+        let tcp = reach(host, port, timeout)?;
+        if !shared.settings.flag(ids::TLS_REPLICATION) {
+            return Ok(Link::over(Socket::Tcp(tcp)));
         }
-        Err(last)
+        let config = shared.tls.client_config();
+        let config = config.ok_or_else(|| io::Error::other("there is no certificate for TLS"))?;
+        let plain = Socket::Unix(crate::tls::encrypt(tcp, config)?);
+        plain.set_read_timeout(timeout)?;
+        plain.set_write_timeout(timeout)?;
+        Ok(Link::over(plain))
+    }
+
+    fn over(stream: Socket) -> Link {
+        Link { stream, buf: Vec::new(), at: 0 }
     }
 
     /// The socket.
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &Socket {
         &self.stream
+    }
+
+    /// The same, to write to.
+    pub fn stream_mut(&mut self) -> &mut Socket {
+        &mut self.stream
     }
 
     /// Sends a command.

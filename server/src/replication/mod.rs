@@ -16,6 +16,7 @@ pub mod link;
 pub mod primary;
 pub mod ship;
 pub mod snapshot;
+pub mod socket;
 
 use crate::blocking::Waiter;
 use crate::config::{Settings, ids};
