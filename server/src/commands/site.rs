@@ -163,8 +163,13 @@ fn id(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
 
 fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let sites = sites(host)?;
-    if number_of(args[2])? != VERSION {
-        return Err(Error::text("ERR this site speaks another version").into());
+    let version = number_of(args[2])?;
+    if version != VERSION {
+        let text = format!(
+            "ERR this site speaks version {VERSION} of the protocol between sites, the other {version}: \
+             the link goes on once both are of one release"
+        );
+        return Err(Error::owned(text).into());
     }
     let id = site_of(args[3])?;
     if id == sites.id {

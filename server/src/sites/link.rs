@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Version of what links say to each other.
-pub const VERSION: u64 = 1;
+/// Version of what links say to each other. The second one has another form of digests: with the first,
+/// all would be found to differ for ever, and sent again every few seconds.
+pub const VERSION: u64 = 2;
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before connecting again.
