@@ -8,6 +8,7 @@
 
 use crate::replication::link::{Answer, Credentials, Extent, Link, UNKNOWN};
 use crate::replication::socket::Socket;
+use crate::tls::Arguments;
 use ashlar_engine::propagate::push_request;
 use ashlar_engine::rdb::{self, Entry, Reader, Record};
 use std::ffi::OsString;
@@ -44,6 +45,8 @@ pub struct Options {
     pub user: String,
     /// The password; empty for none.
     pub password: String,
+    /// Whether and how the connection is encrypted.
+    pub tls: Arguments,
     /// Whether keys that are there are replaced.
     pub replace: bool,
     /// Whether nothing is said on the way.
@@ -64,6 +67,7 @@ impl Options {
             port: 6379,
             user: String::new(),
             password: std::env::var("ASHLAR_PASSWORD").unwrap_or_default(),
+            tls: Arguments::default(),
             replace: false,
             quiet: false,
             dir: None,
@@ -87,6 +91,7 @@ impl Options {
                 b"--dir" => options.dir = Some(PathBuf::from(value()?)),
                 b"--replace" => options.replace = true,
                 b"--quiet" => options.quiet = true,
+                _ if options.tls.take(&name, &mut value)? => {}
                 bytes if bytes.starts_with(b"-") && bytes.len() > 1 => {
                     return Err(format!("unknown option '{name}'"));
                 }
@@ -103,7 +108,7 @@ impl Options {
             let (host, port) = (&self.host, self.port);
             io::Error::new(error.kind(), format!("can't reach {host}:{port}: {error}"))
         };
-        Link::connect(&self.host, self.port, TIMEOUT).map_err(explain)
+        Link::for_command(&self.host, self.port, TIMEOUT, &self.tls).map_err(explain)
     }
 
     fn credentials(&self) -> Credentials {

@@ -100,12 +100,6 @@ pub struct Worker<'e> {
     held: VecDeque<(u64, Vec<Address>)>,
 }
 
-/// Whether a connection may become a replica's: with `tls-replication` only one with a certificate.
-fn admits_replica(shared: &Shared, stream: &mut Stream) -> bool {
-    let certified = stream.tls().is_some_and(|tls| tls.has_certificate());
-    certified || !shared.settings.flag(ids::TLS_REPLICATION)
-}
-
 impl<'e> Worker<'e> {
     /// A worker with its listeners, which `poll` watches from now on.
     ///
@@ -323,7 +317,11 @@ impl<'e> Worker<'e> {
         };
         // A read that did not fill the buffer has emptied the socket: the next bytes come with an
         // event of their own. Not so the end, which may have come in one event with these bytes.
-        let ended = conn.hung_up || conn.stream.tls().is_some_and(|tls| tls.is_ended());
+        let mut ended = conn.hung_up;
+        if let Some(tls) = conn.stream.tls() {
+            ended |= tls.is_ended();
+            conn.session.certified = tls.has_certificate();
+        }
         conn.readable = got == READ_BYTES || ended;
         if conn.readable {
             self.again.push(conn.session.address.slot);
@@ -407,7 +405,7 @@ impl<'e> Worker<'e> {
             match step.flow {
                 Flow::Next => {}
                 Flow::Close => conn.closing = true,
-                Flow::Detach(_) if !admits_replica(self.shared, &mut conn.stream) => {
+                Flow::Detach(_) if !crate::replication::admits(self.shared, &conn.session) => {
                     let peer = &conn.session.client.peer;
                     tracing::warn!("{peer} wants to be a replica without a certificate: refused");
                     let text = b"-ERR tls-replication asks replicas for TLS and a certificate\r\n";

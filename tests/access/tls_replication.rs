@@ -1,30 +1,19 @@
 //! Replication over TLS, where both sides show a certificate: between nodes, and with redis-server.
 
-use super::tls::Authority;
 use ashlar_tests::ask::{ask, info, wait_for};
-use ashlar_tests::process::{Server, free_port};
+use ashlar_tests::authority::Authority;
+use ashlar_tests::process::{Server, ashlar_binary, free_port};
+use std::process::Command;
 
 const MUTUAL: [&str; 4] = ["--tls-replication", "yes", "--enable-debug-command", "yes"];
 
 /// A redis-server that speaks TLS on the port that is returned; its own port is there for the test.
 fn redis(authority: &Authority) -> (Server, u16) {
     let port = free_port().expect("a port");
-    let number = port.to_string();
-    let (cert, key) = (authority.path("cert.pem"), authority.path("key.pem"));
-    let ca = authority.path("ca.pem");
-    let server = Server::redis(&[
-        "--tls-port",
-        &number,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca,
-        "--tls-replication",
-        "yes",
-    ]);
-    (server, port)
+    let (number, files) = (port.to_string(), authority.settings());
+    let mut all = vec!["--tls-port", &number, "--tls-replication", "yes"];
+    all.extend(files.iter().map(String::as_str));
+    (Server::redis(&all), port)
 }
 
 fn fill(server: &Server, prefix: &str) {
@@ -122,6 +111,61 @@ fn a_redis_is_followed_and_follows_with_certificates() {
 #[test]
 fn what_is_missing_is_named() {
     let server = Server::ashlar(&[]);
-    let refused = ask(&mut server.client(), "CONFIG SET tls-replication yes");
-    assert!(refused.contains("tls-replication needs tls-ca-cert-file"), "{refused}");
+    for setting in ["tls-replication", "tls-cluster"] {
+        let refused = ask(&mut server.client(), &format!("CONFIG SET {setting} yes"));
+        assert!(refused.contains(&format!("{setting} needs tls-ca-cert-file")), "{refused}");
+        assert!(ask(&mut server.client(), &format!("CONFIG GET {setting}")).contains("no"));
+    }
+}
+
+/// `tls-cluster` is what Redis looks at here, in a cluster or not.
+#[test]
+fn migrate_goes_to_tls_ports() {
+    let authority = Authority::new();
+    authority.write("one");
+    let (from, _) = authority.daemon(&["--tls-cluster", "yes"]);
+    let ((to, to_port), (redis, redis_port)) = (authority.daemon(&[]), redis(&authority));
+    let mut client = from.client();
+    let value = "x".repeat(300_000);
+    ask(&mut client, &format!("MSET a {value} b {value}"));
+    for (key, server, port) in [("a", &to, to_port), ("b", &redis, redis_port)] {
+        let moved = ask(&mut client, &format!("MIGRATE 127.0.0.1 {port} {key} 0 20000"));
+        assert_eq!(moved, "OK");
+        assert_eq!(ask(&mut server.client(), &format!("STRLEN {key}")), "300000");
+        assert_eq!(ask(&mut client, &format!("EXISTS {key}")), "0");
+    }
+    // A port that speaks no TLS is none that it goes to.
+    ask(&mut client, "SET c 1");
+    let refused = ask(&mut client, &format!("MIGRATE 127.0.0.1 {} c 0 20000", to.port()));
+    assert_eq!(refused, "IOERR error or timeout connecting to the client");
+    assert_eq!(ask(&mut client, "GET c"), "1");
+}
+
+/// The tools speak TLS with the options of redis-cli.
+#[test]
+fn tools_use_tls_ports() {
+    let authority = Authority::new();
+    authority.write("one");
+    let (server, port) = authority.daemon(&[]);
+    ask(&mut server.client(), "SET key value");
+    let (cert, key) = authority.write_client();
+    let (ca, file) = (authority.path("ca.pem"), authority.path("dump.rdb"));
+    let port = port.to_string();
+    let run = |words: &[&str], own: bool| {
+        let mut command = Command::new(ashlar_binary());
+        command.args(words).args(["--tls", "--cacert", &ca]);
+        if own {
+            command.args(["--cert", &cert, "--key", &key]);
+        }
+        command.output().expect("ashlar runs")
+    };
+    let export = ["export", &file, "--port", &port, "--quiet"];
+    assert!(!run(&export, false).status.success(), "a certificate is asked for");
+    assert!(run(&export, true).status.success());
+    ask(&mut server.client(), "FLUSHALL");
+    assert!(run(&["import", &file, "--port", &port, "--quiet"], true).status.success());
+    assert_eq!(ask(&mut server.client(), "GET key"), "value");
+    let status = run(&["cluster", "status", &format!("127.0.0.1:{port}")], true);
+    let said = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(said.contains("cluster"), "the node answers that it is in no cluster: {said}");
 }

@@ -175,6 +175,7 @@ ids! {
     TLS_CA_CERT_DIR = "tls-ca-cert-dir",
     TLS_CA_CERT_FILE = "tls-ca-cert-file",
     TLS_CERT_FILE = "tls-cert-file",
+    TLS_CLUSTER = "tls-cluster",
     TLS_CLIENT_CERT_FILE = "tls-client-cert-file",
     TLS_CLIENT_KEY_FILE = "tls-client-key-file",
     TLS_KEY_FILE = "tls-key-file",

@@ -193,7 +193,7 @@ fn run(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) {
 fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::Result<()> {
     let settings = &shared.settings;
     let timeout = Duration::from_secs(settings.count(ids::REPL_TIMEOUT).max(1));
-    let mut link = Link::to_peer(shared, host, port, timeout)?;
+    let mut link = Link::to_peer(shared, ids::TLS_REPLICATION, host, port, timeout)?;
     let socket = link.stream().try_clone()?;
     let follower = &shared.replication.follower;
     let (mut replid, mut offset) = (Vec::new(), -1);

@@ -2,11 +2,14 @@
 
 use super::NATIVE;
 use super::socket::Socket;
-use crate::config::ids;
+use crate::config::Id;
 use crate::shared::Shared;
+use crate::tls::Arguments;
 use ashlar_engine::propagate::push_request;
+use rustls::ClientConfig;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that are read at a time.
@@ -80,17 +83,52 @@ impl Link {
         Ok(Link::over(Socket::Tcp(reach(host, port, timeout)?)))
     }
 
-    /// Connects to a server of the same data, by TLS if `tls-replication` says so.
+    /// Connects as the command line says.
     ///
     /// # Errors
     /// If the server can't be reached, or has no certificate that is good.
-    pub fn to_peer(shared: &Shared, host: &str, port: u16, timeout: Duration) -> io::Result<Link> {
-        let tcp = reach(host, port, timeout)?;
-        if !shared.settings.flag(ids::TLS_REPLICATION) {
-            return Ok(Link::over(Socket::Tcp(tcp)));
+    pub fn for_command(
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        tls: &Arguments,
+    ) -> io::Result<Link> {
+        match tls.config().map_err(io::Error::other)? {
+            Some(config) => Link::encrypted(host, port, timeout, config),
+            None => Link::connect(host, port, timeout),
+        }
+    }
+
+    /// Connects to a server of the same data, by TLS if the setting `encrypts` says so.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn to_peer(
+        shared: &Shared,
+        encrypts: Id,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> io::Result<Link> {
+        if !shared.settings.flag(encrypts) {
+            return Link::connect(host, port, timeout);
         }
         let config = shared.tls.client_config();
         let config = config.ok_or_else(|| io::Error::other("there is no certificate for TLS"))?;
+        Link::encrypted(host, port, timeout, config)
+    }
+
+    /// Connects by TLS.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn encrypted(
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Link> {
+        let tcp = reach(host, port, timeout)?;
         let plain = Socket::Unix(crate::tls::encrypt(tcp, config)?);
         plain.set_read_timeout(timeout)?;
         plain.set_write_timeout(timeout)?;

@@ -24,7 +24,7 @@ impl Socket {
         Ok(match stream {
             Stream::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
             Stream::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
-            Stream::Tls(stream) => Socket::Unix(stream.into_plain()?),
+            Stream::Tls(stream) => Socket::Unix(crate::tls::into_plain(*stream)?),
         })
     }
 

@@ -138,7 +138,8 @@ struct Connected<'a, 'e> {
 }
 
 fn run(shared: &Arc<Shared>, sites: &Sites, state: &LinkState) -> io::Result<()> {
-    let mut link = Link::connect(&state.host, state.port, TIMEOUT)?;
+    let encrypts = ids::TLS_REPLICATION;
+    let mut link = Link::to_peer(shared, encrypts, &state.host, state.port, TIMEOUT)?;
     link.log_in(&Credentials {
         user: shared.settings.string(ids::SITE_USER),
         password: shared.settings.string(ids::SITE_PASSWORD),

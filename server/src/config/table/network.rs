@@ -157,7 +157,6 @@ const fn tls(name: &'static str, doc: &'static str) -> Setting {
 }
 
 const NO_PASSWORDS: &str = "key files with a password can't be read";
-const NOT_IN_CLUSTERS: &str = "this version does not encrypt the links of a cluster";
 const OWN_CIPHERS: &str = "only ciphers that are safe are offered, in the library's order";
 
 pub(super) const TLS: &[Setting] = &[
@@ -201,8 +200,13 @@ pub(super) const TLS: &[Setting] = &[
         "Encrypt the connection to the primary, and serve no replica that does not show a \
          certificate.",
     ),
-    Setting::new("tls-cluster", Kind::Bool, "no", "Encrypt connections between nodes.")
-        .only_default(NOT_IN_CLUSTERS),
+    Setting::new(
+        "tls-cluster",
+        Kind::Bool,
+        "no",
+        "Encrypt the links between the nodes of a cluster, and those of MIGRATE; nodes without a \
+         certificate are refused.",
+    ),
     Setting::new("tls-prefer-server-ciphers", Kind::Bool, "no", "The server chooses the cipher.")
         .ignored(OWN_CIPHERS),
     Setting::new("tls-session-caching", Kind::Bool, "yes", "Let clients resume sessions."),
