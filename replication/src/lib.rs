@@ -25,7 +25,6 @@ pub mod raft;
 pub mod runtime;
 pub mod sites;
 pub mod slots;
-pub mod tls;
 pub mod topology;
 
 #[cfg(feature = "known-bugs")]

@@ -485,7 +485,9 @@ impl Host<'_, '_> {
             return Err(Error::text("ERR Command not allowed inside a transaction"));
         }
         let persistence = &self.shared.persistence;
-        if persistence.attention.load(Ordering::Acquire) {
+        // What is loaded may come as commands.
+        let loads = self.session.from_primary && persistence.loading.load(Ordering::Acquire);
+        if persistence.attention.load(Ordering::Acquire) && !loads {
             let writes = flags.contains(Flags::WRITE)
                 || resolved.command.name == "PING"
                 || self.executes(resolved, Flags::WRITE);

@@ -31,6 +31,7 @@ pub mod pipeline;
 pub mod proc;
 pub mod pubsub;
 pub mod redact;
+pub mod redis_files;
 pub mod registry;
 pub mod replication;
 pub mod resp;

@@ -157,11 +157,13 @@ impl Persistence {
     }
 
     /// Loading has ended; only now do clients get in.
-    pub fn finish_loading(&self, result: Result<(Arc<Storage>, u64), String>) {
+    pub fn finish_loading(&self, result: Result<(Option<Arc<Storage>>, u64), String>) {
         let result = result.map(|(storage, keys)| {
             self.loaded_keys.store(keys, Ordering::Relaxed);
-            // It is set once: there is one loading.
-            let _ = self.storage.set(storage);
+            if let Some(storage) = storage {
+                // It is set once: there is one loading.
+                let _ = self.storage.set(storage);
+            }
             self.attention.store(false, Ordering::Release);
             self.loading.store(false, Ordering::Release);
         });

@@ -11,6 +11,7 @@ use crate::local::{self, LocalClient};
 use crate::mailbox::Mailbox;
 use crate::persistence::{self, Persistence};
 use crate::pubsub::PubSub;
+use crate::redis_files::{self, Source};
 use crate::registry::Registry;
 use crate::replication::Replication;
 use crate::replication::follower::set_primary;
@@ -23,7 +24,7 @@ use crate::worker::{MAILBOX, Worker};
 use crate::{clock, commands, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
 use ashlar_engine::stamp::Rng;
-use ashlar_engine::storage::{Directory, RecoverOptions};
+use ashlar_engine::storage::{Directory, RecoverOptions, Storage};
 use ashlar_replication::runtime::DATA_GROUPS_MAX;
 use crossbeam::channel::Receiver;
 use parking_lot::RwLock;
@@ -109,7 +110,12 @@ impl Server {
             true => None,
             false => persistence::open(&settings, word(&random, 64))?,
         };
-        let shared = share(settings, mailboxes, port, trash, directory.as_ref(), &random)?;
+        let source = match directory.as_ref().is_none_or(Directory::is_empty) && !in_cluster {
+            true => redis_files::find(&settings)?,
+            false => None,
+        };
+        let stored = Stored { directory, source };
+        let shared = share(settings, mailboxes, port, trash, &stored, &random)?;
         let shared = Arc::new(shared);
         drop(shared.this.set(Arc::downgrade(&shared)));
         connect(&shared.settings, &shared.engine);
@@ -134,13 +140,13 @@ impl Server {
                 })?;
             server.workers.push(worker);
         }
-        let Some(directory) = directory else {
+        if !stored.is_there() {
             enter_replication(&server.shared)?;
             return Ok(server);
-        };
+        }
         let shared = server.shared.clone();
         let loader = std::thread::Builder::new().name("ashlar-load".into());
-        server.loader = Some(loader.spawn(move || load(&shared, directory))?);
+        server.loader = Some(loader.spawn(move || load(&shared, stored))?);
         match server.shared.persistence.wait_loaded(LOAD_WAIT) {
             // The loader's own error says more; joining the threads brings it up.
             Some(Err(_)) => {
@@ -245,6 +251,20 @@ fn primary_of(settings: &Settings) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
+/// What there is to be loaded at the start.
+struct Stored {
+    /// The data directory, where anything is kept.
+    directory: Option<Directory>,
+    /// The files of a Redis, where ashlar has no data of its own.
+    source: Option<Source>,
+}
+
+impl Stored {
+    fn is_there(&self) -> bool {
+        self.directory.is_some() || self.source.is_some()
+    }
+}
+
 /// Stops the server when its thread panics.
 struct StopOnPanic<'a>(&'a Shared);
 
@@ -261,10 +281,11 @@ fn share(
     mailboxes: Vec<Mailbox>,
     port: u16,
     trash: crossbeam::channel::Sender<Trash>,
-    directory: Option<&Directory>,
+    stored: &Stored,
     random: &[u8; 80],
 ) -> io::Result<Shared> {
     let word = |at: usize| word(random, at);
+    let directory = stored.directory.as_ref();
     let workers = mailboxes.len();
     // A second server of the same process keeps the seed of the first: it is random all the same.
     ashlar_engine::value::dense::seed_hashes(word(56));
@@ -290,7 +311,7 @@ fn share(
         tier: cold.as_ref().map(|cold| cold.tier().clone()),
     }));
     let sites = crate::sites::open(&settings, &engine)?;
-    let persistence = Persistence::new(&settings, &engine, directory.is_some(), word(72));
+    let persistence = Persistence::new(&settings, &engine, stored.is_there(), word(72));
     let mut identity = [0; 40];
     identity.copy_from_slice(&random[8..48]);
     let registry = Registry::new(commands::FAMILIES);
@@ -400,8 +421,12 @@ fn word(random: &[u8; 80], at: usize) -> u64 {
 }
 
 /// Loads the data; then the gate is there and clients get in. Returns the log's thread.
-fn load(shared: &Arc<Shared>, directory: Directory) -> io::Result<Option<JoinHandle<()>>> {
-    let result = recover(shared, directory);
+fn load(shared: &Arc<Shared>, stored: Stored) -> io::Result<Option<JoinHandle<()>>> {
+    let result = match stored {
+        Stored { source: Some(source), directory } => take_over(shared, directory, &source),
+        Stored { source: None, directory: Some(directory) } => recover(shared, directory),
+        Stored { source: None, directory: None } => Ok((None, 0, None)),
+    };
     let persistence = &shared.persistence;
     match result {
         Ok((storage, keys, log)) => {
@@ -425,7 +450,36 @@ fn load(shared: &Arc<Shared>, directory: Directory) -> io::Result<Option<JoinHan
     }
 }
 
-type Recovered = (Arc<ashlar_engine::storage::Storage>, u64, Option<JoinHandle<()>>);
+type Recovered = (Option<Arc<Storage>>, u64, Option<JoinHandle<()>>);
+
+/// Loads the files of a Redis, and makes them the beginning of a directory of ashlar's own.
+fn take_over(
+    shared: &Arc<Shared>,
+    directory: Option<Directory>,
+    source: &Source,
+) -> io::Result<Recovered> {
+    if shared.sites.is_some() {
+        return Err(io::Error::other(
+            "a site does not start with the files of a Redis: turn an RDB file into data of ashlar \
+             with `ashlar import FILE --dir DIR` first, or move the files away",
+        ));
+    }
+    let started = Instant::now();
+    let loaded = redis_files::load(shared, source)?;
+    tracing::info!(
+        "loaded the files of a Redis: {} keys of an RDB file ({} more had expired), {} commands of a log \
+         ({} of them failed), in {:.3} s; they stay as they are",
+        loaded.keys,
+        loaded.expired,
+        loaded.commands,
+        loaded.failed,
+        started.elapsed().as_secs_f64()
+    );
+    let keys = shared.engine.db_stats().iter().map(|db| db.keys as u64).sum();
+    let Some(directory) = directory else { return Ok((None, keys, None)) };
+    let (storage, thread) = shared.persistence.base(shared, directory)?;
+    Ok((Some(storage), keys, thread))
+}
 
 fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> {
     let (settings, persistence) = (&shared.settings, &shared.persistence);
@@ -466,7 +520,7 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         assert!(shared.gate.set(gate).is_ok(), "data is loaded once");
         thread = Gate::start(shared)?;
     }
-    Ok((storage, keys, thread))
+    Ok((Some(storage), keys, thread))
 }
 
 /// Makes room while the log is run.

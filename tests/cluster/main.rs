@@ -8,6 +8,5 @@ mod growth;
 mod policies;
 mod promise;
 mod sites;
-mod tls;
 mod upgrade;
 mod work;

@@ -5,3 +5,4 @@ mod functions;
 mod into_dir;
 mod live;
 mod payloads;
+mod start;

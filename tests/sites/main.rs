@@ -3,7 +3,6 @@
 
 mod faults;
 mod proxy;
-mod tls;
 
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Client, Value};

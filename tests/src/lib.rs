@@ -11,7 +11,6 @@
 //! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod ask;
-pub mod authority;
 pub mod cli;
 pub mod cluster;
 pub mod differential;

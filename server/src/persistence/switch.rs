@@ -8,13 +8,16 @@
 //! log does not count: INFO says `aof_rewrite_in_progress:1`, and a start would not read it.
 
 use super::{NotStarted, Persistence, stops_writes};
+use crate::clock;
 use crate::config::ids;
 use crate::config::kind::Reason;
 use crate::gate::{Gate, Policy};
 use crate::shared::Shared;
-use ashlar_engine::storage::Storage;
+use ashlar_engine::storage::{Directory, Storage, StorageError};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a snapshot that is on its way is waited for before another look.
@@ -143,7 +146,7 @@ fn prepare(shared: &Arc<Shared>, storage: &Storage) -> Result<(), String> {
     let log = storage.prepare_log(settings.count(ids::LOG_SEGMENT_SIZE), zeroed);
     let log = log.map_err(|error| error.to_string())?;
     if shared.gate.get().is_none() {
-        // Only this thread makes one once the data is loaded, and `switching` is held.
+        // Only this thread makes one: it loads, or the data is loaded and `switching` is held.
         drop(shared.gate.set(Gate::new(&log, shared.mailboxes.len())));
         let thread = Gate::start(shared).map_err(|error| error.to_string())?;
         *shared.log_thread.lock() = thread;
@@ -160,6 +163,37 @@ fn end(shared: &Shared) -> Result<(), String> {
 }
 
 impl Persistence {
+    /// Makes what was loaded from elsewhere the beginning of a directory that has no data: its first
+    /// snapshot, where anything is to be kept, and the log behind that. Returns the log's thread.
+    ///
+    /// # Errors
+    /// If the disk fails; the directory has no data then.
+    pub fn base(
+        &self,
+        shared: &Arc<Shared>,
+        directory: Directory,
+    ) -> io::Result<(Arc<Storage>, Option<JoinHandle<()>>)> {
+        let other = |error: StorageError| io::Error::other(error.to_string());
+        let settings = &shared.settings;
+        let storage = Arc::new(directory.adopt(&shared.engine).map_err(other)?);
+        if !super::keeps(settings) {
+            return Ok((storage, None));
+        }
+        if settings.flag(ids::APPENDONLY) {
+            prepare(shared, &storage).map_err(io::Error::other)?;
+        }
+        let cancelled = || !shared.stopping.load(Ordering::Acquire);
+        let saved = storage.snapshot(clock::now_ms(), || {}, cancelled).map_err(other)?;
+        if settings.flag(ids::APPENDONLY) {
+            storage.confirm_log().map_err(other)?;
+        }
+        let (dir, keys) = (storage.dir().display(), saved.keys);
+        tracing::info!(
+            "from here on the data is in {dir}, beginning with a snapshot of {keys} keys"
+        );
+        Ok((storage, shared.log_thread.lock().take()))
+    }
+
     /// Whether there is a log that takes records.
     pub fn logs(&self) -> bool {
         self.storage.get().is_some_and(|storage| storage.log().is_some())

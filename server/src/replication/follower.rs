@@ -9,7 +9,6 @@
 //! on after a broken connection; inside a transaction it stays in front of it.
 
 use super::link::{Answer, Credentials, Extent, Link, UNKNOWN};
-use super::socket::Socket;
 use crate::acl::{Rules, User};
 use crate::clients::Client;
 use crate::clock;
@@ -25,6 +24,7 @@ use ashlar_engine::rdb::{self, Reader, Record};
 use ashlar_engine::stamp::Stamp;
 use parking_lot::{Condvar, Mutex};
 use std::io::{self, Read};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ pub(super) struct State {
     pub(super) status: Status,
     replid: Vec<u8>,
     /// To be shut down when the primary changes.
-    socket: Option<Socket>,
+    socket: Option<TcpStream>,
 }
 
 /// What this server follows, if anything.
@@ -134,7 +134,7 @@ pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
     let follower = &shared.replication.follower;
     // A copy that is on its way ends here, so that the wait for the lock is short.
     if let Some(socket) = follower.state.lock().socket.take() {
-        socket.shutdown();
+        drop(socket.shutdown(Shutdown::Both));
     }
     let generation = {
         let _running = follower.running.lock();
@@ -193,7 +193,7 @@ fn run(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) {
 fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::Result<()> {
     let settings = &shared.settings;
     let timeout = Duration::from_secs(settings.count(ids::REPL_TIMEOUT).max(1));
-    let mut link = Link::to_peer(shared, ids::TLS_REPLICATION, host, port, timeout)?;
+    let mut link = Link::connect(host, port, timeout)?;
     let socket = link.stream().try_clone()?;
     let follower = &shared.replication.follower;
     let (mut replid, mut offset) = (Vec::new(), -1);
@@ -206,11 +206,7 @@ fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::R
         password: settings.string(ids::MASTERAUTH),
     };
     let announced = u16::try_from(settings.number(ids::REPLICA_ANNOUNCE_PORT)).unwrap_or(0);
-    let own_port = match announced {
-        0 if settings.flag(ids::TLS_REPLICATION) => settings.number(ids::TLS_PORT) as u16,
-        0 => shared.port,
-        announced => announced,
-    };
+    let own_port = if announced == 0 { shared.port } else { announced };
     if link.introduce(&credentials, own_port)? {
         return super::ship::receiver::follow(shared, &mut link, generation, timeout);
     }
@@ -355,7 +351,7 @@ fn stream(
     timeout: Duration,
 ) -> io::Result<()> {
     let follower = &shared.replication.follower;
-    link.stream().set_read_timeout(TICK)?;
+    link.stream().set_read_timeout(Some(TICK))?;
     let (mut heard, mut acked): (Instant, Option<Instant>) = (Instant::now(), None);
     while !shared.stopping.load(Ordering::Acquire) {
         let (used, asked) = applier.run_all(follower, link.buffered(), generation)?;
@@ -379,8 +375,8 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
-/// Runs what comes from a primary.
-struct Applier<'e> {
+/// Runs what comes from a primary, or from its files.
+pub(crate) struct Applier<'e> {
     shared: &'e Shared,
     session: Session,
     exec: Executor<'e>,
@@ -390,7 +386,7 @@ struct Applier<'e> {
 }
 
 impl<'e> Applier<'e> {
-    fn new(shared: &'e Shared, peer: &str) -> Applier<'e> {
+    pub(crate) fn new(shared: &'e Shared, peer: &str) -> Applier<'e> {
         let address = Address { worker: 0, slot: usize::MAX, id: shared.clients.next_id() };
         let client = Client::new(address, peer.into(), String::new(), -1, clock::now_ms());
         let rules = Rules::unrestricted(&shared.registry);
@@ -401,12 +397,16 @@ impl<'e> Applier<'e> {
         Applier { shared, session, exec, out: Vec::new(), open_bytes: 0 }
     }
 
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.exec.release();
     }
 
+    pub(crate) fn in_transaction(&self) -> bool {
+        self.session.multi.is_some()
+    }
+
     /// Runs a command of a copy, which must not fail.
-    fn run(&mut self, args: &[&[u8]]) -> io::Result<()> {
+    pub(crate) fn run(&mut self, args: &[&[u8]]) -> io::Result<()> {
         self.request(args);
         match self.out.first() {
             Some(b'-') => {
@@ -449,7 +449,11 @@ impl<'e> Applier<'e> {
         Ok(())
     }
 
-    fn restore(&mut self, entry: &rdb::Entry<'_>, payload: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn restore(
+        &mut self,
+        entry: &rdb::Entry<'_>,
+        payload: &mut Vec<u8>,
+    ) -> io::Result<()> {
         payload.clear();
         payload.push(entry.kind);
         payload.extend_from_slice(entry.body);

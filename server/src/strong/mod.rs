@@ -14,7 +14,6 @@ mod machine;
 mod node;
 mod park;
 mod path;
-mod security;
 
 pub use node::{Running, Strong, start};
 pub use park::serve;

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::cluster::{Done, Member};
 use crate::config::{READS_LEASE, READS_LOCAL, ids};
 use crate::mailbox::{Address, Message};
+use crate::redis_files;
 use crate::registry::Resolved;
 use crate::shared::Shared;
 use ashlar_engine::command::Flags;
@@ -160,7 +161,6 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         name,
         listener,
         secret: settings.string(ids::CLUSTER_SECRET).as_bytes().to_vec(),
-        security: Box::new(super::security::Links::new(shared)),
         settings: timing(settings),
         seed: u64::from_le_bytes(seed),
     };
@@ -231,6 +231,12 @@ fn hold(
         return Ok(Box::new(storage::lock(&**disk, data).map_err(other)?));
     }
     let directory = Directory::open(disk.clone(), data, shared.stamp(0).seed).map_err(other)?;
+    if directory.is_empty()
+        && let Some(source) = redis_files::find(&shared.settings)?
+    {
+        // Its functions and keys are the groups' before anybody is answered.
+        redis_files::load(shared, &source)?;
+    }
     let options = RecoverOptions {
         log: false,
         segment_bytes: shared.settings.count(ids::LOG_SEGMENT_SIZE),

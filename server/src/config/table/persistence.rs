@@ -5,7 +5,6 @@ use super::super::setting::Setting;
 use super::super::special::read_save;
 use super::{INT_MAX, int, int_from, memory_from};
 
-const LOG_OF_ITS_OWN: &str = "the log has a format and a place of its own";
 const ITS_OWN_WAY: &str = "snapshots and the log work in their own way here";
 
 const fn unused(name: &'static str, default: &'static str, doc: &'static str) -> Setting {
@@ -44,15 +43,29 @@ pub(super) const PERSISTENCE: &[Setting] = &[
          it is used, unless they fill up too fast for that.",
     )
     .start(),
-    Setting::new("appendfilename", Kind::Text, "appendonly.aof", "Name of the log of writes.")
-        .start()
-        .ignored(LOG_OF_ITS_OWN),
-    Setting::new("appenddirname", Kind::Text, "appendonlydir", "Directory of the log of writes.")
-        .start()
-        .ignored(LOG_OF_ITS_OWN),
-    Setting::new("dbfilename", Kind::Text, "dump.rdb", "Name of the snapshot.")
-        .protected()
-        .ignored("snapshots have a format and a place of their own"),
+    Setting::new(
+        "appendfilename",
+        Kind::Text,
+        "appendonly.aof",
+        "The name that a Redis gave its log. A server that has no data of its own yet starts with the \
+         log, where there is one in `dir`; it writes none there.",
+    )
+    .start(),
+    Setting::new(
+        "appenddirname",
+        Kind::Text,
+        "appendonlydir",
+        "The directory below `dir` in which a Redis has the files of its log.",
+    )
+    .start(),
+    Setting::new(
+        "dbfilename",
+        Kind::Text,
+        "dump.rdb",
+        "The name that a Redis gave its snapshot. A server that has no data of its own yet starts with \
+         it, where there is one in `dir`; it writes none there.",
+    )
+    .protected(),
     unused("no-appendfsync-on-rewrite", "no", "Do not force the log while it is rewritten."),
     Setting::new(
         "auto-aof-rewrite-percentage",
@@ -66,7 +79,12 @@ pub(super) const PERSISTENCE: &[Setting] = &[
         "67108864",
         "Bytes of snapshot and log below which their growth starts no snapshot.",
     ),
-    unused("aof-load-truncated", "yes", "Accept a log whose end is torn."),
+    Setting::new(
+        "aof-load-truncated",
+        Kind::Bool,
+        "yes",
+        "Accept a log of a Redis whose end is torn.",
+    ),
     unused("aof-use-rdb-preamble", "yes", "Start a rewritten log with a snapshot."),
     unused("aof-timestamp-enabled", "no", "Note the time in the log."),
     unused("aof-rewrite-incremental-fsync", "yes", "Force a rewritten log in steps."),
