@@ -23,19 +23,34 @@ pub fn used_bytes() -> usize {
     usize::try_from(USED.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
-/// What gives memory that is free back to the system, see [`set_purge`].
-static PURGE: OnceLock<fn()> = OnceLock::new();
+/// What the allocator that the program chose can do about memory that is free.
+#[derive(Clone, Copy)]
+pub struct GiveBack {
+    /// Gives all of it back to the system now.
+    pub now: fn(),
+    /// Whether a thread gives it back by and by.
+    pub in_background: fn(bool),
+}
 
-/// Says how free memory is given back to the system: that is the allocator's, which the program chose.
-pub fn set_purge(purge: fn()) {
+static GIVE_BACK: OnceLock<GiveBack> = OnceLock::new();
+
+/// Says how free memory is given back to the system.
+pub fn set_give_back(how: GiveBack) {
     // A program has one allocator: the first one holds.
-    PURGE.get_or_init(|| purge);
+    GIVE_BACK.get_or_init(|| how);
 }
 
 /// Gives free memory back to the system, where the program has said how.
 pub fn purge() {
-    if let Some(purge) = PURGE.get() {
-        purge();
+    if let Some(how) = GIVE_BACK.get() {
+        (how.now)();
+    }
+}
+
+/// Whether free memory goes back to the system by itself, also while nothing happens.
+pub fn purge_in_background(on: bool) {
+    if let Some(how) = GIVE_BACK.get() {
+        (how.in_background)(on);
     }
 }
 

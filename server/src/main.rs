@@ -1,6 +1,6 @@
 //! The daemon.
 
-use ashlar_server::alloc::Counting;
+use ashlar_server::alloc::{Counting, GiveBack};
 use ashlar_server::cli::{self, Start};
 use ashlar_server::config::{Settings, ids};
 use ashlar_server::server::Server;
@@ -9,6 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: Counting<tikv_jemallocator::Jemalloc> = Counting(tikv_jemallocator::Jemalloc);
+
+/// How long pages stay with the allocator after they became free. What a burst of large requests
+/// leaves is then gone a second later; the allocator's own ten seconds would count it as memory of
+/// the data for as long.
+const FREE_PAGES_STAY_MS: isize = 1000;
 
 /// Gives the allocator's free pages back to the system.
 fn purge() {
@@ -20,8 +25,31 @@ fn purge() {
     unsafe { tikv_jemalloc_sys::mallctl(NAME.as_ptr(), null, null.cast(), null, 0) };
 }
 
+/// Starts or stops the allocator's thread that gives free pages back.
+fn purge_in_background(on: bool) {
+    // New arenas take the first; the main thread's is there already.
+    for name in [c"arenas.dirty_decay_ms", c"arena.0.dirty_decay_ms"] {
+        set_control(name, FREE_PAGES_STAY_MS);
+    }
+    // One will do; the most can only be set while none runs.
+    set_control(c"max_background_threads", 1_usize);
+    set_control(c"background_thread", on);
+}
+
+/// Sets a control of the allocator; one that it doesn't know is left alone.
+fn set_control<T>(name: &std::ffi::CStr, mut value: T) {
+    let null: *mut T = std::ptr::null_mut();
+    let (new, len) = ((&raw mut value).cast(), size_of::<T>());
+    // SAFETY: the name is a C string; `new` points to `len` bytes of the value, which the call only
+    // reads, and a length that is not the control's own is refused. The old value is not asked for.
+    unsafe { tikv_jemalloc_sys::mallctl(name.as_ptr(), null.cast(), null.cast(), new, len) };
+}
+
 fn main() -> ExitCode {
-    ashlar_server::alloc::set_purge(purge);
+    ashlar_server::alloc::set_give_back(GiveBack {
+        now: purge,
+        in_background: purge_in_background,
+    });
     match cli::start(std::env::args_os().skip(1)) {
         Start::Done(code) => code,
         Start::Run(settings) => match run(*settings) {

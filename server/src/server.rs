@@ -119,6 +119,7 @@ impl Server {
         let shared = Arc::new(shared);
         drop(shared.this.set(Arc::downgrade(&shared)));
         connect(&shared.settings, &shared.engine);
+        give_back(&shared.settings);
         persistence::switch::connect(&shared);
         let collector = std::thread::Builder::new()
             .name("ashlar-free".into())
@@ -370,6 +371,15 @@ fn tls(settings: &Settings) -> io::Result<Arc<Tls>> {
         .subscribe(crate::tls::SETTINGS, move |settings| own.load(settings).map_err(Into::into))
         .map_err(|reason| io::Error::other(reason.to_string()))?;
     Ok(tls)
+}
+
+/// Lets the allocator's thread follow `jemalloc-bg-thread`.
+fn give_back(settings: &Settings) {
+    let subscribed = settings.subscribe(&[ids::JEMALLOC_BG_THREAD], |settings| {
+        crate::alloc::purge_in_background(settings.flag(ids::JEMALLOC_BG_THREAD));
+        Ok(())
+    });
+    debug_assert!(subscribed.is_ok(), "the subscriber refuses nothing");
 }
 
 /// The users of the configuration, which from now on follow its changes.

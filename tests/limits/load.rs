@@ -1,13 +1,46 @@
 //! Memory limits, and the same work on several threads.
 
 use crate::{ask, text};
+use ashlar_tests::ask::wait_within;
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Argv, Client, Value, words};
+use std::time::Duration;
 
 fn used_memory(client: &mut Client) -> u64 {
     let info = text(client, "INFO memory");
     let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
     line.and_then(|used| used.trim().parse().ok()).expect("used_memory")
+}
+
+/// Free pages go back to the system though nothing happens any more, and with MEMORY PURGE at once
+/// where the thread that does so is off.
+#[test]
+fn memory_that_is_free_goes_back_to_the_system() {
+    const KEYS: usize = 4_000;
+    const FREED: u64 = 8 << 20;
+    let server = Server::ashlar(&[]);
+    let mut client = server.client();
+    // Values that stay keep what is below them from being one piece with what is free.
+    let value = "x".repeat(4_000);
+    let sets: Vec<Argv> = (0..KEYS).map(|key| words(&format!("SET key:{key} {value}"))).collect();
+    let mut fill_and_empty = || {
+        client.pipeline(&sets).unwrap();
+        let full = server.rss();
+        ask(&mut client, "FLUSHALL SYNC");
+        full
+    };
+    let full = fill_and_empty();
+    wait_within(Duration::from_secs(30), "free memory stays with the server", || {
+        server.rss() + FREED < full
+    });
+    ask(&mut server.client(), "CONFIG SET jemalloc-bg-thread no");
+    let full = fill_and_empty();
+    let mut client = server.client();
+    // The values are freed by a thread of their own.
+    wait_within(Duration::from_secs(30), "MEMORY PURGE leaves free memory", || {
+        ask(&mut client, "MEMORY PURGE");
+        server.rss() + FREED < full
+    });
 }
 
 #[test]

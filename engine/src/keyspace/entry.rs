@@ -411,12 +411,15 @@ impl EntryPtr {
 
     /// Entries and tables that have the shape of kind `ShapedHash`.
     pub fn sharers(self) -> usize {
-        self.shape().map_or(0, |shape| {
-            // SAFETY: as in `shape`: the pointer came from Arc::into_raw and is counted, and
-            // ManuallyDrop leaves that count as it is.
-            let shape = std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(shape) });
-            Arc::strong_count(&shape)
-        })
+        if self.kind() != Kind::ShapedHash {
+            return 0;
+        }
+        let shape = self.payload() as *const Shape;
+        // SAFETY: as in `shape`: the pointer came from Arc::into_raw and is counted, and ManuallyDrop
+        // leaves that count as it is. A reference to the shape would not do in its place: it may not
+        // reach the counts, which lie in front of it.
+        let shape = std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(shape) });
+        Arc::strong_count(&shape)
     }
 
     /// Frees the entry and hands out its boxed value.

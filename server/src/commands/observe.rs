@@ -145,7 +145,7 @@ pub const OVERLAYS: &[(&str, &str, HostRun)] = &[
         Ok(())
     }),
     ("MEMORY", "PURGE", |_, _, reply| {
-        // jemalloc gives unused pages back by itself after a few seconds.
+        crate::alloc::purge();
         reply.ok();
         Ok(())
     }),

@@ -117,6 +117,7 @@ ids! {
     HOT_THRESHOLD = "hot-threshold",
     HZ = "hz",
     IO_THREADS = "io-threads",
+    JEMALLOC_BG_THREAD = "jemalloc-bg-thread",
     LATENCY_MONITOR_THRESHOLD = "latency-monitor-threshold",
     LATENCY_TRACKING = "latency-tracking",
     LATENCY_TRACKING_INFO_PERCENTILES = "latency-tracking-info-percentiles",

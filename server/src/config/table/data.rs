@@ -134,8 +134,12 @@ pub(super) const MEMORY: &[Setting] = &[
         .ignored("values are not moved"),
     Setting::new("active-defrag-max-scan-fields", long_from(1), "1000", "Fields at a time.")
         .ignored("values are not moved"),
-    Setting::new("jemalloc-bg-thread", Kind::Bool, "yes", "Give memory back in the background.")
-        .ignored("the allocator's own default applies"),
+    Setting::new(
+        "jemalloc-bg-thread",
+        Kind::Bool,
+        "yes",
+        "Give free memory back to the system by a thread, also while nothing happens.",
+    ),
 ];
 
 pub(super) const ENCODINGS: &[Setting] = &[
