@@ -2,9 +2,9 @@
 
 use crate::strong::Agreed;
 use ashlar_engine::tier::Names;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Bytes of messages in a mailbox above which connections whose commands send some have to wait
@@ -25,8 +25,8 @@ pub struct Address {
 /// What a connection is told.
 #[derive(Debug)]
 pub enum Message {
-    /// Send these bytes: a published message, an invalidation.
-    Send(Address, Arc<[u8]>),
+    /// Send these bytes, which all that get them share: a published message, an invalidation.
+    Send(Address, Bytes),
     /// The command that blocks the client is done; this is its reply.
     Unblock(Address, Vec<u8>),
     /// The command that blocks the client has been cancelled: it is answered with an error or as

@@ -5,8 +5,8 @@ use crate::mailbox::Message;
 use crate::redact::{REDACTED, secret_positions};
 use crate::registry::Resolved;
 use ashlar_engine::command::Flags;
+use bytes::Bytes;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Sends a command to the monitors, as Redis shows it:
@@ -33,7 +33,7 @@ pub fn feed_from(host: &Host<'_, '_>, source: &str, resolved: &Resolved, args: &
         quote(if secret.contains(&at) { REDACTED } else { arg }, &mut line);
     }
     line.push_str("\r\n");
-    let bytes: Arc<[u8]> = line.into_bytes().into();
+    let bytes = Bytes::from(line);
     for monitor in host.shared.monitors.read().iter() {
         let address = monitor.address;
         host.shared.mailboxes[address.worker].post(Message::Send(address, bytes.clone()));

@@ -4,6 +4,7 @@ use crate::clients::Client;
 use crate::mailbox::{Mailbox, Message};
 use ashlar_engine::glob;
 use ashlar_engine::reply::{Protocol, Reply};
+use bytes::Bytes;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,11 +44,11 @@ pub struct PubSub {
 /// A message in both protocols, encoded when the first subscriber of each is met.
 struct Encoded<'a> {
     parts: &'a [&'a [u8]],
-    bytes: [Option<Arc<[u8]>>; 2],
+    bytes: [Option<Bytes>; 2],
 }
 
 impl Encoded<'_> {
-    fn get(&mut self, protocol: Protocol) -> Arc<[u8]> {
+    fn get(&mut self, protocol: Protocol) -> Bytes {
         let parts = self.parts;
         let bytes = self.bytes[usize::from(protocol == Protocol::Resp3)].get_or_insert_with(|| {
             let mut out = Vec::new();
