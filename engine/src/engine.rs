@@ -40,6 +40,8 @@ pub struct Engine {
     sites_active: AtomicBool,
     libraries: Libraries,
     policies: Policies,
+    /// Those of each shard, where shards are groups that agree on theirs one by one.
+    shard_policies: Box<[Policies]>,
     shipping: Shipping,
     /// The settings that data depends on, where they are those of a primary: the call that has them.
     foreign: Mutex<Option<Vec<Vec<u8>>>>,
@@ -55,6 +57,11 @@ pub struct Engine {
     busy: AtomicBool,
     databases: u32,
     tier: Option<Arc<Tier>>,
+}
+
+/// Keys of groups that agree on their writes are strong, unless a rule says otherwise.
+fn shard_policies(count: usize) -> Box<[Policies]> {
+    (0..count).map(|_| Policies::with_default(Class::Strong)).collect()
 }
 
 /// How often who waits for a shard looks whether it is worth it.
@@ -118,6 +125,7 @@ impl Engine {
             sites_active: AtomicBool::new(false),
             libraries: Libraries::default(),
             policies: Policies::default(),
+            shard_policies: shard_policies(if options.groups { count } else { 0 }),
             shipping: Shipping::default(),
             foreign: Mutex::new(None),
             recorded: Mutex::new(None),
@@ -301,6 +309,20 @@ impl Engine {
     /// is read.
     pub fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// The classes of keys in a shard: in an engine of groups each group agrees on its own, which the host
+    /// replaces when the group has. Otherwise [`Engine::policies`].
+    pub fn shard_policies(&self, shard: usize) -> &Policies {
+        self.shard_policies.get(shard).unwrap_or(&self.policies)
+    }
+
+    /// The classes that count for a key of a client's call.
+    pub fn policies_of(&self, key: &[u8]) -> &Policies {
+        match self.shard_policies.is_empty() {
+            true => &self.policies,
+            false => self.shard_policies(self.shard_of(key)),
+        }
     }
 
     pub(crate) fn config_snapshot(&self) -> (Arc<EngineConfig>, u64) {

@@ -15,6 +15,7 @@ use crate::image::value_digest;
 use crate::journal::{OpenBatch, Record};
 use crate::keyspace::{EntryRef, Place, Shard, Tracker, WatchToken};
 use crate::known_bugs::{self, Bug};
+use crate::policy::Policies;
 use crate::policy::enforce::{self, Owner};
 use crate::propagate::Batch;
 use crate::reply::{Protocol, Reply, TOO_LONG};
@@ -164,7 +165,7 @@ impl<'e> Executor<'e> {
         if !self.lock_for(call.command, call.args, &hint, self.impatient) {
             return Outcome::Busy;
         }
-        if self.engine.policies().any()
+        if self.policies().any()
             && let Err(error) = self.check_classes(call)
         {
             reply.error(&error);
@@ -234,11 +235,28 @@ impl<'e> Executor<'e> {
         });
     }
 
+    /// The classes that count for calls: those of the shard that all calls work on, if there is one.
+    #[inline]
+    fn policies(&self) -> &'e Policies {
+        match self.only {
+            None => self.engine.policies(),
+            Some(shard) => self.engine.shard_policies(shard),
+        }
+    }
+
+    /// The classes that count for calls as one on this key, and on others of its group.
+    pub fn policies_of(&self, key: &[u8]) -> &'e Policies {
+        match self.only {
+            None => self.engine.policies_of(key),
+            Some(_) => self.policies(),
+        }
+    }
+
     /// Refuses a call over two classes, its locks held: no class changes until it has run.
     #[cold]
     fn check_classes(&mut self, call: &Call<'_>) -> Result<(), Error> {
         self.lock_call(call);
-        enforce::check_call(self.engine, call, self.unit.as_mut())
+        enforce::check_call(self.policies(), call, self.unit.as_mut())
     }
 
     /// Finds out what the other sites have to know of a call, and records both as one.
@@ -359,13 +377,14 @@ impl<'e> Executor<'e> {
             told.after.clear();
         }
         let followed = call.stamp.site == Stamp::FOLLOWED;
+        let policies = self.policies();
         Cx {
             shards: shards(&mut self.held, self.engine.shard_count(), self.only.is_some()),
             sharding: self.engine.sharding(),
             hasher: self.engine.hasher(),
             config: &self.config,
             libraries: self.engine.libraries(),
-            policies: self.engine.policies(),
+            policies,
             sites: self.engine.sites(),
             effects: &mut self.effects,
             stamp: *call.stamp,

@@ -2,7 +2,7 @@
 //! group's replicas agree on.
 //!
 //! ```text
-//! snapshot  version u8 | time i64 | version of the topology u64 | list of frozen range
+//! snapshot  version u8 | version 3: policies bytes | time i64 | version of the topology u64 | list of frozen range
 //!           | list of installed move: id u64, attempt u64, next u64, state u8, list of range
 //!           | list of row: database u32, access u32, expiry i64, key bytes, value bytes
 //! ```
@@ -16,12 +16,16 @@ use crate::topology::{SlotRange, ranges};
 use ashlar_engine::cut::{Row, Rows};
 use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
+use ashlar_engine::policy::Table;
 use ashlar_engine::slot::SLOTS;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+/// The form of groups without policies, and that of the others: the second one is made only once all nodes
+/// read it, as there are no policies before.
 const VERSION: u8 = 2;
+const VERSION_POLICIES: u8 = 3;
 /// Moves that are remembered: late pieces of older ones are no longer under way.
 const MOVES_MAX: usize = 1_024;
 /// Bytes of a snapshot that are written at once.
@@ -88,6 +92,23 @@ impl GroupShard {
         }
     }
 
+    /// The classes of keys that the group has agreed on.
+    pub fn policies(&self) -> Arc<Table> {
+        self.engine.shard_policies(self.shard).table()
+    }
+
+    /// Takes a table of classes over, unless it is older than the one here: the leaders that propose tables
+    /// may overtake each other.
+    fn take_policies(&self, args: &[Vec<u8>]) -> Option<()> {
+        let [bytes] = args else { return None };
+        let table = Table::decode(bytes)?;
+        let policies = self.engine.shard_policies(self.shard);
+        if table.version() > policies.version() {
+            policies.replace(table);
+        }
+        Some(())
+    }
+
     /// The number of the shard.
     pub fn shard(&self) -> usize {
         self.shard
@@ -140,6 +161,7 @@ impl GroupShard {
             calls::DROP => slots_of(args).map(|slots| {
                 self.engine.drop_slots(self.shard, within(&slots));
             }),
+            calls::POLICIES => self.take_policies(args),
             calls::INSTALL => return Some(self.install(args)),
             _ => return None,
         };
@@ -191,7 +213,12 @@ impl GroupShard {
 
     /// What comes before the keys in a snapshot.
     fn snapshot_head(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut policies = Vec::new();
+        self.engine.shard_policies(self.shard).encode(&mut policies);
+        let mut out = vec![if policies.is_empty() { VERSION } else { VERSION_POLICIES }];
+        if !policies.is_empty() {
+            push_bytes(&mut out, &policies);
+        }
         push_u64(&mut out, self.now_ms as u64);
         push_u64(&mut out, self.frozen_by);
         let frozen = if bug!(FrozenLostInSnapshot) { Vec::new() } else { self.frozen() };
@@ -250,12 +277,16 @@ impl GroupShard {
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
         (self.now_ms, self.frozen_by) = (0, 0);
+        let policies = self.engine.shard_policies(self.shard);
+        policies.replace(Table::default());
         if bytes.is_empty() {
             return Ok(());
         }
         let mut reader = Reader(bytes);
-        if reader.u8()? != VERSION {
-            return Err(Malformed);
+        match reader.u8()? {
+            VERSION => {}
+            VERSION_POLICIES => policies.decode(reader.bytes()?).ok_or(Malformed)?,
+            _ => return Err(Malformed),
         }
         self.now_ms = reader.u64()? as i64;
         self.frozen_by = reader.u64()?;
@@ -283,6 +314,9 @@ impl GroupShard {
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.frozen(), &self.installed).hash(&mut hasher);
+        let mut policies = Vec::new();
+        self.policies().encode(&mut policies);
+        policies.hash(&mut hasher);
         self.engine.shard_digest(self.shard).wrapping_mul(31).wrapping_add(hasher.finish())
     }
 

@@ -1,12 +1,12 @@
 //! What the rules do to calls: calls over two classes are refused, and keys get their time to live.
 
-use super::{Class, Table};
+use super::{Class, Policies, Table};
 use crate::command::{Command, Flags, KeyList};
 use crate::context::Cx;
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::executor::Call;
 use crate::stamp::Stamp;
+use std::sync::Arc;
 
 /// The class of what runs as one, and the key that it is from; none before the first key.
 pub(crate) type Owner = Option<(Class, Box<[u8]>)>;
@@ -17,37 +17,53 @@ pub(crate) type Owner = Option<(Class, Box<[u8]>)>;
 /// # Errors
 /// With two keys of two classes.
 pub fn check_one_class<'a>(
-    engine: &Engine,
+    policies: &Policies,
     calls: impl IntoIterator<Item = (&'a Command, Vec<&'a [u8]>)>,
 ) -> Result<(), Error> {
-    if !engine.policies().any() {
+    if !policies.any() {
         return Ok(());
     }
-    let (table, mut owner) = (engine.policies().table(), None);
-    calls.into_iter().try_for_each(|(command, args)| join(&table, command, &args, &mut owner))
+    let (rules, mut owner) = (Rules::of(policies), None);
+    calls.into_iter().try_for_each(|(command, args)| join(&rules, command, &args, &mut owner))
 }
 
 /// The same for keys.
 ///
 /// # Errors
 /// With two keys of two classes.
-pub fn check_keys(engine: &Engine, keys: &[&[u8]]) -> Result<(), Error> {
-    if !engine.policies().any() {
+pub fn check_keys(policies: &Policies, keys: &[&[u8]]) -> Result<(), Error> {
+    if !policies.any() {
         return Ok(());
     }
-    let (table, mut owner) = (engine.policies().table(), None);
-    keys.iter().try_for_each(|key| join_key(&table, key, &mut owner))
+    let (rules, mut owner) = (Rules::of(policies), None);
+    keys.iter().try_for_each(|key| join_key(&rules, key, &mut owner))
+}
+
+/// The rules of one moment.
+struct Rules {
+    table: Arc<Table>,
+    default: Class,
+}
+
+impl Rules {
+    fn of(policies: &Policies) -> Rules {
+        Rules { table: policies.table(), default: policies.default_class() }
+    }
+
+    fn class_of(&self, key: &[u8]) -> Class {
+        self.table.find(key).map_or(self.default, |rule| rule.class)
+    }
 }
 
 /// The keys of a call are of the owner's class, which is theirs if there is none yet.
-fn join(table: &Table, command: &Command, args: &[&[u8]], owner: &mut Owner) -> Result<(), Error> {
+fn join(rules: &Rules, command: &Command, args: &[&[u8]], owner: &mut Owner) -> Result<(), Error> {
     let mut positions = KeyList::new();
     command.keys.positions(args, &mut positions);
-    positions.iter().try_for_each(|&at| join_key(table, args[at], owner))
+    positions.iter().try_for_each(|&at| join_key(rules, args[at], owner))
 }
 
-fn join_key(table: &Table, key: &[u8], owner: &mut Owner) -> Result<(), Error> {
-    let class = table.find(key).map_or(Class::Local, |rule| rule.class);
+fn join_key(rules: &Rules, key: &[u8], owner: &mut Owner) -> Result<(), Error> {
+    let class = rules.class_of(key);
     match owner {
         None => *owner = Some((class, key.into())),
         Some((first, _)) if *first == class => {}
@@ -66,7 +82,7 @@ fn crossing(one: &[u8], first: Class, other: &[u8], second: Class) -> Error {
 /// The same for one call, whose shards are locked; `unit` is the transaction or script that it belongs
 /// to. A call by itself may read keys of several classes, as long as none is strong.
 pub(crate) fn check_call(
-    engine: &Engine,
+    policies: &Policies,
     call: &Call<'_>,
     unit: Option<&mut Owner>,
 ) -> Result<(), Error> {
@@ -74,21 +90,20 @@ pub(crate) fn check_call(
     if of_host || call.stamp.site == Stamp::FOLLOWED {
         return Ok(());
     }
-    let table = engine.policies().table();
+    let rules = Rules::of(policies);
     let (mut own, alone) = (None, unit.is_none());
     let owner = unit.unwrap_or(&mut own);
-    let joined = join(&table, call.command, call.args, owner);
-    if alone && joined.is_err() && !call.command.is_write() && !any_strong(&table, call) {
+    let joined = join(&rules, call.command, call.args, owner);
+    if alone && joined.is_err() && !call.command.is_write() && !any_strong(&rules, call) {
         return Ok(());
     }
     joined
 }
 
-fn any_strong(table: &Table, call: &Call<'_>) -> bool {
+fn any_strong(rules: &Rules, call: &Call<'_>) -> bool {
     let mut positions = KeyList::new();
     call.command.keys.positions(call.args, &mut positions);
-    let rule = |at: &usize| table.find(call.args[*at]);
-    positions.iter().filter_map(rule).any(|rule| rule.class == Class::Strong)
+    positions.iter().any(|&at| rules.class_of(call.args[at]) == Class::Strong)
 }
 
 /// Gives keys that a call has left without an expiry the time to live of their rule.

@@ -33,9 +33,21 @@ pub struct Policies {
     table: RwLock<Arc<Table>>,
     /// What the table has, to know at once what need not be looked for.
     has: AtomicU8,
+    /// The class of keys that no rule matches.
+    default: Class,
 }
 
 impl Policies {
+    /// No rules, and another class than [`Class::Local`] for keys that none matches.
+    pub fn with_default(default: Class) -> Policies {
+        Policies { default, ..Policies::default() }
+    }
+
+    /// The class of keys that no rule matches.
+    pub fn default_class(&self) -> Class {
+        self.default
+    }
+
     /// The rules as they are now.
     pub fn table(&self) -> Arc<Table> {
         self.table.read().clone()
@@ -46,13 +58,13 @@ impl Policies {
         self.table.read().version()
     }
 
-    /// The class of a key: [`Class::Local`] where no rule matches.
+    /// The class of a key.
     #[inline]
     pub fn class_of(&self, key: &[u8]) -> Class {
         if !self.any() {
-            return Class::Local;
+            return self.default;
         }
-        self.table.read().find(key).map_or(Class::Local, |rule| rule.class)
+        self.table.read().find(key).map_or(self.default, |rule| rule.class)
     }
 
     /// Whether there are rules at all.

@@ -34,9 +34,10 @@ pub use state::State;
 pub use thread::start;
 
 use crate::node::NodeId;
-use crate::raft::{GroupId, Machine, Settings};
+use crate::raft::{GroupId, Machine, OwnedCall, Request, Settings};
 use crate::topology::{SlotRange, Topology};
 use ashlar_engine::disk::Disk;
+use ashlar_engine::policy::Table;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -62,6 +63,8 @@ pub trait Data: Machine {
     fn changes(&self, bytes: usize) -> Option<Piece>;
     /// Whether there is any key in the slots.
     fn has_keys(&self, slots: &[SlotRange]) -> bool;
+    /// The classes of keys that the group has agreed on.
+    fn policies(&self) -> Arc<Table>;
 }
 
 /// Keys on their way to another group.
@@ -72,6 +75,13 @@ pub struct Piece {
     pub keys: usize,
     /// Of a copy, the next position, 0 at the end; of changes, how many are left.
     pub next: u64,
+}
+
+/// The request by which a group takes a table of classes over.
+pub fn policies_request(table: &Table) -> Request {
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes);
+    requests::bare(vec![OwnedCall { db: 0, args: vec![calls::POLICIES.to_vec(), bytes] }])
 }
 
 /// The host of a node. All of it is called on the node's thread.
@@ -141,6 +151,9 @@ pub mod calls {
     pub const GIVE_UP: &[u8] = b"ASHLAR.GIVEUP";
     /// `SESSIONS sessions`: what clients have asked of the group that the slots come from.
     pub use crate::raft::sessions::TAKE_OVER as SESSIONS;
+    /// `POLICIES table`: the classes of keys, unless there are newer ones. Every write is before it or behind
+    /// it, on all replicas alike.
+    pub const POLICIES: &[u8] = b"ASHLAR.POLICIES";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
 }

@@ -10,10 +10,11 @@
 //! FREEZE in the old group     from here on it takes no writes to the slots: their keys stand still
 //! INSTALL in the new group    the last changes
 //! SESSIONS in the new group   the last requests
+//! POLICIES in the new group   the classes of keys of the old one, where there are any
 //! FinishMove in the meta group  the slots belong to the new group
 //! DROPSLOTS in the old group  their keys go; it still takes no writes to them
 //! ```
-//! So the slots stand still for four agreements, however many keys they have. A slot that was frozen stays
+//! So the slots stand still for four agreements, five where there are classes, however many keys they have. A slot that was frozen stays
 //! so until the move is finished or given up, whoever leads: FinishMove may be on its way.
 
 use super::driver::Driver;
@@ -58,6 +59,8 @@ enum Step {
     Rest,
     /// The requests of clients until then, so many pieces of them.
     LastSessions(u32),
+    /// The classes of keys, so that no write finds older ones in the new group than before it in the old one.
+    Policies,
     Finish,
     /// Waits for the topology to say that it is over.
     End,
@@ -210,8 +213,18 @@ impl Moves {
                 let bytes = if pieces < FOLLOW_MAX { PIECE_BYTES } else { usize::MAX };
                 moving.step = match moving.send_sessions(driver, one, bytes) {
                     true => Step::LastSessions(pieces + 1),
-                    false => Step::Finish,
+                    false => Step::Policies,
                 };
+            }
+            Step::Policies => {
+                moving.step = Step::Finish;
+                let Some(table) = data(driver, one.from).map(|data| data.policies()) else {
+                    return false;
+                };
+                if table.version() > 0 {
+                    let done = moving.wait();
+                    driver.submit(one.to, super::policies_request(&table), done);
+                }
             }
             Step::Finish => {
                 moving.step = Step::End;

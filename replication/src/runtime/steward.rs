@@ -3,10 +3,11 @@
 //! Each leader looks after its own group, one change of membership at a time: a node learns first and
 //! votes once it has caught up. Nobody else does, so there is nobody to agree with.
 
-use super::Host;
 use super::driver::Driver;
 use super::handle::Done;
 use super::requests::FOUNDER;
+use super::state::State;
+use super::{Data, Host};
 use crate::node::NodeId;
 use crate::raft::GroupId;
 use crate::topology::{Change, GroupInfo, META_GROUP, RELEASE_SETTING, Role};
@@ -19,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const META_VOTERS: usize = 7;
 /// Microseconds between two tries to hand over a group's leadership, or to raise the release.
 const TRANSFER_US: u64 = 3_000_000;
+/// Microseconds after which a group that has not taken newer classes over is told again.
+const POLICIES_US: u64 = 1_000_000;
 /// Microseconds after which a change of membership without an answer is tried again.
 const CHANGE_US: u64 = 10_000_000;
 
@@ -31,6 +34,8 @@ pub(super) struct Steward {
     transferred_us: BTreeMap<GroupId, u64>,
     /// When the cluster was last to be raised to a release.
     raised_us: Option<u64>,
+    /// When groups were last told of newer classes of keys.
+    policies_us: BTreeMap<GroupId, u64>,
 }
 
 /// Who shall be in a group.
@@ -59,10 +64,26 @@ impl Steward {
         }
         self.found_groups(driver);
         for group in led {
+            self.bring_policies(driver, group);
             if let Some(wanted) = wanted(driver, group) {
                 self.tend(driver, group, &wanted);
             }
         }
+    }
+
+    /// Lets a group agree on the classes of keys, if it has older ones than the topology.
+    fn bring_policies<H: Host>(&mut self, driver: &mut Driver<H>, id: GroupId) {
+        let group = driver.node.as_ref().and_then(|node| node.group(id));
+        let Some(State::Data(data)) = group.map(|group| group.machine()) else { return };
+        let (wanted, now_us) = (&driver.topology.policies, driver.now_us);
+        let last_us = self.policies_us.get(&id).copied();
+        let due = last_us.is_none_or(|last_us| now_us >= last_us + POLICIES_US);
+        if data.policies().version() >= wanted.version() || !due {
+            return;
+        }
+        self.policies_us.insert(id, now_us);
+        let request = super::policies_request(wanted);
+        driver.propose(id, &request, Box::new(|_| {}));
     }
 
     /// Raises the cluster to the release that all of its nodes have by now.

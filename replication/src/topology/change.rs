@@ -7,6 +7,7 @@ use super::{
 };
 use crate::node::NodeId;
 use crate::raft::GroupId;
+use ashlar_engine::policy::Rule;
 
 /// A change that the meta group decides on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,10 @@ pub enum Change {
     Set(String, String),
     /// Gives a group a new epoch (CLUSTER BUMPEPOCH). Made: the epoch.
     BumpEpoch(GroupId),
+    /// Sets a rule of the classes of keys. Made: see [`policies_made`](super::policies_made).
+    SetPolicy(Rule),
+    /// Removes rules, by their patterns. Made: the same.
+    RemovePolicies(Vec<Vec<u8>>),
     /// Several changes, all of them or none, if the topology still has the version that they were
     /// planned on.
     Batch {
@@ -87,9 +92,9 @@ pub enum Change {
 /// Changes in a batch at most.
 pub const BATCH_MAX: usize = 8 * GROUPS_MAX;
 
-type Done = Result<(), String>;
+pub(super) type Done = Result<(), String>;
 
-fn ensure(holds: bool, text: impl FnOnce() -> String) -> Done {
+pub(super) fn ensure(holds: bool, text: impl FnOnce() -> String) -> Done {
     if holds { Ok(()) } else { Err(text()) }
 }
 
@@ -138,6 +143,8 @@ impl Topology {
                 self.a_group(*group)?;
                 return Ok(self.touch(*group));
             }
+            Change::SetPolicy(rule) => return self.set_policy(rule),
+            Change::RemovePolicies(patterns) => return self.remove_policies(patterns),
         }
         Ok(0)
     }
@@ -195,6 +202,7 @@ impl Topology {
             format!("number {id} was a node's before")
         })?;
         self.check_distinct(&node)?;
+        self.check_local(&node)?;
         self.nodes.insert(id, node);
         self.next_node = id + 1;
         Ok(id)
@@ -221,6 +229,7 @@ impl Topology {
         check_node(node)?;
         self.check_release(node)?;
         self.check_distinct(node)?;
+        self.check_local(node)?;
         let known = self.a_node(node.id)?;
         ensure(known.name == node.name, || "a node keeps its name".into())?;
         ensure(known.role == node.role, || "a node keeps its role".into())?;
@@ -401,7 +410,7 @@ impl Topology {
             let groups = [one.from, one.to].iter().all(|group| self.groups.contains_key(group));
             ensure(groups && one.id < self.next_move, || "a move of no group".into())?;
         }
-        Ok(())
+        self.policies.rules().iter().try_for_each(|rule| self.check_rule(rule))
     }
 }
 

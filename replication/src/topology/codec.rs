@@ -4,6 +4,7 @@
 //! change    version u8 | kind u8 | fields in the order of the variant
 //! topology  version u8 | version u64 | cluster 20 | epoch u64 | next: node u64, group u32, move u64
 //!           nodes | groups | list of (range, group u32) | moves | settings: list of (text, text)
+//!           | where there are or were rules: classes of keys: bytes, as the engine has them
 //! node      id u64 | name 20 | host hostname site version: text each | port tls peer: u32 each
 //!           | role u8 | draining u8
 //! group     id u32 | members, learners: list of u64 | preferred u64 | epoch u64 | born u8
@@ -16,6 +17,7 @@ use super::change::{BATCH_MAX, Change};
 use super::{GroupInfo, MoveState, NodeInfo, Role, SlotMove, SlotRange, Topology};
 use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use crate::raft::GroupId;
+use ashlar_engine::policy::{Rule, Table};
 use std::collections::BTreeMap;
 
 /// Version of the forms: two neighbouring versions understand each other.
@@ -66,6 +68,11 @@ impl Topology {
             push_bytes(out, name.as_bytes());
             push_bytes(out, value.as_bytes());
         });
+        if self.policies.version() > 0 {
+            let mut bytes = Vec::new();
+            self.policies.encode(&mut bytes);
+            push_bytes(&mut out, &bytes);
+        }
         out
     }
 
@@ -95,6 +102,9 @@ impl Topology {
         made.moves = by(reader.list(MOVE_BYTES_MIN, read_move)?, |one| one.id)?;
         let settings = reader.list(8, |reader| Ok((read_text(reader)?, read_text(reader)?)))?;
         made.settings = settings.into_iter().collect();
+        if !reader.0.is_empty() {
+            made.policies = Table::decode(reader.bytes()?).ok_or(Malformed)?;
+        }
         reader.end()?;
         made.check().map_err(|_| Malformed)?;
         Ok(made)
@@ -315,6 +325,15 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
         }),
         Change::BumpEpoch(group) => tagged(out, 16, |out| push_u32(out, *group)),
         Change::Born(group) => tagged(out, 18, |out| push_u32(out, *group)),
+        Change::SetPolicy(rule) => tagged(out, 19, |out| {
+            push_bytes(out, &rule.pattern);
+            push_bytes(out, rule.class.name().as_bytes());
+            push_u64(out, rule.ttl_seconds);
+            push_bytes(out, rule.tier.name().as_bytes());
+        }),
+        Change::RemovePolicies(patterns) => tagged(out, 20, |out| {
+            push_list(out, patterns.iter(), |out, pattern| push_bytes(out, pattern));
+        }),
         Change::Batch { version, changes } => tagged(out, 17, |out| {
             push_u64(out, *version);
             push_list(out, changes.iter(), push_change);
@@ -325,6 +344,12 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
 fn tagged(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
     fields(out);
+}
+
+fn read_rule(reader: &mut Reader<'_>) -> Result<Rule, Malformed> {
+    let (pattern, class, ttl) = (reader.bytes()?, reader.bytes()?, reader.u64()?.to_string());
+    let words = [pattern, class, b"ttl", ttl.as_bytes(), b"tier", reader.bytes()?];
+    Rule::parse(&words).map_err(|_| Malformed)
 }
 
 /// `outermost`: a batch may stand here, but not in another one.
@@ -360,6 +385,8 @@ fn read_change(reader: &mut Reader<'_>, outermost: bool) -> Result<Change, Malfo
         15 => Change::Set(read_text(reader)?, read_text(reader)?),
         16 => Change::BumpEpoch(reader.u32()?),
         18 => Change::Born(reader.u32()?),
+        19 => Change::SetPolicy(read_rule(reader)?),
+        20 => Change::RemovePolicies(reader.list(4, |reader| Ok(reader.bytes()?.to_vec()))?),
         17 if outermost => {
             let version = reader.u64()?;
             let changes = reader.list(5, |reader| read_change(reader, false))?;

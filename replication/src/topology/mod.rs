@@ -14,16 +14,19 @@ mod change;
 mod codec;
 mod machine;
 pub mod plan;
+mod policies;
 mod release;
 #[cfg(test)]
 mod tests;
 
 pub use change::Change;
 pub use machine::{answer, request};
+pub use policies::policies_made;
 pub use release::{RELEASE_SETTING, Release};
 
 use crate::node::NodeId;
 use crate::raft::GroupId;
+use ashlar_engine::policy::Table;
 use std::collections::BTreeMap;
 
 /// Number of slots.
@@ -181,6 +184,8 @@ pub struct Topology {
     pub groups: BTreeMap<GroupId, GroupInfo>,
     /// The moves that are under way.
     pub moves: BTreeMap<u64, SlotMove>,
+    /// The classes of keys, as the groups shall have them.
+    pub policies: Table,
     /// Settings of the cluster as a whole.
     pub settings: BTreeMap<String, String>,
     /// Rises whenever a group's epoch does, to whose new value it is then equal.
@@ -202,6 +207,7 @@ impl Default for Topology {
             nodes: BTreeMap::new(),
             groups: BTreeMap::new(),
             moves: BTreeMap::new(),
+            policies: Table::default(),
             settings: BTreeMap::new(),
             current_epoch: 0,
             slots: Box::new([META_GROUP; SLOTS]),
@@ -221,6 +227,7 @@ impl std::fmt::Debug for Topology {
             .field("groups", &self.groups)
             .field("slots", &self.all_ranges())
             .field("moves", &self.moves)
+            .field("policies", &self.policies)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

@@ -26,6 +26,9 @@ impl Release {
     /// A node asks whether it is still a member of a group, from here on.
     pub const ASKS_MEMBER: Release = Release { major: 0, minor: 2 };
 
+    /// A cluster agrees on the classes of keys, from here on.
+    pub const POLICIES: Release = Release { major: 0, minor: 2 };
+
     /// Reads a version, as `1.2` or `1.2.3-anything`.
     pub fn parse(version: &str) -> Option<Release> {
         let mut numbers = version.splitn(3, '.').map(|number| number.parse().ok());

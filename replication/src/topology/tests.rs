@@ -1,5 +1,6 @@
 use super::plan::{empty_node, place, rebalance};
 use super::*;
+use ashlar_engine::policy::Rule;
 use proptest::prelude::*;
 
 fn node(id: NodeId, site: &str, role: Role) -> NodeInfo {
@@ -33,6 +34,66 @@ fn apply_all(topology: &mut Topology, changes: Vec<Change>) {
     for id in topology.moves.keys().copied().collect::<Vec<_>>() {
         topology.apply(&Change::FinishMove(id)).unwrap();
     }
+}
+
+fn rule(line: &str) -> Rule {
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    Rule::parse(&words).unwrap()
+}
+
+/// A cluster of two sites whose nodes have this version.
+fn of_version(version: &str) -> Topology {
+    let sites = ["east", "west", ""];
+    let nodes = (1..=3).map(|id| NodeInfo {
+        version: version.into(),
+        ..node(id, sites[id as usize - 1], Role::Data)
+    });
+    created(nodes.collect(), 1, 2)
+}
+
+#[test]
+fn rules_that_a_cluster_cannot_keep_are_refused_by_name() {
+    let mut old = of_version("0.1.0");
+    let refused = old.apply(&Change::SetPolicy(rule("a async"))).unwrap_err();
+    assert!(refused.contains("of release 0.1, and policies need 0.2"), "{refused}");
+
+    let mut topology = of_version("0.2.0");
+    for (line, reason) in [
+        ("a global", "the class global"),
+        ("a async tier cold", "no tier cold"),
+        ("a local", "several sites (east west)"),
+    ] {
+        let before = topology.clone();
+        let refused = topology.apply(&Change::SetPolicy(rule(line))).unwrap_err();
+        assert!(refused.contains(reason), "{line}: {refused}");
+        assert_eq!(topology, before);
+    }
+    let made = |version: u64, count: u64| version << 16 | count;
+    assert_eq!(topology.apply(&Change::SetPolicy(rule("a:* async ttl 5"))), Ok(made(1, 1)));
+    assert_eq!(topology.apply(&Change::SetPolicy(rule("a:* async ttl 5"))), Ok(made(1, 1)));
+    assert_eq!(topology.apply(&Change::SetPolicy(rule("b strong"))), Ok(made(2, 1)));
+    assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
+    let gone = Change::RemovePolicies(vec![b"a:*".to_vec(), b"other".to_vec()]);
+    assert_eq!(topology.apply(&gone), Ok(made(3, 1)));
+    assert_eq!(policies_made(made(3, 1)), (3, 1));
+}
+
+#[test]
+fn while_keys_stay_in_their_site_a_cluster_gets_no_other_one() {
+    let nodes =
+        (1..=3).map(|id| NodeInfo { version: "0.2.0".into(), ..node(id, "east", Role::Data) });
+    let mut topology = created(nodes.collect(), 1, 2);
+    topology.apply(&Change::SetPolicy(rule("session:* local"))).unwrap();
+    let far = NodeInfo { version: "0.2.0".into(), ..node(4, "west", Role::Data) };
+    let refused = topology.apply(&Change::AddNode(far.clone())).unwrap_err();
+    assert!(refused.contains("policies of the class local"), "{refused}");
+    let moved = NodeInfo { id: 3, name: [3; 20], port: 7003, peer_port: 17003, ..far.clone() };
+    assert!(topology.apply(&Change::UpdateNode(moved)).is_err());
+    let witness = NodeInfo { role: Role::Witness, ..far.clone() };
+    topology.apply(&Change::AddNode(witness)).expect("a witness has no keys");
+    topology.apply(&Change::RemovePolicies(vec![b"session:*".to_vec()])).unwrap();
+    let far = NodeInfo { name: [5; 20], peer_port: 17005, id: 5, ..far };
+    topology.apply(&Change::AddNode(far)).expect("there is no such rule any more");
 }
 
 /// The difference of the most and the least of what nodes that keep data have.
@@ -196,6 +257,8 @@ fn every_change_comes_back_from_its_bytes() {
         Change::Set("name".into(), "value".into()),
         Change::BumpEpoch(1),
         Change::Born(1),
+        Change::SetPolicy(rule("log:* async ttl 60")),
+        Change::RemovePolicies(vec![b"log:*".to_vec(), b"x".to_vec()]),
     ];
     let batch = Change::Batch { version: 5, changes: changes.clone() };
     for change in changes.iter().chain([&batch]) {

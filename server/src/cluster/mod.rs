@@ -15,8 +15,9 @@ pub mod admin;
 pub mod cli;
 pub mod facts;
 pub mod fake;
+pub mod nearest;
 pub mod own;
-mod propose;
+pub mod propose;
 pub mod route;
 pub mod sentinel;
 pub mod show;
@@ -63,6 +64,10 @@ pub trait Member: Send + Sync {
     fn site_writes(&self, group: GroupId) -> SiteWrites;
     /// Whether a group's replicas are those that the topology names, as far as known.
     fn is_settled(&self, group: GroupId) -> bool;
+    /// Reads of `async` keys that this node answered without leading them, and those that it sent on.
+    fn nearest_reads(&self) -> (u64, u64) {
+        (0, 0)
+    }
     /// Proposes a change to the meta group, wherever its leader is; `done` may be called by another
     /// thread. On a node without a cluster, [`Change::Create`] founds one.
     fn change(&self, change: Change, done: Done);

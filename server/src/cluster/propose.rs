@@ -2,8 +2,13 @@
 
 use crate::config::ids;
 use crate::host::Host;
+use crate::shared::Shared;
 use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_replication::topology::{Change, answer};
+use std::sync::Arc;
+
+/// What answers the client that waits for a change.
+pub type Answerer = Box<dyn FnOnce(&Arc<Shared>, Vec<u8>) + Send>;
 
 /// Proposes a change and parks the client until the meta group has decided; `form` makes the reply of
 /// the number of what was made. A client that gives up at `failover-timeout` is told so: the change may
@@ -15,6 +20,18 @@ pub fn propose(
     host: &mut Host<'_, '_>,
     change: Change,
     form: impl FnOnce(u64) -> Vec<u8> + Send + 'static,
+) -> CmdResult {
+    propose_then(host, change, move |shared, made, answer| answer(shared, form(made)))
+}
+
+/// The same where more is to be done before the client is answered: on the node's thread.
+///
+/// # Errors
+/// As [`propose`].
+pub fn propose_then(
+    host: &mut Host<'_, '_>,
+    change: Change,
+    then: impl FnOnce(&Arc<Shared>, u64, Answerer) + Send + 'static,
 ) -> CmdResult {
     let member = host.shared.cluster.get().ok_or(Error::text("ERR cluster mode is off"))?.clone();
     // These commands are kept out of transactions: it is the end of the wait that asks once more.
@@ -28,18 +45,21 @@ pub fn propose(
     let timeout_ms = host.shared.settings.number(ids::FAILOVER_TIMEOUT);
     host.block_until_ms = Some(Some(host.stamp.now_ms.saturating_add(timeout_ms)));
     host.after_park = Some(Box::new(move |shared, waiter| {
-        let shared = std::sync::Arc::downgrade(shared);
+        let shared = Arc::downgrade(shared);
         member.change(
             change,
             Box::new(move |result| {
                 let Some(shared) = shared.upgrade() else { return };
-                let reply = match result.and_then(|reply| answer(&reply)) {
-                    Ok(made) => form(made),
+                let answerer: Answerer = Box::new(move |shared, reply| {
+                    shared.answer(&mut shared.engine.executor(), &waiter, reply);
+                });
+                match result.and_then(|reply| answer(&reply)) {
+                    Ok(made) => then(&shared, made, answerer),
                     Err(text) => {
-                        [b"-", Error::owned(format!("ERR {text}")).bytes(), b"\r\n"].concat()
+                        let error = Error::owned(format!("ERR {text}"));
+                        answerer(&shared, [b"-", error.bytes(), b"\r\n"].concat());
                     }
-                };
-                shared.answer(&mut shared.engine.executor(), &waiter, reply);
+                }
             }),
         );
     }));

@@ -163,7 +163,11 @@ pub fn route(
         && topology.nodes.get(&me).is_some_and(|node| node.role == Role::Data);
     let as_replica = is_replica && settings.number(ids::CLUSTER_REDIRECTS) == REDIRECTS_READONLY;
     let asked = host.session.reads_replicas || as_replica;
-    let may_read_here = is_replica && asked && wish.only_reads;
+    let nearest = is_replica
+        && !asked
+        && wish.only_reads
+        && super::nearest::answers(host, member, group, slot, resolved, args);
+    let may_read_here = is_replica && asked && wish.only_reads || nearest;
     let covered = topology.assigned() == SLOTS;
     if !covered && settings.flag(ids::CLUSTER_REQUIRE_FULL_COVERAGE) {
         let allowed = match (wish.is_pubsub, settings.flag(ids::CLUSTER_ALLOW_READS_WHEN_DOWN)) {
@@ -185,6 +189,7 @@ pub fn route(
         None if wish.is_pubsub && settings.flag(ids::CLUSTER_ALLOW_PUBSUBSHARD_WHEN_DOWN) => {
             Route::Local(group)
         }
+        None if nearest => Route::Local(group),
         None if may_read_here && settings.flag(ids::CLUSTER_ALLOW_READS_WHEN_DOWN) => {
             Route::Local(group)
         }

@@ -101,6 +101,9 @@ pub fn info(view: &View<'_>, settings: &Settings) -> String {
         let state = site_state(up, all);
         line("ashlar_site", &format_args!("name={site},state={state},nodes_up={up},nodes={all}"));
     }
+    let (answered, sent_on) = view.member.nearest_reads();
+    line("ashlar_nearest_reads", &answered);
+    line("ashlar_nearest_reads_sent_on", &sent_on);
     if let Some(writes) = site_writes(view) {
         line("ashlar_site_writes", &writes.name());
     }

@@ -2,8 +2,9 @@
 
 use crate::clock;
 use crate::cluster::Member;
-use crate::config::Settings;
+use crate::cluster::propose::propose_then;
 use crate::config::line::quote;
+use crate::config::{ASYNC_READS_NEAREST, Settings, ids};
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::replication::Replication;
@@ -14,6 +15,8 @@ use ashlar_engine::policy::{Class, Rule, Table, TierChoice};
 use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::slot_of;
 use ashlar_replication::node::NodeId;
+use ashlar_replication::raft::GroupId;
+use ashlar_replication::topology::{Change, policies_made};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -66,17 +69,6 @@ pub fn check_class(cluster: bool, class: Class) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether rules can be changed here: a cluster does not agree on them, and replicas with different
-/// rules would make different data of the same entries.
-///
-/// # Errors
-/// In a cluster.
-fn check_alone(settings: &Settings) -> Result<(), Error> {
-    let text =
-        "ERR all keys of a cluster are strong, and it keeps no policies (see POLICY EXPLAIN)";
-    if is_cluster(settings) { Err(Error::text(text)) } else { Ok(()) }
-}
-
 /// Whether the server is a node of a cluster.
 fn is_cluster(settings: &Settings) -> bool {
     let shown = settings.get(&[b"cluster-enabled"]);
@@ -99,8 +91,10 @@ pub fn enter(shared: &Arc<Shared>) -> Result<(), Error> {
         // What a single node had before it grew into a cluster counts no more.
         shared.engine.policies().replace(Table::default());
     }
-    if !rules.is_empty() {
-        check_alone(&shared.settings)?;
+    if !rules.is_empty() && is_cluster(&shared.settings) {
+        let text = "ERR the nodes of a cluster agree on their policies: set them with POLICY SET, not in the \
+                    configuration";
+        return Err(Error::text(text));
     }
     rules.iter().try_for_each(|rule| check_class(false, rule.class))?;
     if rules.is_empty() || shared.replication.follower.is_following() {
@@ -138,8 +132,10 @@ pub fn change_of(rule: &Rule) -> [Vec<u8>; 5] {
 }
 
 fn set(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    check_alone(&host.shared.settings)?;
     let rule = Rule::parse(&args[2..]).map_err(|text| Error::owned(format!("ERR {text}")))?;
+    if host.shared.strong.get().is_some() {
+        return change_cluster(host, Change::SetPolicy(rule), |_| b"+OK\r\n".to_vec());
+    }
     check_class(false, rule.class)?;
     let change = change_of(&rule);
     let change: Vec<&[u8]> = change.iter().map(Vec::as_slice).collect();
@@ -149,7 +145,11 @@ fn set(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
 }
 
 fn del(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    check_alone(&host.shared.settings)?;
+    if host.shared.strong.get().is_some() {
+        let patterns = args[2..].iter().map(|pattern| pattern.to_vec()).collect();
+        let form = |removed| format!(":{removed}\r\n").into_bytes();
+        return change_cluster(host, Change::RemovePolicies(patterns), form);
+    }
     let change: Vec<&[u8]> =
         args[2..].iter().flat_map(|pattern| [&b"REMOVE"[..], pattern]).collect();
     let removed = host.exec.change_policies(&change, &host.stamp)?;
@@ -157,8 +157,47 @@ fn del(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
     Ok(())
 }
 
+/// Changes the rules of a cluster; the client is answered once each group has taken them over.
+fn change_cluster(
+    host: &mut Host<'_, '_>,
+    change: Change,
+    form: impl FnOnce(u64) -> Vec<u8> + Send + 'static,
+) -> CmdResult {
+    propose_then(host, change, |shared, made, answer| {
+        let (version, count) = policies_made(made);
+        let weak = Arc::downgrade(shared);
+        let Some(strong) = shared.strong.get() else { return };
+        strong.spread_policies(
+            version,
+            Box::new(move |left: Vec<GroupId>| {
+                let Some(shared) = weak.upgrade() else { return };
+                answer(&shared, if left.is_empty() { form(count) } else { not_yet(&left) });
+            }),
+        );
+    })
+}
+
+/// What is said of a change that the cluster has made, but these groups have not taken over.
+fn not_yet(groups: &[GroupId]) -> Vec<u8> {
+    let groups: Vec<String> = groups.iter().map(GroupId::to_string).collect();
+    let text = format!(
+        "-TRYAGAIN the cluster has made the change, but these groups have not taken it over yet: {}. They will \
+         once they have a leader\r\n",
+        groups.join(" ")
+    );
+    text.into_bytes()
+}
+
+/// The rules that POLICY shows: those that the cluster has agreed on, or those of the engine.
+fn rules(shared: &Shared) -> Arc<Table> {
+    match shared.strong.get() {
+        Some(strong) => Arc::new(strong.handle().topology().policies.clone()),
+        None => shared.engine.policies().table(),
+    }
+}
+
 fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let table = host.shared.engine.policies().table();
+    let table = rules(host.shared);
     reply.array(table.rules().len());
     for rule in table.rules() {
         reply.map(4);
@@ -175,7 +214,7 @@ fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
 }
 
 fn version(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let version = host.shared.engine.policies().version();
+    let version = rules(host.shared).version();
     reply.int(i64::try_from(version).unwrap_or(i64::MAX));
     Ok(())
 }
@@ -207,7 +246,7 @@ fn route(replication: &Replication) -> Route {
 }
 
 /// The same in a cluster.
-fn route_in(member: &dyn Member, key: &[u8]) -> Route {
+fn route_in(member: &dyn Member, key: &[u8], class: Class, nearest: bool) -> Route {
     let topology = member.topology();
     let group = topology.group_of(slot_of(key)).and_then(|group| topology.groups.get(&group));
     let place = |id: NodeId| {
@@ -230,21 +269,35 @@ fn route_in(member: &dyn Member, key: &[u8]) -> Route {
         quorum: group.members.len() / 2 + 1,
         sites: (!sites.is_empty()).then(|| sites.join(" ")),
         members: group.replicas().map(place).collect(),
-        read: format!("{leader}, or after READONLY any member, as it knows the key"),
+        read: match class {
+            Class::Local => format!("{leader}, which asks nobody"),
+            Class::Async if nearest => {
+                format!("any member that is not cut off, as it knows the key, else {leader}")
+            }
+            Class::Async => format!("{leader}, which asks nobody"),
+            Class::Strong | Class::Global => {
+                format!("{leader}, or after READONLY any member, as it knows the key")
+            }
+        },
         write: leader,
     }
 }
 
 fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let key = args[2];
-    let table = host.shared.engine.policies().table();
+    let table = rules(host.shared);
     let rule = table.find(key);
-    let class = rule.map_or(Class::Local, |rule| rule.class);
-    let (class, route) = match host.shared.cluster.get() {
-        Some(member) => (Class::Strong, route_in(&**member, key)),
-        None => (class, route(&host.shared.replication)),
+    let of_rule = rule.map(|rule| rule.class);
+    let policies = host.shared.engine.policies_of(key);
+    let class = of_rule.unwrap_or(policies.default_class());
+    let route = match host.shared.cluster.get() {
+        Some(member) => {
+            let nearest = host.shared.settings.number(ids::CLUSTER_ASYNC_READS);
+            route_in(&**member, key, class, nearest == ASYNC_READS_NEAREST)
+        }
+        None => route(&host.shared.replication),
     };
-    reply.map(12);
+    reply.map(13);
     reply.bulk(b"key");
     reply.bulk(key);
     reply.bulk(b"class");
@@ -256,6 +309,8 @@ fn explain(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
     }
     reply.bulk(b"version");
     reply.int(i64::try_from(table.version()).unwrap_or(i64::MAX));
+    reply.bulk(b"applied");
+    reply.int(i64::try_from(policies.version()).unwrap_or(i64::MAX));
     reply.bulk(b"group");
     reply.bulk(route.group.as_bytes());
     reply.bulk(b"members");

@@ -96,6 +96,7 @@ ids! {
     CLUSTER_NODE_TIMEOUT = "cluster-node-timeout",
     CLUSTER_PORT = "cluster-port",
     CLUSTER_PREFERRED_ENDPOINT_TYPE = "cluster-preferred-endpoint-type",
+    CLUSTER_ASYNC_READS = "cluster-async-reads",
     CLUSTER_READS = "cluster-reads",
     CLUSTER_REDIRECTS = "cluster-redirects",
     CLUSTER_REQUIRE_FULL_COVERAGE = "cluster-require-full-coverage",

@@ -38,7 +38,9 @@ pub use setting::{Group, Setting, Support};
 pub(crate) use special::os_text;
 pub use special::{ClassLimit, output_limits, percentiles};
 pub use store::{Caller, SetError, Settings};
-pub use table::{POLICY_TIER, READS_LEASE, READS_LOCAL, READS_READINDEX, REDIRECTS_READONLY};
+pub use table::{
+    ASYNC_READS_NEAREST, POLICY_TIER, READS_LEASE, READS_LOCAL, READS_READINDEX, REDIRECTS_READONLY,
+};
 pub use units::{human_bytes, parse_bytes};
 
 /// How deep `include` may nest.

@@ -159,7 +159,9 @@ impl Interpreter {
         run.is_function.set(what.is_function);
         prepare(host, what, run)?;
         // All shards are locked; keys that are not declared are looked at call by call.
-        ashlar_engine::policy::check_keys(&host.shared.engine, what.keys)?;
+        if let Some(first) = what.keys.first() {
+            ashlar_engine::policy::check_keys(host.exec.policies_of(first), what.keys)?;
+        }
         let before = (host.stamp, host.session.db, host.session.in_transaction);
         host.session.in_transaction = true;
         host.session.in_script = true;

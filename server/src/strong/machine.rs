@@ -18,6 +18,7 @@ use ashlar_engine::command::{Command, Flags, KeyList};
 use ashlar_engine::engine::command_table;
 use ashlar_engine::error::{Error, Stop};
 use ashlar_engine::executor::{Call, Executor, Prefetched};
+use ashlar_engine::policy::{self, Policies, Table};
 use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::slot_of;
 use ashlar_engine::stamp::{Rng, Stamp};
@@ -81,6 +82,10 @@ impl ShardMachine {
                     reply.null_array();
                     return;
                 }
+                let policies = shared.engine.shard_policies(self.slots.shard());
+                if let Err(error) = check_classes(shared, policies, calls) {
+                    return reply.error(&error);
+                }
                 reply.array(calls.len());
                 calls
             }
@@ -110,6 +115,16 @@ fn internal(args: &[&[u8]]) -> Option<&'static Command> {
     let name = args.first().filter(|name| name.starts_with(b"ASHLAR."))?;
     let (_, command) = command_table().find(name)?;
     command.flags.contains(Flags::INTERNAL).then_some(command)
+}
+
+/// Refuses a transaction over two classes of keys, the same on every replica.
+fn check_classes(shared: &Shared, policies: &Policies, calls: &[OwnedCall]) -> Result<(), Error> {
+    let calls = calls.iter().filter_map(|call| {
+        let args: Vec<&[u8]> = call.args.iter().map(Vec::as_slice).collect();
+        let command = shared.registry.resolve(&args).ok()?.command;
+        Some((command, args))
+    });
+    policy::check_one_class(policies, calls)
 }
 
 fn is_multi(call: &OwnedCall) -> bool {
@@ -236,5 +251,9 @@ impl Data for ShardMachine {
 
     fn has_keys(&self, slots: &[SlotRange]) -> bool {
         self.slots.has_keys(slots)
+    }
+
+    fn policies(&self) -> Arc<Table> {
+        self.slots.policies()
     }
 }

@@ -14,6 +14,7 @@ mod machine;
 mod node;
 mod park;
 mod path;
+pub mod policies;
 
 pub use node::{Running, Strong, start};
 pub use park::serve;

@@ -4,6 +4,7 @@ use super::frozen::FrozenSlots;
 use super::heard::{self, Heard};
 use super::machine::ShardMachine;
 use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
+use super::policies::{Spread, Waiting};
 use crate::clock;
 use crate::cluster::{Done, Member};
 use crate::config::{READS_LEASE, READS_LOCAL, ids};
@@ -29,7 +30,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -63,6 +64,13 @@ pub struct Strong {
     heard: Heard,
     /// What this node told last of those that it leads, and when.
     told: Mutex<(Vec<u8>, u64)>,
+    /// Who waits for rules of classes.
+    policies: Waiting,
+    /// The groups whose replica here has been as new as its leader's since the start.
+    caught_up: Box<[AtomicBool]>,
+    /// Reads of `async` keys that this node answered though it does not lead them, and those that it sent to
+    /// the leader instead.
+    nearest: [AtomicU64; 2],
 }
 
 /// What the runtime calls on its thread.
@@ -181,6 +189,9 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
         heard: Heard::default(),
         told: Mutex::default(),
+        policies: Waiting::default(),
+        caught_up: (0..=DATA_GROUPS_MAX).map(|_| AtomicBool::new(false)).collect(),
+        nearest: Default::default(),
     });
     drop(shared.strong.set(strong.clone()));
     drop(shared.cluster.set(strong.clone()));
@@ -321,6 +332,28 @@ impl Strong {
     #[inline]
     pub fn is_frozen(&self, group: GroupId, slot: u16) -> bool {
         self.frozen.has(group, slot)
+    }
+
+    /// Whether the replica of a group here has been as new as its leader's since the start: a node that joins
+    /// has nothing at first.
+    pub fn has_caught_up(&self, group: GroupId) -> bool {
+        let Some(known) = self.caught_up.get(group as usize) else { return false };
+        let here = self.handle.group(group).is_some_and(|one| one.here.load(Ordering::Relaxed));
+        if known.load(Ordering::Relaxed) != here || !here {
+            // Whoever is named in a group that is settled was counted as caught up by its leader.
+            known.store(here && self.is_settled(group), Ordering::Relaxed);
+        }
+        known.load(Ordering::Relaxed)
+    }
+
+    /// Counts a read of `async` keys at a node that does not lead them.
+    pub fn count_nearest(&self, answered: bool) {
+        self.nearest[usize::from(!answered)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has all groups take the rules of classes, once this node knows those of that version.
+    pub fn spread_policies(&self, version: u64, done: Spread) {
+        self.policies.spread(&self.handle, version, done);
     }
 
     fn settled_epoch(&self, group: GroupId) -> u64 {
@@ -543,6 +576,11 @@ impl Member for Strong {
         told.is_some_and(|told| told.settled_epoch >= epoch && told.term >= self.term(group))
     }
 
+    fn nearest_reads(&self) -> (u64, u64) {
+        let [answered, sent_on] = &self.nearest;
+        (answered.load(Ordering::Relaxed), sent_on.load(Ordering::Relaxed))
+    }
+
     fn change(&self, change: Change, done: Done) {
         let done = Box::new(move |answer| {
             done(match answer {
@@ -611,6 +649,9 @@ impl runtime::Host for NodeHost {
         self.note_growth(topology);
         let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
         self.calm.store(calm, Ordering::Release);
+        if let Some(strong) = self.shared.strong.get() {
+            strong.policies.arrived(&strong.handle, topology);
+        }
     }
 
     fn leader_changed(&self, group: GroupId, leader: Option<NodeId>) {

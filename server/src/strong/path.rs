@@ -1,5 +1,6 @@
 //! Which requests need an agreement of their group, and what becomes of them.
 
+use crate::cluster::nearest;
 use crate::cluster::route::only_reads;
 use crate::config::ids;
 use crate::host::Host;
@@ -9,6 +10,7 @@ use crate::scripting::cache::parse_sha;
 use crate::shared::Shared;
 use ashlar_engine::command::{Flags, Group, KeyList};
 use ashlar_engine::error::Error;
+use ashlar_engine::policy::Class;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::slot::slot_of;
 use ashlar_engine::stamp::Stamp;
@@ -102,21 +104,34 @@ impl Host<'_, '_> {
                 let slots = SmallVec::from_slice(&[slot]);
                 Ok(Some(Agreement::Propose(group, Box::new(request), slots)))
             }
-            (Need::Read, Some(slot)) => Ok(self.read_in(slot)),
+            (Need::Read, Some(slot)) => Ok(self.read_in(slot, Some((resolved, args)))),
         }
     }
 
-    /// What a read of a slot waits for.
-    fn read_in(&mut self, slot: u16) -> Option<Agreement> {
+    /// What a read of a slot waits for: the command, if it is one by itself.
+    fn read_in(&mut self, slot: u16, alone: Option<(&Resolved, &[&[u8]])>) -> Option<Agreement> {
         let strong = self.shared.strong.get()?;
         let group = strong.group_of(slot)?;
-        if !strong.leads(group) || strong.reads_locally() {
-            // A replica, whose client has asked for what it has.
+        let relaxed = alone.is_some_and(|(resolved, args)| {
+            let policies = self.shared.engine.shard_policies(group as usize);
+            nearest::all_of(policies, resolved, args, &[Class::Local, Class::Async])
+        });
+        let leads = strong.leads(group);
+        if !leads || strong.reads_locally() {
+            if relaxed {
+                // Its slot may have left without this node knowing.
+                self.again.read = Some(AgreedRead { group, slot, leased: false });
+            }
+            // A replica, whose client has asked for what it has, or whose keys may be read anywhere.
             return None;
         }
         let confirmed = &mut self.again.confirmed;
         if confirmed.group == group && confirmed.reads > 0 {
             confirmed.reads -= 1;
+            self.again.read = Some(AgreedRead { group, slot, leased: false });
+            return None;
+        }
+        if relaxed {
             self.again.read = Some(AgreedRead { group, slot, leased: false });
             return None;
         }
@@ -220,7 +235,7 @@ impl Host<'_, '_> {
         }
         let Some(slot) = slot else { return Ok(None) };
         if !writes {
-            return Ok(self.read_in(slot));
+            return Ok(self.read_in(slot, None));
         }
         let Some(group) = strong.group_of(slot) else { return Ok(None) };
         let Some(multi) = self.session.multi.take() else { return Ok(None) };

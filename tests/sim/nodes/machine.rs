@@ -5,6 +5,7 @@ use ashlar_engine::command::KeyList;
 use ashlar_engine::engine::{Engine, EngineOptions};
 use ashlar_engine::error::Error;
 use ashlar_engine::executor::{Call, Prefetched};
+use ashlar_engine::policy::Table;
 use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::slot_of;
 use ashlar_engine::stamp::{Rng, Stamp};
@@ -142,6 +143,10 @@ impl Data for ShardMachine {
 
     fn has_keys(&self, slots: &[SlotRange]) -> bool {
         self.0.has_keys(slots)
+    }
+
+    fn policies(&self) -> Arc<Table> {
+        self.0.policies()
     }
 }
 

@@ -9,7 +9,9 @@ mod observability;
 mod persistence;
 mod process;
 mod replication;
-pub use replication::{READS_LEASE, READS_LOCAL, READS_READINDEX, REDIRECTS_READONLY};
+pub use replication::{
+    ASYNC_READS_NEAREST, READS_LEASE, READS_LOCAL, READS_READINDEX, REDIRECTS_READONLY,
+};
 
 use super::kind::Kind;
 use super::setting::{Group, Setting};

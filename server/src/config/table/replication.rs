@@ -157,6 +157,8 @@ const fn cluster(
 
 /// Nodes that follow answer as a Redis replica does.
 pub const REDIRECTS_READONLY: i64 = 1;
+/// `cluster-async-reads nearest`.
+pub const ASYNC_READS_NEAREST: i64 = 0;
 /// How a read of a strong key makes sure that it sees the newest value.
 pub const READS_READINDEX: i64 = 0;
 /// By a lease that the leader holds on its own clock.
@@ -245,6 +247,14 @@ pub(super) const CLUSTER: &[Setting] = &[
         "readindex",
         "How a leader makes sure that a read sees the newest write: by asking a majority, by a lease on \
          its own clock, or not at all.",
+    ),
+    used(
+        "cluster-async-reads",
+        &[],
+        Kind::Enum(&[("nearest", ASYNC_READS_NEAREST), ("leader", 1)]),
+        "nearest",
+        "Who answers reads of `async` keys in a cluster: the node that the client is at, if it keeps them \
+         and is not cut off, or the leader.",
     ),
     used(
         "cluster-redirects",
