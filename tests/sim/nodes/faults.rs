@@ -2,6 +2,7 @@
 
 use super::client::{key_slot, keys};
 use super::world::{NODES, What, World, info, nobody};
+use ashlar_engine::policy::{Class, Rule, TierChoice};
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::GroupId;
 use ashlar_replication::runtime::Event as Ask;
@@ -102,7 +103,13 @@ impl World {
                 .ok()
                 .filter(|changes| !changes.is_empty())
                 .map(|changes| Change::Batch { version: topology.version, changes }),
-            _ => Some(Change::Drain(one, self.random.chance(30))),
+            _ => Some(match self.random.chance(30) {
+                // Whether a write gets an expiry depends on where in its group's log the rules are.
+                false if topology.version.is_multiple_of(2) => {
+                    Change::SetPolicy(rule(topology.version))
+                }
+                draining => Change::Drain(one, draining),
+            }),
         };
         if let Some(change) = change {
             self.ask(node, Ask::Change(Box::new(change), nobody()));
@@ -125,4 +132,10 @@ impl World {
         }
         Some(Change::StartMove { slots: ranges(slots), from, to })
     }
+}
+
+/// Rules that give keys an expiry after the end of the run, another one each time.
+fn rule(version: u64) -> Rule {
+    let (pattern, ttl_seconds) = (Box::from(*b"*"), 1_000_000 + version);
+    Rule { pattern, class: Class::Strong, ttl_seconds, tier: TierChoice::Auto }
 }

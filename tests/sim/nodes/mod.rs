@@ -9,6 +9,7 @@ pub mod world;
 
 use super::invariants::{replicas_equal, slots_served_once};
 use ashlar_replication::known_bugs::Bug;
+use ashlar_replication::runtime::{Data, State};
 use ashlar_replication::topology::{META_GROUP, Topology};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{NODES, What, World};
@@ -99,6 +100,12 @@ fn healed(world: &World) -> Result<(), String> {
             return Err(format!("group {group} lacks replicas: {replicas:?} of {ids:?}"));
         }
         replicas_equal::check(group, &replicas)?;
+        if let Some(State::Data(data)) = world.replica(leader, group).map(|one| one.machine()) {
+            let (has, wanted) = (data.policies().version(), topology.policies.version());
+            if has != wanted {
+                return Err(format!("group {group} has rules of version {has}, not {wanted}"));
+            }
+        }
     }
     nobody_keeps_what_it_left(world, &topology)?;
     slots_served_once::check(world)
