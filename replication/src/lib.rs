@@ -25,6 +25,7 @@ pub mod raft;
 pub mod runtime;
 pub mod sites;
 pub mod slots;
+pub mod tls;
 pub mod topology;
 
 #[cfg(feature = "known-bugs")]

@@ -33,6 +33,7 @@ Usage: ashlar [server] [redis.conf] [--setting value ...] [-]
        ashlar import FILE.rdb      load an RDB file into a running server
        ashlar export FILE.rdb      write all keys of a running server to an RDB file
                                    [--host HOST] [--port PORT] [--user USER] [--password PASSWORD]
+                                   [--tls --cacert FILE [--cert FILE --key FILE]]
                                    [--quiet]; import: [--replace] keys that are there already,
                                    [--dir DIR] into the empty directory of a server that
                                    does not run

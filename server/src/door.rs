@@ -73,7 +73,7 @@ impl Door<'_, '_> {
 
     fn encrypted(&self, stream: TcpStream) -> io::Result<Stream> {
         let config = self.shared.tls.config().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Stream::Tls(Box::new(TlsStream::new(stream, config)?)))
+        Ok(Stream::Tls(Box::new(TlsStream::accepted(stream, config)?)))
     }
 
     /// Enters a connection among those of the worker, unless it is to be refused.

@@ -114,6 +114,8 @@ pub struct Session {
     pub reads_replicas: bool,
     /// Whether the connection is encrypted: it is sent to other nodes' ports for such.
     pub encrypted: bool,
+    /// Whether the client has shown a certificate, which then is a good one.
+    pub certified: bool,
 }
 
 impl Session {
@@ -145,6 +147,7 @@ impl Session {
             request_id: Cell::default(),
             reads_replicas: false,
             encrypted: false,
+            certified: false,
         }
     }
 

@@ -1,29 +1,31 @@
-//! TLS for clients: certificates from files, and a connection over a socket that does not block.
+//! TLS: certificates from files. Connections are `ashlar_replication::tls`.
 //!
-//! rustls keeps no socket: bytes are handed to it and taken from it, which suits the workers' loop.
 //! The files are read again when they change, or when a setting about them does; connections that
 //! there are go on with what they began with.
 
+mod outgoing;
+mod relay;
+
 use crate::config::{Id, Settings, ids};
-use mio::net::TcpStream;
+use ashlar_replication::tls::Secure;
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
-use std::io::{self, Read, Write};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use ashlar_replication::tls::TlsStream;
+pub use outgoing::{Arguments, encrypt};
+
 /// Longest handshake: who is slower than that is cut off.
 pub const HANDSHAKE_MS_MAX: i64 = 10_000;
-/// Most bytes that a client sends until its handshake is done: certificates are a few thousand.
-pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
-/// Most bytes that wait, encrypted, for a socket that takes no more. What is beyond waits in the
-/// connection's backlog, which has its own limits.
-const PENDING_BYTES_MAX: usize = 64 << 10;
 
 /// The settings that a configuration of TLS is made of.
 pub const SETTINGS: &[Id] = &[
@@ -35,12 +37,18 @@ pub const SETTINGS: &[Id] = &[
     ids::TLS_PROTOCOLS,
     ids::TLS_SESSION_CACHING,
     ids::TLS_SESSION_CACHE_SIZE,
+    ids::TLS_REPLICATION,
+    ids::TLS_CLUSTER,
+    ids::TLS_CLIENT_CERT_FILE,
+    ids::TLS_CLIENT_KEY_FILE,
 ];
 
-/// What new connections are accepted with.
+/// What new connections are accepted and made with.
 #[derive(Debug, Default)]
 pub struct Tls {
     config: RwLock<Option<Arc<ServerConfig>>>,
+    client: RwLock<Option<Arc<ClientConfig>>>,
+    cluster: RwLock<Option<Secure>>,
     /// The files that it was made of, with their times and lengths.
     seen: Mutex<Vec<Seen>>,
 }
@@ -53,24 +61,40 @@ impl Tls {
         self.config.read().clone()
     }
 
+    /// The configuration for a connection to another server; `None` where none is encrypted.
+    pub fn client_config(&self) -> Option<Arc<ClientConfig>> {
+        self.client.read().clone()
+    }
+
+    /// What the links of a cluster are made with; `None` where they are plain.
+    pub fn cluster(&self) -> Option<Secure> {
+        self.cluster.read().clone()
+    }
+
     /// Reads the files that the settings name.
     ///
     /// # Errors
     /// Says which file or setting is wrong; what was in force before stays so.
     pub fn load(&self, settings: &Settings) -> Result<(), String> {
-        if settings.number(ids::TLS_PORT) == 0 {
-            return Ok(());
-        }
+        let listens = settings.number(ids::TLS_PORT) != 0;
+        let clustered = settings.flag(ids::TLS_CLUSTER);
+        let connects = settings.flag(ids::TLS_REPLICATION) || clustered;
         let seen = look_at(&files(settings));
-        let config = configure(settings)?;
-        *self.config.write() = Some(Arc::new(config));
+        // All are read before one is in force.
+        let config = listens.then(|| configure(settings)).transpose()?;
+        let client = connects.then(|| outgoing::configure(settings)).transpose()?.map(Arc::new);
+        let accepts = clustered.then(|| outgoing::accept(settings)).transpose()?.map(Arc::new);
+        *self.config.write() = config.map(Arc::new);
+        *self.cluster.write() =
+            accepts.zip(client.clone()).map(|(accepts, dials)| Secure { accepts, dials });
+        *self.client.write() = client;
         *self.seen.lock() = seen;
         Ok(())
     }
 
     /// Reads the files again if one of them has changed since they were read.
     pub fn follow(&self, settings: &Settings) {
-        if self.config.read().is_none() {
+        if self.config.read().is_none() && self.client.read().is_none() {
             return;
         }
         let now = look_at(&files(settings));
@@ -95,7 +119,14 @@ fn path(settings: &Settings, id: Id) -> Option<PathBuf> {
 }
 
 fn files(settings: &Settings) -> Vec<PathBuf> {
-    let ids = [ids::TLS_CERT_FILE, ids::TLS_KEY_FILE, ids::TLS_CA_CERT_FILE, ids::TLS_CA_CERT_DIR];
+    let ids = [
+        ids::TLS_CERT_FILE,
+        ids::TLS_KEY_FILE,
+        ids::TLS_CA_CERT_FILE,
+        ids::TLS_CA_CERT_DIR,
+        ids::TLS_CLIENT_CERT_FILE,
+        ids::TLS_CLIENT_KEY_FILE,
+    ];
     ids.into_iter().filter_map(|id| path(settings, id)).collect()
 }
 
@@ -109,8 +140,22 @@ fn look_at(files: &[PathBuf]) -> Vec<Seen> {
 }
 
 fn configure(settings: &Settings) -> Result<ServerConfig, String> {
+    let mut config = accepting(settings, "tls-port", &settings.show(ids::TLS_AUTH_CLIENTS))?;
+    config.session_storage = match settings.flag(ids::TLS_SESSION_CACHING) {
+        true => {
+            let size = settings.count(ids::TLS_SESSION_CACHE_SIZE);
+            ServerSessionMemoryCache::new(usize::try_from(size).unwrap_or(0).max(1))
+        }
+        false => Arc::new(NoServerSessionStorage {}),
+    };
+    Ok(config)
+}
+
+/// What `wants` has connections accepted with; `auth` is whether a certificate is asked for, as
+/// `tls-auth-clients` says it.
+fn accepting(settings: &Settings, wants: &str, auth: &[u8]) -> Result<ServerConfig, String> {
     let need =
-        |id: Id| path(settings, id).ok_or_else(|| format!("tls-port needs {}", id.setting().name));
+        |id: Id| path(settings, id).ok_or_else(|| format!("{wants} needs {}", id.setting().name));
     let (cert, key) = (need(ids::TLS_CERT_FILE)?, need(ids::TLS_KEY_FILE)?);
     let chain = certificates(&cert)?;
     let key = PrivateKeyDer::from_pem_file(&key)
@@ -120,8 +165,7 @@ fn configure(settings: &Settings) -> Result<ServerConfig, String> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
         .map_err(|error| error.to_string())?;
-    let auth = settings.show(ids::TLS_AUTH_CLIENTS);
-    let builder = match &*auth {
+    let builder = match auth {
         b"no" => builder.with_no_client_auth(),
         auth => {
             let roots = Arc::new(authorities(settings)?);
@@ -135,17 +179,9 @@ fn configure(settings: &Settings) -> Result<ServerConfig, String> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder
+    builder
         .with_single_cert(chain, key)
-        .map_err(|error| format!("certificate and key do not fit: {error}"))?;
-    config.session_storage = match settings.flag(ids::TLS_SESSION_CACHING) {
-        true => {
-            let size = settings.count(ids::TLS_SESSION_CACHE_SIZE);
-            ServerSessionMemoryCache::new(usize::try_from(size).unwrap_or(0).max(1))
-        }
-        false => Arc::new(NoServerSessionStorage {}),
-    };
-    Ok(config)
+        .map_err(|error| format!("certificate and key do not fit: {error}"))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -173,11 +209,16 @@ fn authorities(settings: &Settings) -> Result<RootCertStore, String> {
     }
     let mut roots = RootCertStore::empty();
     for file in files {
-        for certificate in certificates(&file)? {
-            roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
-        }
+        add_authorities(&mut roots, &file)?;
     }
     Ok(roots)
+}
+
+fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// `tls-protocols`, for instance `TLSv1.2 TLSv1.3`; nothing means both.
@@ -196,135 +237,13 @@ fn versions(text: &str) -> Result<Vec<&'static SupportedProtocolVersion>, String
     Ok(versions)
 }
 
-/// An encrypted connection.
-#[derive(Debug)]
-pub struct TlsStream {
-    /// The socket below.
-    pub tcp: TcpStream,
-    tls: ServerConnection,
-    /// Bytes that came during the handshake.
-    handshake_bytes: usize,
-    /// Whether the peer sends nothing more.
-    ended: bool,
-}
-
-impl TlsStream {
-    /// A connection that was just accepted.
-    ///
-    /// # Errors
-    /// If the configuration does not allow one.
-    pub fn new(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
-        let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
-        tls.set_buffer_limit(Some(PENDING_BYTES_MAX));
-        Ok(TlsStream { tcp, tls, handshake_bytes: 0, ended: false })
-    }
-
-    /// Whether the peers have not agreed yet.
-    pub fn is_handshaking(&self) -> bool {
-        self.tls.is_handshaking()
-    }
-
-    /// Whether the last read gave all that there will be.
-    pub fn is_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Whether encrypted bytes wait for the socket.
-    pub fn has_pending(&self) -> bool {
-        self.tls.wants_write()
-    }
-
-    /// Sends encrypted bytes, as many as the socket takes.
-    ///
-    /// # Errors
-    /// If the connection is broken.
-    pub fn send_pending(&mut self) -> io::Result<()> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.tcp) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells the peer that nothing more comes, if the socket takes it.
-    pub fn say_goodbye(&mut self) {
-        self.tls.send_close_notify();
-        // The connection is closed in any case.
-        drop(self.send_pending());
-    }
-
-    /// Takes encrypted bytes from the socket; `false` where there are none for now.
-    fn receive(&mut self) -> io::Result<bool> {
-        let got = match self.tls.read_tls(&mut self.tcp) {
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        self.ended |= got == 0;
-        let handshaking = self.tls.is_handshaking();
-        if let Err(error) = self.tls.process_new_packets() {
-            // The alert says why, if it still gets through.
-            drop(self.send_pending());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        if handshaking {
-            self.handshake_bytes += got;
-            if self.handshake_bytes > HANDSHAKE_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "an endless handshake"));
-            }
-        }
-        self.send_pending()?;
-        Ok(got != 0)
-    }
-}
-
-impl Read for TlsStream {
-    /// Fills the buffer as far as there is anything, so that less than a full buffer means, as with
-    /// a plain socket, that the socket has been emptied.
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buf.len() {
-            match self.tls.reader().read(&mut buf[filled..]) {
-                Ok(0) => {
-                    self.ended = true;
-                    break;
-                }
-                Ok(got) => filled += got,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.ended || !self.receive()? {
-                        break;
-                    }
-                }
-                Err(error) if filled == 0 => return Err(error),
-                Err(_) => {
-                    self.ended = true;
-                    break;
-                }
-            }
-        }
-        if filled == 0 && !self.ended { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(filled) }
-    }
-}
-
-impl Write for TlsStream {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let taken = self.tls.writer().write(buf)?;
-        self.send_pending()?;
-        // A full buffer and a socket that takes nothing.
-        if taken == 0 && !buf.is_empty() {
-            Err(io::ErrorKind::WouldBlock.into())
-        } else {
-            Ok(taken)
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.send_pending()
-    }
+/// The connection for a thread that waits: a socket with what is decrypted.
+///
+/// # Errors
+/// If there are no descriptors or threads left.
+pub fn into_plain(stream: TlsStream) -> io::Result<UnixStream> {
+    let (tcp, tls) = stream.into_parts();
+    let tcp = std::net::TcpStream::from(OwnedFd::from(tcp));
+    let peer = tcp.peer_addr().map_or_else(|_| "a replica".into(), |peer| peer.to_string());
+    relay::start(tcp, tls, peer)
 }

@@ -7,12 +7,13 @@
 //! Both work with any server that speaks Redis's protocol.
 
 use crate::replication::link::{Answer, Credentials, Extent, Link, UNKNOWN};
+use crate::replication::socket::Socket;
+use crate::tls::Arguments;
 use ashlar_engine::propagate::push_request;
 use ashlar_engine::rdb::{self, Entry, Reader, Record};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -44,6 +45,8 @@ pub struct Options {
     pub user: String,
     /// The password; empty for none.
     pub password: String,
+    /// Whether and how the connection is encrypted.
+    pub tls: Arguments,
     /// Whether keys that are there are replaced.
     pub replace: bool,
     /// Whether nothing is said on the way.
@@ -64,6 +67,7 @@ impl Options {
             port: 6379,
             user: String::new(),
             password: std::env::var("ASHLAR_PASSWORD").unwrap_or_default(),
+            tls: Arguments::default(),
             replace: false,
             quiet: false,
             dir: None,
@@ -87,6 +91,7 @@ impl Options {
                 b"--dir" => options.dir = Some(PathBuf::from(value()?)),
                 b"--replace" => options.replace = true,
                 b"--quiet" => options.quiet = true,
+                _ if options.tls.take(&name, &mut value)? => {}
                 bytes if bytes.starts_with(b"-") && bytes.len() > 1 => {
                     return Err(format!("unknown option '{name}'"));
                 }
@@ -103,7 +108,7 @@ impl Options {
             let (host, port) = (&self.host, self.port);
             io::Error::new(error.kind(), format!("can't reach {host}:{port}: {error}"))
         };
-        Link::connect(&self.host, self.port, TIMEOUT).map_err(explain)
+        Link::for_command(&self.host, self.port, TIMEOUT, &self.tls).map_err(explain)
     }
 
     fn credentials(&self) -> Credentials {
@@ -299,8 +304,7 @@ impl Import<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut stream = self.link.stream();
-        stream.write_all(&self.out)?;
+        self.link.stream_mut().write_all(&self.out)?;
         self.out.clear();
         self.out.shrink_to(2 * SEND_BYTES);
         Ok(())
@@ -325,16 +329,16 @@ fn plain_string<'a>(entry: &Entry<'a>) -> Option<&'a [u8]> {
 }
 
 /// Reads a reply for each that was sent; returns how many keys were there already.
-fn check_replies(mut stream: TcpStream, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check_replies(mut stream: Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
     let result = check(&mut stream, sent);
     if result.is_err() {
         // Whoever sends has to stop.
-        drop(stream.shutdown(std::net::Shutdown::Both));
+        stream.shutdown();
     }
     result
 }
 
-fn check(stream: &mut TcpStream, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check(stream: &mut Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
     let mut kept = 0;
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     let mut line = Vec::new();

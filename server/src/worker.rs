@@ -20,7 +20,8 @@ use crate::host::{Flow, Host};
 use crate::mailbox::{Address, Mailbox, Message};
 use crate::memory;
 use crate::pipeline::Pipeline;
-use crate::replication::primary::{self, Socket};
+use crate::replication::primary;
+use crate::replication::socket::Socket;
 use crate::shared::Shared;
 use crate::stats::{Counter, bump};
 use crate::strong::Agreement;
@@ -316,7 +317,11 @@ impl<'e> Worker<'e> {
         };
         // A read that did not fill the buffer has emptied the socket: the next bytes come with an
         // event of their own. Not so the end, which may have come in one event with these bytes.
-        let ended = conn.hung_up || conn.stream.tls().is_some_and(|tls| tls.is_ended());
+        let mut ended = conn.hung_up;
+        if let Some(tls) = conn.stream.tls() {
+            ended |= tls.is_ended();
+            conn.session.certified = tls.has_certificate();
+        }
         conn.readable = got == READ_BYTES || ended;
         if conn.readable {
             self.again.push(conn.session.address.slot);
@@ -400,9 +405,12 @@ impl<'e> Worker<'e> {
             match step.flow {
                 Flow::Next => {}
                 Flow::Close => conn.closing = true,
-                Flow::Detach(_) if conn.stream.tls().is_some() => {
-                    let text = b"-ERR this version serves replicas without TLS only\r\n";
+                Flow::Detach(_) if !crate::replication::admits(self.shared, &conn.session) => {
+                    let peer = &conn.session.client.peer;
+                    tracing::warn!("{peer} wants to be a replica without a certificate: refused");
+                    let text = b"-ERR tls-replication asks replicas for TLS and a certificate\r\n";
                     self.out.extend_from_slice(text);
+                    conn.closing = true;
                 }
                 Flow::Detach(detach) => conn.detach = Some(detach),
                 Flow::Paused => {
@@ -638,8 +646,15 @@ impl<'e> Worker<'e> {
         drop(self.poll.registry().deregister(conn.stream.source()));
         let client = conn.session.client.clone();
         client.replica.store(true, Ordering::Relaxed);
-        if let (Some(shared), Some(socket)) = (self.shared.arc(), Socket::plain(conn.stream)) {
-            primary::spawn(shared, client, socket, detach);
+        match (self.shared.arc(), Socket::of(conn.stream)) {
+            (Some(shared), Ok(socket)) => primary::spawn(shared, client, socket, detach),
+            (_, socket) => {
+                if let Err(error) = socket {
+                    tracing::error!("the replica {} can not be served: {error}", client.peer);
+                }
+                self.shared.clients.remove(client.address.id);
+                self.shared.clients.leave();
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 mod acl;
 mod near;
 mod tls;
+mod tls_replication;
 mod tracking;
 
 use ashlar_tests::resp::{Client, Value};

@@ -2,147 +2,69 @@
 
 use ashlar_server::Server;
 use ashlar_server::config::{Caller, Source, load};
-use ashlar_tests::process::{self, temporary_dir, workspace};
+use ashlar_tests::authority::Authority;
+use ashlar_tests::process::workspace;
 use ashlar_tests::resp::{self, Value};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An authority, and what it signs, in files of a directory of its own.
-struct Authority {
-    dir: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let dir = temporary_dir().expect("a directory");
-        let mut params = CertificateParams::new(vec![]).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
-        let key = KeyPair::generate().expect("a key");
-        let root = params.self_signed(&key).expect("a certificate");
-        std::fs::write(dir.join("ca.pem"), root.pem()).expect("a file");
-        let der = root.der().clone();
-        Authority { dir, issuer: Issuer::new(params, key), root: der }
-    }
-
-    fn sign(&self, name: &str) -> (String, KeyPair, CertificateDer<'static>) {
-        let mut params = CertificateParams::new(vec!["localhost".into()]).expect("parameters");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (certificate.pem(), key, certificate.der().clone())
-    }
-
-    /// Writes a new certificate of the server.
-    fn write(&self, name: &str) -> CertificateDer<'static> {
-        let (pem, key, der) = self.sign(name);
-        std::fs::write(self.dir.join("key.pem"), key.serialize_pem()).expect("a file");
-        std::fs::write(self.dir.join("cert.pem"), pem).expect("a file");
-        der
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.join(name).display().to_string()
-    }
-
-    /// A server that speaks nothing but TLS, in this process, and its port.
-    fn serve(&self, settings: &[&str]) -> (Server, u16) {
-        for _ in 0..5 {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
-            let port = free.expect("a port").port();
-            let (cert, key, ca) =
-                (self.path("cert.pem"), self.path("key.pem"), self.path("ca.pem"));
-            let number = port.to_string();
-            let own = [
-                "--port",
-                "0",
-                "--tls-port",
-                &number,
-                "--bind",
-                "127.0.0.1",
-                "--tls-cert-file",
-                &cert,
-                "--tls-key-file",
-                &key,
-                "--tls-ca-cert-file",
-                &ca,
-                "--io-threads",
-                "1",
-                "--save",
-                "",
-            ];
-            let flags = own.iter().chain(settings).map(|word| word.as_bytes().to_vec()).collect();
-            let settings = load(&[Source::Flags(flags)]).expect("settings");
-            if let Ok(server) = Server::start(settings) {
-                return (server, port);
-            }
-        }
-        panic!("no server")
-    }
-
-    /// The daemon, which besides its plain port listens to TLS on the port that is returned.
-    fn daemon(&self, settings: &[&str]) -> (process::Server, u16) {
-        let port = process::free_port().expect("a port");
+/// A server that speaks nothing but TLS, in this process, and its port.
+fn serve(authority: &Authority, settings: &[&str]) -> (Server, u16) {
+    for _ in 0..5 {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
+        let port = free.expect("a port").port();
+        let (cert, key, ca) =
+            (authority.path("cert.pem"), authority.path("key.pem"), authority.path("ca.pem"));
         let number = port.to_string();
-        let (cert, key, ca) = (self.path("cert.pem"), self.path("key.pem"), self.path("ca.pem"));
         let own = [
+            "--port",
+            "0",
             "--tls-port",
             &number,
+            "--bind",
+            "127.0.0.1",
             "--tls-cert-file",
             &cert,
             "--tls-key-file",
             &key,
             "--tls-ca-cert-file",
             &ca,
+            "--io-threads",
+            "1",
+            "--save",
+            "",
         ];
-        (process::Server::ashlar(&[&own[..], settings].concat()), port)
+        let flags = own.iter().chain(settings).map(|word| word.as_bytes().to_vec()).collect();
+        let settings = load(&[Source::Flags(flags)]).expect("settings");
+        if let Ok(server) = Server::start(settings) {
+            return (server, port);
+        }
     }
-
-    /// Writes a certificate of a client and its key: their paths.
-    fn write_client(&self) -> (String, String) {
-        let (pem, key, _) = self.sign("a client");
-        std::fs::write(self.dir.join("client-key.pem"), key.serialize_pem()).expect("a file");
-        std::fs::write(self.dir.join("client.pem"), pem).expect("a file");
-        (self.path("client.pem"), self.path("client-key.pem"))
-    }
-
-    /// What a client trusts, and shows of itself.
-    fn client(&self, with_certificate: bool) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).expect("the authority");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots);
-        Arc::new(match with_certificate {
-            false => builder.with_no_client_auth(),
-            true => {
-                let (_, key, certificate) = self.sign("a client");
-                let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-                builder.with_client_auth_cert(vec![certificate], key).expect("a certificate")
-            }
-        })
-    }
+    panic!("no server")
 }
 
-impl Drop for Authority {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
+/// What a client trusts, and shows of itauthority.
+fn client(authority: &Authority, with_certificate: bool) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root().clone()).expect("the authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    Arc::new(match with_certificate {
+        false => builder.with_no_client_auth(),
+        true => {
+            let (_, key, certificate) = authority.sign("a client");
+            let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+            builder.with_client_auth_cert(vec![certificate], key).expect("a certificate")
+        }
+    })
 }
 
 struct Client {
@@ -197,16 +119,16 @@ fn certificates_of_clients() {
     for (auth, without, with) in
         [("yes", false, true), ("no", true, true), ("optional", true, true)]
     {
-        let (_server, port) = authority.serve(&["--tls-auth-clients", auth]);
+        let (_server, port) = serve(&authority, &["--tls-auth-clients", auth]);
         for (shows, expected) in [(false, without), (true, with)] {
-            let mut client = Client::connect(port, &authority.client(shows));
+            let mut client = Client::connect(port, &client(&authority, shows));
             let reply = client.ask("PING");
             assert_eq!(reply.is_ok(), expected, "{auth}, {shows}: {reply:?}");
         }
         // Somebody else's certificate is never good enough.
         let stranger = Authority::new();
         let mut roots = RootCertStore::empty();
-        roots.add(authority.root.clone()).expect("the authority");
+        roots.add(authority.root().clone()).expect("the authority");
         let (_, key, certificate) = stranger.sign("a stranger");
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -225,8 +147,8 @@ fn certificates_of_clients() {
 fn large_pipelines_both_ways() {
     let authority = Authority::new();
     authority.write("server");
-    let (_server, port) = authority.serve(&["--tls-auth-clients", "no"]);
-    let mut client = Client::connect(port, &authority.client(false));
+    let (_server, port) = serve(&authority, &["--tls-auth-clients", "no"]);
+    let mut client = Client::connect(port, &client(&authority, false));
     let value = "x".repeat(300_000);
     assert_eq!(client.ask(&format!("SET big {value}")).expect("a reply").text(), "OK");
     // More than sockets and buffers take: the server has to wait for its reader, and go on.
@@ -253,8 +175,8 @@ fn large_pipelines_both_ways() {
 fn certificates_are_replaced_without_a_restart() {
     let authority = Authority::new();
     let first = authority.write("first");
-    let (server, port) = authority.serve(&["--tls-auth-clients", "no"]);
-    let config = authority.client(false);
+    let (server, port) = serve(&authority, &["--tls-auth-clients", "no"]);
+    let config = client(&authority, false);
     let mut old = Client::connect(port, &config);
     old.ask("PING").expect("a reply");
     assert_eq!(old.server_certificate(), first);
@@ -285,7 +207,7 @@ fn certificates_are_replaced_without_a_restart() {
 fn what_is_no_tls_is_cut_off() {
     let authority = Authority::new();
     authority.write("server");
-    let (_server, port) = authority.serve(&["--tls-auth-clients", "no"]);
+    let (_server, port) = serve(&authority, &["--tls-auth-clients", "no"]);
     for bytes in [&b"PING\r\n"[..], &[0x16, 3, 1, 0xff, 0xff, 0, 0, 0], &[0; 20_000]] {
         let mut plain = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
         plain.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
@@ -296,7 +218,7 @@ fn what_is_no_tls_is_cut_off() {
         let _ = plain.read_to_end(&mut rest);
         assert!(!rest.starts_with(b"+PONG"));
     }
-    let mut client = Client::connect(port, &authority.client(false));
+    let mut client = Client::connect(port, &client(&authority, false));
     assert_eq!(client.ask("PING").expect("a reply").text(), "PONG");
 }
 
@@ -400,7 +322,7 @@ fn a_signal_has_the_certificates_read_again() {
     let authority = Authority::new();
     let first = authority.write("first");
     let (server, port) = authority.daemon(&["--tls-auth-clients", "no"]);
-    let config = authority.client(false);
+    let config = client(&authority, false);
     let shown = || {
         let mut client = Client::connect(port, &config);
         client.ask("PING").expect("a reply");
@@ -414,7 +336,7 @@ fn a_signal_has_the_certificates_read_again() {
         assert!(since.elapsed() < Duration::from_secs(20), "{}", server.log());
     }
     // What cannot be read is said, and changes nothing.
-    std::fs::write(authority.dir.join("cert.pem"), "no certificate").expect("a file");
+    std::fs::write(authority.path("cert.pem"), "no certificate").expect("a file");
     server.signal("HUP");
     let since = Instant::now();
     while !server.log().contains("the old TLS certificates stay") {

@@ -8,5 +8,6 @@ mod growth;
 mod policies;
 mod promise;
 mod sites;
+mod tls;
 mod upgrade;
 mod work;

@@ -32,6 +32,25 @@ fn a_link_that_breaks_is_taken_up_from_the_ring() {
 }
 
 /// Kills at random moments: of the replica, of the primary, and of both, each with its log.
+/// A primary without a log counts from its first replica on: the copy is all that it has so far.
+#[test]
+fn a_replica_goes_on_from_a_copy_behind_which_nothing_was_written() {
+    let (primary, replica) = (node(&[]), node(&[]));
+    ask(&mut primary.client(), "SET key value");
+    follow(&replica, primary.port());
+    equal(&primary, &[&replica]);
+    assert_eq!(info(&mut replica.client(), "history_position"), "0");
+    ask(&mut primary.client(), "CLIENT KILL TYPE replica");
+    wait_for("the replica is back", || {
+        let (copies, resumed) = syncs(&primary);
+        copies != "1" || resumed != "0"
+    });
+    assert_eq!(syncs(&primary), ("1".to_owned(), "1".to_owned()));
+    ask(&mut primary.client(), "APPEND key s");
+    equal(&primary, &[&replica]);
+    assert_eq!(syncs(&primary), ("1".to_owned(), "1".to_owned()));
+}
+
 #[test]
 fn killed_nodes_go_on_without_a_copy() {
     for seed in seeds(&[1]) {

@@ -4,6 +4,7 @@
 use crate::{Sites, WAIT, line, number, settings, start, write};
 use ashlar_replication::sites::codec::{Batch, Item};
 use ashlar_replication::sites::element::Element;
+use ashlar_server::sites::link::VERSION;
 use ashlar_tests::ask::wait_within;
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Client, Value};
@@ -217,7 +218,7 @@ impl Impostor {
         let id = format!("{:?}", Value::Int(IMPOSTOR.into()));
         wait_for("it is known", || format!("{:?}", line(&mut client, "SITE LIST")).contains(&id));
         drop(real);
-        let hello = line(&mut client, &format!("SITE HELLO 1 {IMPOSTOR} impostor")).text();
+        let hello = line(&mut client, &format!("SITE HELLO {VERSION} {IMPOSTOR} impostor")).text();
         let words: Vec<&str> = hello.split(' ').collect();
         let known = words[2].parse().expect("a stamp");
         Impostor { client, session: words[1].as_bytes().to_vec(), known }
@@ -287,4 +288,13 @@ fn a_clock_that_is_far_ahead_is_refused_by_name() {
     line(&mut client, "CONFIG SET site-clock-drift 864000");
     assert!(!far(&mut impostor, 3 * 86_400).is_error());
     assert_eq!(line(&mut client, "GET g:k").text(), "then");
+}
+
+/// A site of another release is told so by name, instead of digests that never agree.
+#[test]
+fn a_site_that_speaks_another_version_is_refused_by_name() {
+    let server = Server::ashlar(&["--appendonly", "yes", "--site-id", "1"]);
+    let mut client = server.client();
+    let refused = client.line(&format!("SITE HELLO {} 2 old", VERSION - 1)).expect("a reply");
+    assert!(refused.is_error() && refused.text().contains("of one release"), "{refused:?}");
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod proxy;
+mod tls;
 
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::{Client, Value};

@@ -11,6 +11,7 @@
 //! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod ask;
+pub mod authority;
 pub mod cli;
 pub mod cluster;
 pub mod differential;

@@ -10,6 +10,7 @@
 //! without I/O and without a clock; here is where both come in: `thread` and `peers` have the clock and the
 //! sockets, `disk` the files, and the [`Driver`] between them is pure, given what these say.
 
+mod channel;
 mod disk;
 mod driver;
 mod handle;
@@ -25,6 +26,7 @@ mod steward;
 mod thread;
 pub mod wire;
 
+pub use channel::Security;
 pub use disk::{FileSizes, NodeDisk};
 pub use driver::Driver;
 pub use handle::{Done, Event, GroupStatus, Handle};
@@ -115,6 +117,8 @@ pub struct Options {
     pub listener: std::net::TcpListener,
     /// What the nodes of the cluster know and others do not.
     pub secret: Vec<u8>,
+    /// How its links to other nodes are protected besides.
+    pub security: Box<dyn Security>,
     /// Timing of its groups.
     pub settings: Settings,
     /// Random.

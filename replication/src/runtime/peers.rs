@@ -1,5 +1,9 @@
 //! The connections to the other nodes: non-blocking sockets on the node's own thread.
+//!
+//! They are plain or encrypted, as [`Security`] says when they are made; what is said over them is the same.
+//! Encrypted, both sides show a certificate before anything of the greeting is sent.
 
+use super::channel::{Channel, Security};
 use super::links::{Incoming, Links, PeerAddress};
 use super::wire::{
     self, CHUNK_BYTES, HEADER_BYTES, HELLO_BYTES, Hello, NONCE_BYTES, first_frame, push_frame,
@@ -31,6 +35,11 @@ const INBOUND_MAX: usize = 4_096;
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
 /// Microseconds between two tries to reach a node.
 const RETRY_US: u64 = 200_000;
+/// Microseconds that two nodes may take to greet each other. One of them may wait for what the other never
+/// says: if only one encrypts, for instance.
+const GREETING_US_MAX: u64 = 10_000_000;
+/// Microseconds between two looks for connections that are late, or plain where they no longer may be.
+const LOOK_US: u64 = 1_000_000;
 /// Events of sockets that one wait brings.
 const EVENTS: usize = 1_024;
 /// Bytes that are read at a time.
@@ -55,13 +64,15 @@ enum Stage {
 /// A connection that this node dialled.
 struct Link {
     address: PeerAddress,
-    stream: Option<TcpStream>,
+    stream: Option<Channel>,
     stage: Stage,
     input: Vec<u8>,
     out: Vec<u8>,
     sent: usize,
     snapshots: VecDeque<OutSnapshot>,
     retry_at_us: u64,
+    /// When the connection was begun.
+    since_us: u64,
 }
 
 struct InSnapshot {
@@ -73,7 +84,8 @@ struct InSnapshot {
 
 /// A connection that another node dialled.
 struct Inbound {
-    stream: TcpStream,
+    stream: Channel,
+    since_us: u64,
     nonce: [u8; NONCE_BYTES],
     from: Option<NodeId>,
     input: Vec<u8>,
@@ -87,6 +99,8 @@ pub struct Peers {
     registry: Registry,
     listener: Option<TcpListener>,
     secret: Vec<u8>,
+    security: Box<dyn Security>,
+    looked_us: u64,
     /// The port that this node is reached at.
     port: u16,
     /// This node's number, 0 while it has none.
@@ -110,6 +124,7 @@ impl Peers {
     pub fn new(
         listener: std::net::TcpListener,
         secret: Vec<u8>,
+        security: Box<dyn Security>,
         nonce: Box<dyn FnMut() -> [u8; NONCE_BYTES] + Send>,
     ) -> io::Result<(Peers, Waker)> {
         let poll = Poll::new()?;
@@ -125,6 +140,8 @@ impl Peers {
             registry,
             listener: Some(listener),
             secret,
+            security,
+            looked_us: 0,
             port,
             me: 0,
             cluster: [0; 20],
@@ -149,8 +166,11 @@ impl Peers {
         let Ok(mut stream) = TcpStream::connect(address) else { return };
         drop(stream.set_nodelay(true));
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.registry.register(&mut stream, link_token(node), interest).is_ok() {
-            link.stream = Some(stream);
+        if self.registry.register(&mut stream, link_token(node), interest).is_ok()
+            && let Ok(channel) = Channel::dialled(stream, self.security.secure())
+        {
+            link.stream = Some(channel);
+            link.since_us = self.now_us;
             link.stage = Stage::Nonce;
             link.input.clear();
             link.out.clear();
@@ -164,6 +184,9 @@ impl Peers {
             link.feed(incoming);
             let Some(stream) = &mut link.stream else { return };
             if link.sent == link.out.len() {
+                if stream.flush().is_err() {
+                    break;
+                }
                 link.out.clear();
                 link.sent = 0;
                 return;
@@ -190,7 +213,7 @@ impl Peers {
     fn lose(&mut self, node: NodeId, incoming: &mut Vec<Incoming>) {
         let Some(link) = self.links.get_mut(&node) else { return };
         if let Some(mut stream) = link.stream.take() {
-            drop(self.registry.deregister(&mut stream));
+            drop(self.registry.deregister(stream.tcp()));
         }
         link.stage = Stage::Nonce;
         link.out.clear();
@@ -208,18 +231,18 @@ impl Peers {
             LISTENER => self.accept(),
             Token(at) if at % 2 == 0 => {
                 let node = (at / 2) as NodeId;
-                if self.read_link(node).is_err() {
-                    self.lose(node, incoming);
-                } else {
-                    self.flush(node, incoming);
+                match self.read_link(node) {
+                    Ok(()) => self.flush(node, incoming),
+                    Err(error) => {
+                        self.explain_link(node, &error);
+                        self.lose(node, incoming);
+                    }
                 }
             }
             Token(at) => {
                 let at = at / 2;
-                if self.read_inbound(at, incoming).is_err()
-                    && let Some(mut gone) = self.inbound.try_remove(at)
-                {
-                    drop(self.registry.deregister(&mut gone.stream));
+                if let Err(error) = self.read_inbound(at, incoming) {
+                    self.turn_away(at, &error.to_string(), error.kind());
                 }
             }
         }
@@ -227,20 +250,83 @@ impl Peers {
 
     fn accept(&mut self) {
         while let Some(listener) = &self.listener {
-            let Ok((mut stream, _)) = listener.accept() else { return };
+            let Ok((stream, _)) = listener.accept() else { return };
             if self.inbound.len() >= INBOUND_MAX {
                 continue;
             }
             drop(stream.set_nodelay(true));
+            let Ok(mut stream) = Channel::accepted(stream, self.security.secure()) else {
+                continue;
+            };
             let nonce = (self.nonce)();
+            // An encrypted one writes to agree on how.
+            let interest = match stream.is_secure() {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
             let entry = self.inbound.vacant_entry();
             let token = Token(entry.key() * 2 + 1);
             // A fresh socket takes 32 bytes.
             let greeted = stream.write(&nonce).is_ok_and(|sent| sent == NONCE_BYTES);
-            if greeted && self.registry.register(&mut stream, token, Interest::READABLE).is_ok() {
+            if greeted && self.registry.register(stream.tcp(), token, interest).is_ok() {
                 let (from, input, snapshot) = (None, Vec::new(), None);
-                entry.insert(Inbound { stream, nonce, from, input, snapshot });
+                let since_us = self.now_us;
+                entry.insert(Inbound { stream, since_us, nonce, from, input, snapshot });
             }
+        }
+    }
+
+    /// Lets go of a connection that another node dialled.
+    fn turn_away(&mut self, at: usize, why: &str, kind: io::ErrorKind) {
+        let Some(mut gone) = self.inbound.try_remove(at) else { return };
+        let is_stranger = gone.from.is_none() && gone.stream.is_secure();
+        if is_stranger
+            && matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::TimedOut)
+            && let Ok(peer) = gone.stream.tcp().peer_addr()
+        {
+            self.security.refused(peer, why);
+        }
+        drop(self.registry.deregister(gone.stream.tcp()));
+    }
+
+    /// Tells why a node cannot be reached, if that is a matter of certificates.
+    fn explain_link(&mut self, node: NodeId, error: &io::Error) {
+        let stream = self.links.get_mut(&node).and_then(|link| link.stream.as_mut());
+        if error.kind() == io::ErrorKind::InvalidData
+            && let Some(stream) = stream.filter(|stream| stream.is_secure())
+            && let Ok(peer) = stream.tcp().peer_addr()
+        {
+            self.security.refused(peer, &error.to_string());
+        }
+    }
+
+    /// Ends connections that have not greeted in time, and those that are not what they have to be by now.
+    fn look(&mut self, incoming: &mut Vec<Incoming>) {
+        let secure = self.security.secure().is_some();
+        let now_us = self.now_us;
+        let late = |since_us: u64| now_us.saturating_sub(since_us) > GREETING_US_MAX;
+        let is_wrong = |stream: &Channel| stream.is_secure() != secure;
+        let lost: Vec<NodeId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                let stream = link.stream.as_ref();
+                let waits = !matches!(link.stage, Stage::Ready) && late(link.since_us);
+                stream.is_some_and(|stream| waits || is_wrong(stream))
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        for node in lost {
+            self.lose(node, incoming);
+        }
+        let ended: Vec<usize> = self
+            .inbound
+            .iter()
+            .filter(|(_, one)| is_wrong(&one.stream) || one.from.is_none() && late(one.since_us))
+            .map(|(at, _)| at)
+            .collect();
+        for at in ended {
+            self.turn_away(at, "it does not begin to encrypt", io::ErrorKind::TimedOut);
         }
     }
 
@@ -285,6 +371,9 @@ impl Peers {
     }
 
     fn read_inbound(&mut self, at: usize, incoming: &mut Vec<Incoming>) -> io::Result<()> {
+        if let Some(inbound) = self.inbound.get_mut(at) {
+            inbound.stream.flush()?;
+        }
         loop {
             let Some(inbound) = self.inbound.get_mut(at) else { return Ok(()) };
             let got = match inbound.stream.read(&mut self.buf) {
@@ -302,7 +391,8 @@ impl Peers {
             let Some(from) = inbound.from else { continue };
             self.heard_us.insert(from, self.now_us);
             inbound.take_frames(from, incoming)?;
-            if got < self.buf.len() {
+            // Less than there was room for: the socket is empty, and the next bytes bring an event.
+            if got < self.buf.len() && !inbound.stream.is_ended() {
                 return Ok(());
             }
         }
@@ -326,7 +416,7 @@ impl Peers {
         inbound.input.drain(..HELLO_BYTES);
         inbound.from = Some(hello.from);
         incoming.push(Incoming::Hello(hello.to, hello.cluster));
-        let host = inbound.stream.peer_addr()?.ip().to_string();
+        let host = inbound.stream.tcp().peer_addr()?.ip().to_string();
         // The topology, which comes this way, will tell better.
         let address = PeerAddress { host, port: hello.port };
         self.links.entry(hello.from).or_insert_with(|| Link::new(address));
@@ -397,6 +487,10 @@ impl Links for Peers {
 
     fn work(&mut self, now_us: u64, incoming: &mut Vec<Incoming>) {
         self.now_us = now_us;
+        if now_us.saturating_sub(self.looked_us) >= LOOK_US {
+            self.looked_us = now_us;
+            self.look(incoming);
+        }
         for node in self.links.keys().copied().collect::<Vec<_>>() {
             self.dial(node);
             self.flush(node, incoming);
@@ -415,6 +509,7 @@ impl Link {
             sent: 0,
             snapshots: VecDeque::new(),
             retry_at_us: 0,
+            since_us: 0,
         }
     }
 

@@ -18,9 +18,9 @@ pub fn start<H: Host>(
     options: Options,
     nonce: impl FnMut() -> [u8; 32] + Send + 'static,
 ) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
-    let Options { disk, dir, name, listener, secret, settings, seed } = options;
+    let Options { disk, dir, name, listener, secret, security, settings, seed } = options;
     let peer_port = listener.local_addr()?.port();
-    let (peers, waker) = Peers::new(listener, secret, Box::new(nonce))?;
+    let (peers, waker) = Peers::new(listener, secret, security, Box::new(nonce))?;
     let handle = Arc::new(Handle::new(waker, peer_port));
     let sizes = FileSizes::default();
     let options = DriverOptions { disk, dir, name, settings, seed, sizes };

@@ -5,6 +5,7 @@
 
 use super::own::LOOPBACK;
 use crate::replication::link::{Credentials, Link};
+use crate::tls::Arguments;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ ashlar cluster remove-node HOST:PORT NODE [--shrink]
 ashlar cluster rebalance HOST:PORT
 ashlar cluster status HOST:PORT
                [--user USER] [--password PASSWORD] [--wait SECONDS]
+               [--tls --cacert FILE [--cert FILE --key FILE]]
                HOST:PORT is any node; NODE is its number or name, as status shows them.
                (a password is better given as ASHLAR_PASSWORD=...)
 ";
@@ -46,6 +48,7 @@ pub struct Options {
     words: Vec<String>,
     user: String,
     password: String,
+    tls: Arguments,
     wait: Duration,
 }
 
@@ -64,6 +67,7 @@ impl Options {
             words: Vec::new(),
             user: String::new(),
             password: std::env::var("ASHLAR_PASSWORD").unwrap_or_default(),
+            tls: Arguments::default(),
             wait: Duration::from_secs(600),
         };
         let task = args.next().ok_or("say what is to be done with the cluster")?;
@@ -81,6 +85,7 @@ impl Options {
                     let seconds = text.parse().map_err(|_| format!("'{text}' is no number"))?;
                     options.wait = Duration::from_secs(seconds);
                 }
+                (_, word) if options.tls.take(word, &mut value)? => {}
                 (_, word) if word.starts_with('-') => {
                     return Err(format!("unknown option '{word}'"));
                 }
@@ -110,7 +115,8 @@ impl Options {
         let (host, port) = parts.ok_or_else(|| explain(&"it is not HOST:PORT"))?;
         let port = port.parse().map_err(|_| explain(&"its port is no number"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let mut link = Link::connect(host, port, TIMEOUT).map_err(|error| explain(&error))?;
+        let mut link =
+            Link::for_command(host, port, TIMEOUT, &self.tls).map_err(|error| explain(&error))?;
         let (user, password) = (self.user.clone(), self.password.clone());
         link.log_in(&Credentials { user, password }).map_err(|error| explain(&error))?;
         Ok(link)

@@ -5,6 +5,7 @@
 //! has is what is here.
 
 use crate::clock;
+use crate::config::ids;
 use crate::host::Host;
 use crate::registry::HostCommand;
 use crate::replication::link::{Credentials, Link};
@@ -173,7 +174,7 @@ fn run(shared: &Arc<Shared>, exec: &mut Executor<'_>, plan: &Plan) -> Vec<u8> {
         let sent = if dumped.is_empty() {
             Err(b"+NOKEY\r\n".to_vec())
         } else {
-            send(&mut link, plan, &dumped, replace)
+            send(shared, &mut link, plan, &dumped, replace)
         };
         let mut again = false;
         let reply = match sent {
@@ -247,6 +248,7 @@ struct Sent<'a> {
 /// # Errors
 /// What the client is told where the target can't be reached.
 fn send<'a>(
+    shared: &Shared,
     link: &mut Option<Link>,
     plan: &Plan,
     dumped: &'a [Dumped],
@@ -260,7 +262,10 @@ fn send<'a>(
     let writing = |error| failed("writing to target instance", &error);
     let reading = |error| failed("reading from target instance", &error);
     if link.is_none() {
-        let mut fresh = Link::connect(&plan.host, plan.port, plan.timeout).map_err(connecting)?;
+        // The setting that Redis looks at, too, in a cluster or not.
+        let encrypts = ids::TLS_CLUSTER;
+        let fresh = Link::to_peer(shared, encrypts, &plan.host, plan.port, plan.timeout);
+        let mut fresh = fresh.map_err(connecting)?;
         let (user, password) = (&plan.credentials.user, &plan.credentials.password);
         let words = [b"AUTH", user.as_bytes(), password.as_bytes()];
         if !password.is_empty() || !user.is_empty() {

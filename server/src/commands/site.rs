@@ -72,6 +72,17 @@ const CONFLICTS: &[HostCommand] = &[
     FAMILY.sub("RESET", 2, CHANGE, "", "Forgets them.", conflicts_reset),
 ];
 
+/// The sites, for what only another site may say.
+fn sites_for_peer(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
+    if !crate::replication::admits(host.shared, host.session) {
+        let peer = &host.session.client.peer;
+        tracing::warn!("{peer} wants to be a site without a certificate: refused");
+        let text = "ERR tls-replication asks sites for TLS and a certificate";
+        return Err(Error::text(text));
+    }
+    sites(host)
+}
+
 fn sites(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
     host.shared.sites.clone().ok_or(Error::text("ERR this server is no site (see site-id)"))
 }
@@ -162,9 +173,14 @@ fn id(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult 
 }
 
 fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let sites = sites(host)?;
-    if number_of(args[2])? != VERSION {
-        return Err(Error::text("ERR this site speaks another version").into());
+    let sites = sites_for_peer(host)?;
+    let version = number_of(args[2])?;
+    if version != VERSION {
+        let text = format!(
+            "ERR this site speaks version {VERSION} of the protocol between sites, the other {version}: \
+             the link goes on once both are of one release"
+        );
+        return Err(Error::owned(text).into());
     }
     let id = site_of(args[3])?;
     if id == sites.id {
@@ -181,7 +197,7 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
 }
 
 fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let sites = sites(host)?;
+    let sites = sites_for_peer(host)?;
     let (id, session) = (site_of(args[2])?, number_of(args[3])?);
     let batch = Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"))?;
     check_clock(host, &sites, id, &batch)?;
@@ -219,7 +235,7 @@ fn check_clock(host: &Host<'_, '_>, sites: &Sites, id: SiteId, batch: &Batch) ->
 }
 
 fn digest(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let digests = sites(host)?.node.site().group_digests();
+    let digests = sites_for_peer(host)?.node.site().group_digests();
     let words: Vec<String> = digests.iter().map(|digest| format!("{digest:x}")).collect();
     reply.simple(&words.join(" "));
     Ok(())

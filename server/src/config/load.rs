@@ -367,9 +367,7 @@ mod tests {
 
     #[test]
     fn a_promise_that_can_not_be_kept_is_refused() {
-        for line in ["tls-cluster yes", "tls-replication yes"] {
-            assert_eq!(text(line).unwrap_err().len(), 1, "{line}");
-        }
+        assert_eq!(text("tls-key-file-pass secret").unwrap_err().len(), 1);
         for line in ["appendonly no", "save \"\"", "save 60 1\nsave \"\"", "replicaof no one"] {
             assert!(text(line).is_ok(), "{line}");
         }

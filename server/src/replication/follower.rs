@@ -9,6 +9,7 @@
 //! on after a broken connection; inside a transaction it stays in front of it.
 
 use super::link::{Answer, Credentials, Extent, Link, UNKNOWN};
+use super::socket::Socket;
 use crate::acl::{Rules, User};
 use crate::clients::Client;
 use crate::clock;
@@ -24,7 +25,6 @@ use ashlar_engine::rdb::{self, Reader, Record};
 use ashlar_engine::stamp::Stamp;
 use parking_lot::{Condvar, Mutex};
 use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ pub(super) struct State {
     pub(super) status: Status,
     replid: Vec<u8>,
     /// To be shut down when the primary changes.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
 }
 
 /// What this server follows, if anything.
@@ -134,7 +134,7 @@ pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
     let follower = &shared.replication.follower;
     // A copy that is on its way ends here, so that the wait for the lock is short.
     if let Some(socket) = follower.state.lock().socket.take() {
-        drop(socket.shutdown(Shutdown::Both));
+        socket.shutdown();
     }
     let generation = {
         let _running = follower.running.lock();
@@ -193,7 +193,7 @@ fn run(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) {
 fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::Result<()> {
     let settings = &shared.settings;
     let timeout = Duration::from_secs(settings.count(ids::REPL_TIMEOUT).max(1));
-    let mut link = Link::connect(host, port, timeout)?;
+    let mut link = Link::to_peer(shared, ids::TLS_REPLICATION, host, port, timeout)?;
     let socket = link.stream().try_clone()?;
     let follower = &shared.replication.follower;
     let (mut replid, mut offset) = (Vec::new(), -1);
@@ -206,7 +206,11 @@ fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::R
         password: settings.string(ids::MASTERAUTH),
     };
     let announced = u16::try_from(settings.number(ids::REPLICA_ANNOUNCE_PORT)).unwrap_or(0);
-    let own_port = if announced == 0 { shared.port } else { announced };
+    let own_port = match announced {
+        0 if settings.flag(ids::TLS_REPLICATION) => settings.number(ids::TLS_PORT) as u16,
+        0 => shared.port,
+        announced => announced,
+    };
     if link.introduce(&credentials, own_port)? {
         return super::ship::receiver::follow(shared, &mut link, generation, timeout);
     }
@@ -351,7 +355,7 @@ fn stream(
     timeout: Duration,
 ) -> io::Result<()> {
     let follower = &shared.replication.follower;
-    link.stream().set_read_timeout(Some(TICK))?;
+    link.stream().set_read_timeout(TICK)?;
     let (mut heard, mut acked): (Instant, Option<Instant>) = (Instant::now(), None);
     while !shared.stopping.load(Ordering::Acquire) {
         let (used, asked) = applier.run_all(follower, link.buffered(), generation)?;

@@ -1,9 +1,15 @@
 //! The client's side of Redis's replication protocol: asks a server for a copy and the stream.
 
 use super::NATIVE;
+use super::socket::Socket;
+use crate::config::Id;
+use crate::shared::Shared;
+use crate::tls::Arguments;
 use ashlar_engine::propagate::push_request;
+use rustls::ClientConfig;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that are read at a time.
@@ -15,7 +21,7 @@ pub const MARK_BYTES: usize = 40;
 
 /// A connection to a server.
 pub struct Link {
-    stream: TcpStream,
+    stream: Socket,
     buf: Vec<u8>,
     at: usize,
 }
@@ -51,30 +57,96 @@ fn refused(answer: &[u8]) -> io::Error {
     io::Error::other(String::from_utf8_lossy(answer).into_owned())
 }
 
+/// A socket of the server, whose timeouts are set.
+fn reach(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::other(format!("{host} has no address"));
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 impl Link {
     /// Connects.
     ///
     /// # Errors
     /// If the server can't be reached.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Link> {
-        let mut last = io::Error::other(format!("{host} has no address"));
-        for address in (host, port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(timeout))?;
-                    stream.set_write_timeout(Some(timeout))?;
-                    return Ok(Link { stream, buf: Vec::new(), at: 0 });
-                }
-                Err(error) => last = error,
-            }
+        Ok(Link::over(Socket::Tcp(reach(host, port, timeout)?)))
+    }
+
+    /// Connects as the command line says.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn for_command(
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        tls: &Arguments,
+    ) -> io::Result<Link> {
+        match tls.config().map_err(io::Error::other)? {
+            Some(config) => Link::encrypted(host, port, timeout, config),
+            None => Link::connect(host, port, timeout),
         }
-        Err(last)
+    }
+
+    /// Connects to a server of the same data, by TLS if the setting `encrypts` says so.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn to_peer(
+        shared: &Shared,
+        encrypts: Id,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> io::Result<Link> {
+        if !shared.settings.flag(encrypts) {
+            return Link::connect(host, port, timeout);
+        }
+        let config = shared.tls.client_config();
+        let config = config.ok_or_else(|| io::Error::other("there is no certificate for TLS"))?;
+        Link::encrypted(host, port, timeout, config)
+    }
+
+    /// Connects by TLS.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or has no certificate that is good.
+    pub fn encrypted(
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Link> {
+        let tcp = reach(host, port, timeout)?;
+        let plain = Socket::Unix(crate::tls::encrypt(tcp, config)?);
+        plain.set_read_timeout(timeout)?;
+        plain.set_write_timeout(timeout)?;
+        Ok(Link::over(plain))
+    }
+
+    fn over(stream: Socket) -> Link {
+        Link { stream, buf: Vec::new(), at: 0 }
     }
 
     /// The socket.
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &Socket {
         &self.stream
+    }
+
+    /// The same, to write to.
+    pub fn stream_mut(&mut self) -> &mut Socket {
+        &mut self.stream
     }
 
     /// Sends a command.

@@ -16,9 +16,12 @@ pub mod link;
 pub mod primary;
 pub mod ship;
 pub mod snapshot;
+pub mod socket;
 
 use crate::blocking::Waiter;
 use crate::config::{Settings, ids};
+use crate::session::Session;
+use crate::shared::Shared;
 use feed::Feed;
 use follower::Follower;
 use parking_lot::{Condvar, Mutex};
@@ -28,6 +31,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// What a node of ashlar says that it can do (`REPLCONF capa`); a real Redis passes over it.
 pub const NATIVE: &[u8] = b"ashlar1";
+
+/// Whether a connection may be that of a replica or a site: with `tls-replication` only one whose client
+/// has shown a certificate.
+pub fn admits(shared: &Shared, session: &Session) -> bool {
+    session.certified || !shared.settings.flag(ids::TLS_REPLICATION)
+}
 
 /// A server that follows this one, as other threads see it.
 #[derive(Debug)]

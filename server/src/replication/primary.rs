@@ -8,17 +8,15 @@
 
 use super::feed::Next;
 use super::ship::sender::{self, Has};
+use super::socket::Socket;
 use super::{Replica, snapshot};
 use crate::clients::Client;
 use crate::clock;
 use crate::config::ids;
-use crate::conn::Stream;
 use crate::resp::decode::{Limits, Parsed, parse};
 use crate::shared::Shared;
 use ashlar_engine::number;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -63,75 +61,6 @@ pub struct Detach {
     pub wish: Wish,
     /// Replies that are to be sent first.
     pub pending: Vec<u8>,
-}
-
-/// The socket of a replica, of either kind.
-pub enum Socket {
-    /// TCP
-    Tcp(std::net::TcpStream),
-    /// Unix domain
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl Socket {
-    /// The socket of a connection that is not encrypted.
-    pub fn plain(stream: Stream) -> Option<Socket> {
-        match stream {
-            Stream::Tcp(stream) => Some(Socket::Tcp(OwnedFd::from(stream).into())),
-            Stream::Unix(stream) => Some(Socket::Unix(OwnedFd::from(stream).into())),
-            Stream::Tls(_) => None,
-        }
-    }
-
-    fn prepare(&self, timeout: Duration) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => {
-                stream.set_nonblocking(false)?;
-                stream.set_write_timeout(Some(timeout))
-            }
-            Socket::Unix(stream) => {
-                stream.set_nonblocking(false)?;
-                stream.set_write_timeout(Some(timeout))
-            }
-        }
-    }
-
-    fn try_clone(&self) -> io::Result<Socket> {
-        Ok(match self {
-            Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
-            Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
-        })
-    }
-
-    fn shutdown(&self) {
-        // It may be closed already.
-        drop(match self {
-            Socket::Tcp(stream) => stream.shutdown(Shutdown::Both),
-            Socket::Unix(stream) => stream.shutdown(Shutdown::Both),
-        });
-    }
-}
-
-impl Read for Socket {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.read(buf),
-            Socket::Unix(stream) => stream.read(buf),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.write(buf),
-            Socket::Unix(stream) => stream.write(buf),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Serves a replica until its connection ends, on threads of its own.

@@ -5,7 +5,8 @@
 //! call on a global key -> engine -> SiteNode (what it meant) -> a link's thread -> SITE MERGE of the peer
 //! SITE MERGE of a peer -> SiteNode -> calls on the engine, records in the log -> reply: acknowledged
 //! ```
-//! A link is a connection as a client has one: the peer's users, TLS and limits hold for it. Its
+//! A link is a connection as a client has one: the peer's users, TLS and limits hold for it; with
+//! `tls-replication` both sides show certificates. Its
 //! replies pass the gate like any other, so what is acknowledged is as safe as `appendfsync` asks.
 
 pub mod link;

@@ -169,6 +169,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         name,
         listener,
         secret: settings.string(ids::CLUSTER_SECRET).as_bytes().to_vec(),
+        security: Box::new(super::security::Links::new(shared)),
         settings: timing(settings),
         seed: u64::from_le_bytes(seed),
     };

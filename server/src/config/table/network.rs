@@ -157,7 +157,6 @@ const fn tls(name: &'static str, doc: &'static str) -> Setting {
 }
 
 const NO_PASSWORDS: &str = "key files with a password can't be read";
-const NO_CLIENT: &str = "this version makes no encrypted connections";
 const OWN_CIPHERS: &str = "only ciphers that are safe are offered, in the library's order";
 
 pub(super) const TLS: &[Setting] = &[
@@ -175,10 +174,12 @@ pub(super) const TLS: &[Setting] = &[
     ),
     tls("tls-key-file", "The server's key, as PEM."),
     tls("tls-key-file-pass", "Password of the server's key.").secret().only_default(NO_PASSWORDS),
-    tls("tls-client-cert-file", "The certificate for connections to other servers.")
-        .ignored(NO_CLIENT),
-    tls("tls-client-key-file", "The key for connections to other servers.").ignored(NO_CLIENT),
-    tls("tls-client-key-file-pass", "Password of that key.").secret().ignored(NO_CLIENT),
+    tls(
+        "tls-client-cert-file",
+        "The certificate for connections to other servers; without one it is `tls-cert-file`.",
+    ),
+    tls("tls-client-key-file", "The key for connections to other servers."),
+    tls("tls-client-key-file-pass", "Password of that key.").secret().only_default(NO_PASSWORDS),
     tls("tls-dh-params-file", "Diffie-Hellman parameters.")
         .ignored("keys are agreed on by elliptic curves"),
     tls("tls-ca-cert-file", "The authorities that are trusted to sign clients' certificates."),
@@ -192,10 +193,20 @@ pub(super) const TLS: &[Setting] = &[
         "yes",
         "Whether clients must show a certificate; `optional`: it must be good if they do.",
     ),
-    Setting::new("tls-replication", Kind::Bool, "no", "Encrypt connections to the primary.")
-        .only_default(NO_CLIENT),
-    Setting::new("tls-cluster", Kind::Bool, "no", "Encrypt connections between nodes.")
-        .only_default(NO_CLIENT),
+    Setting::new(
+        "tls-replication",
+        Kind::Bool,
+        "no",
+        "Encrypt the connection to the primary, and serve no replica that does not show a \
+         certificate.",
+    ),
+    Setting::new(
+        "tls-cluster",
+        Kind::Bool,
+        "no",
+        "Encrypt the links between the nodes of a cluster, and those of MIGRATE; nodes without a \
+         certificate are refused.",
+    ),
     Setting::new("tls-prefer-server-ciphers", Kind::Bool, "no", "The server chooses the cipher.")
         .ignored(OWN_CIPHERS),
     Setting::new("tls-session-caching", Kind::Bool, "yes", "Let clients resume sessions."),

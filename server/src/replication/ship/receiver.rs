@@ -124,9 +124,11 @@ enum Verdict {
 fn ask(link: &mut Link, here: &Position) -> io::Result<(Verdict, Position)> {
     let position = here.position.to_string();
     let mut words: Vec<&[u8]> = vec![b"REPLICATION", b"FOLLOW", VERSION, position.as_bytes()];
-    // Who has nothing needs a copy, if there is anything to copy.
+    // Who has nothing needs a copy, if there is anything to copy. A copy may stand at position 0 itself:
+    // a primary without a log counts from its first replica on.
     let none = History::default();
-    let history = if here.position == 0 { &none } else { &here.history };
+    let has_nothing = here.position == 0 && !here.history.followed;
+    let history = if has_nothing { &none } else { &here.history };
     let earlier = history.earlier.iter().filter(|(_, last)| *last == here.position);
     let ids = std::iter::once(&history.id).chain(earlier.map(|(id, _)| id));
     words.extend(ids.filter(|id| !id.is_empty()).map(|id| id.as_bytes()));
@@ -165,7 +167,7 @@ impl<'e> Receiver<'_, 'e> {
 
     /// Runs what comes until the connection breaks.
     fn stream(&mut self, timeout: Duration) -> io::Result<()> {
-        self.link.stream().set_read_timeout(Some(TICK))?;
+        self.link.stream().set_read_timeout(TICK)?;
         let mut heard = Instant::now();
         while !self.shared.stopping.load(Ordering::Acquire) {
             while self.take_frame()? {}
