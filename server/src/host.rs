@@ -632,12 +632,17 @@ impl Host<'_, '_> {
         if self.session.from_primary || !pause.active.load(Ordering::Acquire) {
             return false;
         }
+        let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
+        let is_write =
+            || resolved.command.flags.intersects(writes) || self.executes(resolved, writes);
+        if pause.failing_over.load(Ordering::Acquire) && is_write() {
+            return true;
+        }
         if pause.until_ms.load(Ordering::Acquire) <= self.stamp.now_ms {
             return false;
         }
         if pause.writes_only.load(Ordering::Acquire) {
-            let writes = Flags::WRITE.union(Flags::MAY_REPLICATE);
-            return resolved.command.flags.intersects(writes) || self.executes(resolved, writes);
+            return is_write();
         }
         // A paused server must still be told to go on.
         resolved.command.name != "UNPAUSE" && resolved.command.name != "PAUSE"
@@ -699,7 +704,7 @@ fn settle_of(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp, writer: Op
         exec.release();
         shared.blocking.serve(shared, exec, stamp);
         // The primary says when its keys go.
-        let decides = !shared.replication.follower.is_following() && shared.strong.get().is_none();
+        let decides = shared.replication.decides() && shared.strong.get().is_none();
         if decides && shared.gate().is_none_or(|gate| gate.log.is_well()) {
             exec.delete_lapsed(stamp);
         } else {

@@ -5,6 +5,7 @@ use ashlar_engine::tier::Names;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Bytes of messages in a mailbox above which connections whose commands send some have to wait
@@ -45,6 +46,8 @@ pub enum Message {
     Loaded(Address, Result<Names, String>),
     /// The agreement that the connection waits for has come about, or not.
     Agreed(Address, Agreed),
+    /// Counts down: this worker is between two calls.
+    Between(Arc<AtomicUsize>),
     /// There is room in memory: run the requests that wait for it.
     Room,
     /// Stop.

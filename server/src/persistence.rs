@@ -12,6 +12,7 @@ pub mod switch;
 
 use crate::clock;
 use crate::config::{Settings, ids};
+use crate::replication::continued::End;
 use crate::shared::Shared;
 use ashlar_engine::disk::RealDisk;
 use ashlar_engine::engine::Engine;
@@ -69,6 +70,8 @@ pub struct Persistence {
     failure: Mutex<Option<String>>,
     tried_ms: AtomicI64,
     last: Mutex<LastSave>,
+    /// The last snapshot, taken or loaded: the record up to which it goes, and its bytes.
+    newest: Mutex<Option<(u64, u64)>>,
     /// When the present one began, seconds since 1970; 0 if none is on its way.
     pub started_unix: AtomicI64,
     /// Whether the present one is for BGREWRITEAOF or the growth of the log.
@@ -141,6 +144,7 @@ impl Persistence {
             changes: AtomicU64::new(0),
             failure: Mutex::new(None),
             tried_ms: AtomicI64::new(0),
+            newest: Mutex::default(),
             last: Mutex::new(last),
             started_unix: AtomicI64::new(0),
             rewrites: AtomicBool::new(false),
@@ -193,6 +197,18 @@ impl Persistence {
         let storage = directory.and_then(|directory| directory.adopt(&self.engine));
         let storage = Arc::new(storage.map_err(|error| error.to_string())?);
         Ok(self.storage.get_or_init(|| storage).clone())
+    }
+
+    /// Tells which snapshot has been loaded, with no record of a log behind it.
+    pub fn set_newest(&self, index: u64, bytes: u64) {
+        *self.newest.lock() = Some((index, bytes));
+    }
+
+    /// The snapshot that has all of the data, where there is no log; `None` if none has.
+    pub fn end_of_data(&self) -> Option<End> {
+        let unsaved = self.changes.load(Ordering::Acquire) > 0;
+        let newest = self.newest.lock().filter(|_| !unsaved);
+        newest.map(|(index, bytes)| End::Snapshot(index, bytes))
     }
 
     /// The last snapshot.
@@ -335,6 +351,7 @@ impl Persistence {
         let seconds = i64::try_from(took.as_secs()).unwrap_or(i64::MAX);
         let cut_us = u64::try_from(cut_took.as_micros()).unwrap_or(u64::MAX);
         *self.last.lock() = LastSave { unix, seconds, cut_us, saved };
+        *self.newest.lock() = Some((saved.log_index, saved.bytes));
         *self.failure.lock() = None;
         self.attention.store(self.loading.load(Ordering::Acquire), Ordering::Release);
         self.saves.fetch_add(1, Ordering::Relaxed);

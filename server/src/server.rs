@@ -14,7 +14,8 @@ use crate::pubsub::PubSub;
 use crate::redis_files::{self, Source};
 use crate::registry::Registry;
 use crate::replication::Replication;
-use crate::replication::follower::set_primary;
+use crate::replication::continued::{self, Continued, End};
+use crate::replication::follower::set_primary_from;
 use crate::replication::ship;
 use crate::shared::{Pause, Shared, Trash};
 use crate::stats::Stats;
@@ -142,7 +143,7 @@ impl Server {
             server.workers.push(worker);
         }
         if !stored.is_there() {
-            enter_replication(&server.shared)?;
+            enter_replication(&server.shared, Continued::default())?;
             return Ok(server);
         }
         let shared = server.shared.clone();
@@ -216,6 +217,10 @@ impl Server {
                 result = result.and(Err(io::Error::other("a thread of the cold tier panicked")));
             }
         }
+        let replication = &self.shared.replication;
+        replication.close(&self.shared.settings, &self.shared.engine);
+        // From here on the follower changes nothing either.
+        let followed = replication.follower.stopped_at();
         let persistence = &self.shared.persistence;
         persistence.recovering.snapshot.cancelled.store(true, Ordering::Relaxed);
         let panicked = |_| io::Error::other("a thread panicked; see the message above");
@@ -231,6 +236,9 @@ impl Server {
         if let (Some(gate), Some(log)) = (self.shared.gate.get(), log) {
             gate.stop();
             result = result.and(log.join().map_err(panicked));
+        }
+        if let Some(storage) = persistence.storage().filter(|_| result.is_ok()) {
+            continued::note(&self.shared, followed, storage.dir());
         }
         result
     }
@@ -415,10 +423,11 @@ fn users(settings: &Settings, registry: &Registry) -> io::Result<Arc<Acl>> {
 
 /// From now on changes go to replicas, and the server follows its primary if it has one: what is
 /// loaded at the start is no change.
-fn enter_replication(shared: &Arc<Shared>) -> io::Result<()> {
+fn enter_replication(shared: &Arc<Shared>, continued: Continued) -> io::Result<()> {
     shared.engine.set_propagate(shared.replication.feed.clone());
+    continued::go_on(shared, &continued);
     match primary_of(&shared.settings) {
-        Some(primary) => set_primary(shared, Some(primary)),
+        Some(primary) => set_primary_from(shared, Some(primary), continued.followed),
         None => ship::begin(&shared.engine, &shared.settings),
     }
     commands::policy::enter(shared).map_err(|error| io::Error::other(error.message()))
@@ -435,12 +444,15 @@ fn load(shared: &Arc<Shared>, stored: Stored) -> io::Result<Option<JoinHandle<()
     let result = match stored {
         Stored { source: Some(source), directory } => take_over(shared, directory, &source),
         Stored { source: None, directory: Some(directory) } => recover(shared, directory),
-        Stored { source: None, directory: None } => Ok((None, 0, None)),
+        Stored { source: None, directory: None } => Ok((None, 0, None, None)),
     };
     let persistence = &shared.persistence;
     match result {
-        Ok((storage, keys, log)) => {
-            if let Err(error) = enter_replication(shared) {
+        Ok((storage, keys, log, end)) => {
+            let dir = storage.as_ref().map(|storage| storage.dir());
+            let continued = dir.map_or(Ok(Continued::default()), |dir| continued::take(dir, end));
+            let entered = continued.and_then(|continued| enter_replication(shared, continued));
+            if let Err(error) = entered {
                 persistence.finish_loading(Err(error.to_string()));
                 shared.gate.get().inspect(|gate| gate.stop());
                 shared.stop();
@@ -460,7 +472,8 @@ fn load(shared: &Arc<Shared>, stored: Stored) -> io::Result<Option<JoinHandle<()
     }
 }
 
-type Recovered = (Option<Arc<Storage>>, u64, Option<JoinHandle<()>>);
+/// The directory, its keys, the log's thread, and what the data ends with.
+type Recovered = (Option<Arc<Storage>>, u64, Option<JoinHandle<()>>, Option<End>);
 
 /// Loads the files of a Redis, and makes them the beginning of a directory of ashlar's own.
 fn take_over(
@@ -486,9 +499,9 @@ fn take_over(
         started.elapsed().as_secs_f64()
     );
     let keys = shared.engine.db_stats().iter().map(|db| db.keys as u64).sum();
-    let Some(directory) = directory else { return Ok((None, keys, None)) };
+    let Some(directory) = directory else { return Ok((None, keys, None, None)) };
     let (storage, thread) = shared.persistence.base(shared, directory)?;
-    Ok((Some(storage), keys, thread))
+    Ok((Some(storage), keys, thread, None))
 }
 
 fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> {
@@ -523,6 +536,15 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         opened.replayed.calls,
         started.elapsed().as_secs_f64()
     );
+    let snapshot = opened.snapshot.as_ref().map(|one| (one.info.log_index, one.bytes));
+    let end = match snapshot {
+        _ if storage.log().is_some() => Some(End::Log(opened.recovered.last)),
+        Some((index, bytes)) if opened.replayed.calls == 0 => {
+            persistence.set_newest(index, bytes);
+            Some(End::Snapshot(index, bytes))
+        }
+        _ => None,
+    };
     let storage = Arc::new(storage);
     let mut thread = None;
     if let Some(log) = storage.log() {
@@ -530,7 +552,7 @@ fn recover(shared: &Arc<Shared>, directory: Directory) -> io::Result<Recovered> 
         assert!(shared.gate.set(gate).is_ok(), "data is loaded once");
         thread = Gate::start(shared)?;
     }
-    Ok((Some(storage), keys, thread))
+    Ok((Some(storage), keys, thread, end))
 }
 
 /// Makes room while the log is run.

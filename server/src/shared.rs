@@ -52,6 +52,22 @@ pub struct Pause {
     pub until_ms: AtomicI64,
     /// Whether only writes wait.
     pub writes_only: AtomicBool,
+    /// Whether writes wait for a fail-over, whatever clients ask for.
+    pub failing_over: AtomicBool,
+}
+
+impl Pause {
+    /// Ends it if its time is over and nothing else keeps writes waiting.
+    pub fn end_if_over(&self, now_ms: i64) {
+        let is_over = || {
+            self.until_ms.load(Ordering::SeqCst) <= now_ms
+                && !self.failing_over.load(Ordering::SeqCst)
+        };
+        if is_over() && self.active.swap(false, Ordering::SeqCst) && !is_over() {
+            // Another one has begun in between.
+            self.active.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// The server, as its workers see it.

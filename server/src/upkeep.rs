@@ -36,7 +36,7 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     replication.feed.set_limits(shared.settings.count(ids::REPL_BACKLOG_SIZE), limit);
     replication.tick(&shared.settings, &shared.engine, now_ms);
     // Of a replica's keys the primary says when they expire.
-    let decides = is_well && !replication.follower.is_following() && shared.strong.get().is_none();
+    let decides = is_well && replication.decides() && shared.strong.get().is_none();
     if let Some(strong) = shared.strong.get()
         && shared.active_expire.load(Ordering::Relaxed)
     {

@@ -3,6 +3,7 @@
 use ashlar_tests::ask::{ask, info, wait_for};
 use ashlar_tests::authority::Authority;
 use ashlar_tests::process::{Server, ashlar_binary, free_port};
+use ashlar_tests::resp::Value;
 use std::process::Command;
 
 const MUTUAL: [&str; 4] = ["--tls-replication", "yes", "--enable-debug-command", "yes"];
@@ -114,8 +115,27 @@ fn what_is_missing_is_named() {
     for setting in ["tls-replication", "tls-cluster"] {
         let refused = ask(&mut server.client(), &format!("CONFIG SET {setting} yes"));
         assert!(refused.contains(&format!("{setting} needs tls-ca-cert-file")), "{refused}");
-        assert!(ask(&mut server.client(), &format!("CONFIG GET {setting}")).contains("no"));
+        let shown = server.client().line(&format!("CONFIG GET {setting}")).expect("a reply");
+        assert_eq!(shown.items().and_then(|pair| pair.get(1)).map(Value::text), Some("no".into()));
     }
+}
+
+/// The replica is told at its encrypted port that it is to take over, and followed there.
+#[test]
+fn a_role_is_handed_over_with_certificates() {
+    let authority = Authority::new();
+    authority.write("one");
+    let ((primary, port), (replica, to)) = (authority.daemon(&MUTUAL), authority.daemon(&MUTUAL));
+    fill(&primary, "k");
+    follows(&replica, &primary, port, "k");
+    let refused = ask(&mut replica.client(), "REPLICATION TAKEOVER 1 ANY x");
+    assert!(refused.contains("tls-replication asks nodes for TLS"), "{refused}");
+    assert_eq!(ask(&mut primary.client(), &format!("FAILOVER TO 127.0.0.1 {to}")), "OK");
+    wait_for("the role is handed over", || {
+        info(&mut primary.client(), "master_failover_state") == "no-failover"
+            && info(&mut primary.client(), "role") == "slave"
+    });
+    arrives(&primary, &replica, "k");
 }
 
 /// `tls-cluster` is what Redis looks at here, in a cluster or not.
@@ -161,6 +181,15 @@ fn tools_use_tls_ports() {
     };
     let export = ["export", &file, "--port", &port, "--quiet"];
     assert!(!run(&export, false).status.success(), "a certificate is asked for");
+    let (redis, redis_port) = redis(&authority);
+    ask(&mut redis.client(), "SET key of-redis");
+    let from_redis = ["export", &file, "--port", &redis_port.to_string(), "--quiet"];
+    assert!(run(&from_redis, true).status.success());
+    assert!(
+        run(&["import", &file, "--port", &port, "--quiet", "--replace"], true).status.success()
+    );
+    assert_eq!(ask(&mut server.client(), "GET key"), "of-redis");
+    ask(&mut server.client(), "SET key value");
     assert!(run(&export, true).status.success());
     ask(&mut server.client(), "FLUSHALL");
     assert!(run(&["import", &file, "--port", &port, "--quiet"], true).status.success());

@@ -5,9 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is to say where")]
 
+mod failover;
 mod outages;
-mod proxy;
 mod roles;
+mod stops;
 
 use ashlar_tests::ask::{PATIENCE, ask, info, wait_for};
 use ashlar_tests::differential::sequence::is_data;

@@ -1,7 +1,7 @@
 //! Outages: whatever fails and comes back, the replica goes on from where it was.
 
-use super::proxy::Proxy;
 use super::{Load, PATIENCE, ask, equal, follow, info, load_for, node, syncs, wait_for};
+use ashlar_tests::proxy::Proxy;
 use ashlar_tests::random::{Random, seeds};
 use ashlar_tests::resp::Value;
 use std::thread::sleep;
@@ -14,16 +14,16 @@ fn a_link_that_breaks_is_taken_up_from_the_ring() {
     let primary = node(&["--repl-backlog-size", "64mb"]);
     let replica = node(&["--io-threads", "2"]);
     load_for(&primary, 1, Duration::from_millis(300));
-    let proxy = Proxy::new(primary.port());
+    let proxy = Proxy::to(primary.port());
     follow(&replica, proxy.port);
     let load = Load::start(&primary, 2);
     for _ in 0..3 {
         sleep(Duration::from_millis(300));
-        proxy.cut(true);
+        proxy.interrupt();
     }
-    proxy.cut(false);
+    proxy.shut();
     sleep(Duration::from_millis(300));
-    proxy.cut(true);
+    proxy.interrupt();
     load.stop();
     equal(&primary, &[&replica]);
     let (full, resumed) = syncs(&primary);
@@ -57,7 +57,7 @@ fn killed_nodes_go_on_without_a_copy() {
         println!("ASHLAR_SEED={seed}");
         let mut random = Random::new(seed);
         let mut primary = node(&LOG);
-        let proxy = Proxy::new(primary.port());
+        let proxy = Proxy::to(primary.port());
         let port = proxy.port.to_string();
         let followed = ["--replicaof", "127.0.0.1", &port];
         let settings = [&super::DEBUG[..], &["--save", ""], &LOG].concat();

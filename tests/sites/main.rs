@@ -2,12 +2,11 @@
 //! killed. Soon after the last write all are the same, and counters are exact.
 
 mod faults;
-mod proxy;
 mod tls;
 
 use ashlar_tests::process::Server;
+use ashlar_tests::proxy::Proxy;
 use ashlar_tests::resp::{Client, Value};
-use proxy::Proxy;
 use std::time::{Duration, Instant};
 
 /// Longest wait until sites are the same; far more than it takes.
@@ -87,7 +86,7 @@ impl Sites {
     fn cut(&self, site: usize, cut: bool) {
         for (from, to, proxy) in &self.links {
             if *from == site || *to == site {
-                proxy.cut(cut);
+                if cut { proxy.shut() } else { proxy.open() }
             }
         }
     }

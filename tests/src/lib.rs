@@ -23,6 +23,7 @@ pub mod host;
 pub mod pools;
 pub mod powercut;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod release;
 pub mod resp;

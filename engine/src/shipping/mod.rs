@@ -158,6 +158,16 @@ impl Shipping {
         points.into_iter().for_each(|point| inner.points.push(point));
     }
 
+    /// Goes on from a position that was noted when this engine last stopped, where no log has it: from now on
+    /// records go into the ring. Nobody has changed anything yet.
+    pub fn carry_on(&self, here: &Position) {
+        let mut inner = self.inner.lock();
+        inner.history = here.history.clone();
+        inner.named = true;
+        inner.ring.reset(here.position);
+        self.on.store(true, Ordering::Release);
+    }
+
     /// From now on records go into the ring. All shards are locked. `fresh` names the history if nobody
     /// has counted so far, so that what was before has no position.
     pub fn turn_on(&self, fresh: &str, journal: Option<&dyn Journal>) {

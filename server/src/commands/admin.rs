@@ -98,7 +98,7 @@ fn shutdown(host: &mut Host<'_, '_>, args: &[&[u8]], _: &mut Reply<'_>) -> CmdRe
             b"NOSAVE" => saves = false,
             b"SAVE" => saves = true,
             b"FORCE" => force = true,
-            b"NOW" => {}
+            b"NOW" => host.shared.replication.hurries.store(true, Ordering::Release),
             b"ABORT" if args.len() == 2 => {
                 return Err(Error::text("ERR No shutdown in progress.").into());
             }

@@ -267,18 +267,20 @@ fn pause(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     let until = host.stamp.now_ms + timeout.min(PAUSE_MS_MAX);
     let pause = &host.shared.pause;
     // A pause that is on already is only made longer and stricter.
-    let already = pause.active.load(Ordering::Acquire);
+    let already = pause.until_ms.load(Ordering::Acquire) > host.stamp.now_ms;
     let strict = already && !pause.writes_only.load(Ordering::Acquire);
     pause.writes_only.store(writes_only && !strict, Ordering::Release);
     let before = if already { pause.until_ms.load(Ordering::Acquire) } else { 0 };
-    pause.until_ms.store(until.max(before), Ordering::Release);
-    pause.active.store(true, Ordering::Release);
+    pause.until_ms.store(until.max(before), Ordering::SeqCst);
+    pause.active.store(true, Ordering::SeqCst);
     reply.ok();
     Ok(())
 }
 
 fn unpause(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    host.shared.pause.active.store(false, Ordering::Release);
+    let pause = &host.shared.pause;
+    pause.until_ms.store(0, Ordering::SeqCst);
+    pause.end_if_over(host.stamp.now_ms);
     host.shared.broadcast(|| crate::mailbox::Message::Resume);
     reply.ok();
     Ok(())

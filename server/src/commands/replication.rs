@@ -8,14 +8,17 @@ use crate::replication::primary::{Detach, Wish};
 use crate::replication::ship::receiver::{self, parse_position};
 use crate::replication::ship::sender::Has;
 use crate::replication::ship::{SPOKEN, VERSION};
-use crate::replication::{NATIVE, Replica, Target};
+use crate::replication::{NATIVE, Replica, Target, failover};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_engine::number;
 use ashlar_engine::reply::Reply;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const ADMIN: Flags = Flags::ADMIN.union(Flags::NOSCRIPT).union(Flags::STALE);
+/// Longest wait of FAILOVER: a client's mistake must not stop writes for years.
+const TIMEOUT_MS_MAX: u64 = 1000 * 60 * 60 * 24 * 366;
 /// Not in a transaction: its locks would be waited for.
 const SYNC: Flags = ADMIN.union(Flags::NO_MULTI);
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE).union(Flags::NOSCRIPT);
@@ -35,6 +38,13 @@ pub const COMMANDS: &[HostCommand] = &[
         command("SLAVEOF", 3, SYNC, "Follows a primary, or no longer (NO ONE).")
             .syntax("host port"),
         replicaof,
+    ),
+    HostCommand::new(
+        Command::hosted("FAILOVER", -1, Group::Server)
+            .flags(SYNC)
+            .syntax("[TO host port [FORCE]] [ABORT] [TIMEOUT milliseconds:integer]")
+            .docs("6.2.0", "O(1)", "Hands the role of the primary over to a replica."),
+        fail_over,
     ),
     HostCommand::new(
         command("ROLE", 1, ANY_TIME.union(Flags::FAST).union(Flags::ADMIN), "Returns the role."),
@@ -84,6 +94,11 @@ const REPLICATION: &[HostCommand] = &[
         follow,
     ),
     HostCommand::new(
+        command("TAKEOVER", 5, SYNC, "A primary hands its role over to this replica.")
+            .syntax("version position history"),
+        take_over,
+    ),
+    HostCommand::new(
         command("LAG", 2, ANY_TIME, "Tells how far replicas are behind, or this node its primary."),
         lag,
     ),
@@ -101,11 +116,81 @@ const REPLICATION: &[HostCommand] = &[
                     "FOLLOW <version> <position> [<history> ...]",
                     "Used by replicas to get what comes behind <position>.",
                 ),
+                (
+                    "TAKEOVER <version> <position>|ANY <history>",
+                    "Used by a primary that hands its role over.",
+                ),
             ],
         );
         Ok(())
     }),
 ];
+
+fn take_over(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if args[2] != VERSION {
+        return Err(Error::text("ERR this node replicates with version 1 only").into());
+    }
+    if !crate::replication::admits(host.shared, host.session) {
+        let text = "ERR tls-replication asks nodes for TLS and a certificate";
+        return Err(Error::text(text).into());
+    }
+    let position = match args[3] {
+        failover::ANY => None,
+        position => Some(parse_position(position).ok_or(Error::NotInteger)?),
+    };
+    let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
+    failover::take_over(&shared, position, args[4])?;
+    reply.ok();
+    Ok(())
+}
+
+fn fail_over(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.shared.cluster.get().is_some() {
+        return Err(Error::text("ERR FAILOVER not allowed in cluster mode.").into());
+    }
+    let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
+    if let [_, word] = args
+        && word.eq_ignore_ascii_case(b"ABORT")
+    {
+        if !failover::abort(&shared, "Failover manually aborted") {
+            return Err(Error::text("ERR No failover in progress.").into());
+        }
+        reply.ok();
+        return Ok(());
+    }
+    failover::begin(&shared, parse_failover(&args[1..])?)?;
+    reply.ok();
+    Ok(())
+}
+
+fn parse_failover(mut rest: &[&[u8]]) -> Result<failover::Wish, Error> {
+    let mut wish = failover::Wish::default();
+    loop {
+        let is = |name: &[u8]| rest.first().is_some_and(|word| word.eq_ignore_ascii_case(name));
+        rest = match rest {
+            [] => return Ok(wish),
+            [_, ms, left @ ..] if is(b"TIMEOUT") && wish.timeout.is_none() => {
+                let ms = number::parse_i64(ms).ok_or(Error::NotInteger)?;
+                let ms = u64::try_from(ms).ok().filter(|ms| *ms > 0);
+                let ms = ms.ok_or(Error::text("ERR FAILOVER timeout must be greater than 0"))?;
+                wish.timeout = Some(Duration::from_millis(ms.min(TIMEOUT_MS_MAX)));
+                left
+            }
+            [_, host, port, left @ ..] if is(b"TO") && wish.target.is_none() => {
+                let port = number::parse_i64(port).ok_or(Error::NotInteger)?;
+                // No replica listens on what is no port.
+                let port = u16::try_from(port).unwrap_or(0);
+                wish.target = Some((String::from_utf8_lossy(host).into_owned(), port));
+                left
+            }
+            [_, left @ ..] if is(b"FORCE") && !wish.force => {
+                wish.force = true;
+                left
+            }
+            _ => return Err(Error::Syntax),
+        };
+    }
+}
 
 fn follow(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if args[2] != VERSION {
@@ -200,6 +285,9 @@ impl Lag {
 
 fn replicaof(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let (name, port) = (args[1], args[2]);
+    if host.shared.replication.failover.is_on() {
+        return Err(Error::text("ERR REPLICAOF not allowed while failing over.").into());
+    }
     let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
     let follower = &shared.replication.follower;
     if name.eq_ignore_ascii_case(b"NO") && port.eq_ignore_ascii_case(b"ONE") {
@@ -266,13 +354,34 @@ fn role(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
 
 fn psync(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let offset = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
+    if args.get(3).is_some_and(|word| word.eq_ignore_ascii_case(b"FAILOVER")) {
+        take_over_from_redis(host, args[1])?;
+    }
     detach(host, Wish::Partial(args[1].to_vec(), offset), reply)
+}
+
+/// A Redis hands its role over to this node, which follows it, and becomes its replica.
+fn take_over_from_redis(host: &Host<'_, '_>, replid: &[u8]) -> Result<(), Error> {
+    let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
+    let follower = &shared.replication.follower;
+    if !follower.is_following() {
+        return Err(Error::text("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    if !follower.follows_stream(replid) || !crate::replication::admits(host.shared, host.session) {
+        return Err(Error::text("ERR PSYNC FAILOVER replid must match my replid."));
+    }
+    tracing::warn!("this server is a primary now: a Redis hands its role over");
+    set_primary(&shared, None);
+    Ok(())
 }
 
 /// The connection becomes a replica's: its worker gives it away.
 fn detach(host: &mut Host<'_, '_>, wish: Wish, _: &mut Reply<'_>) -> CmdResult {
     if host.session.in_transaction || host.session.from_primary {
         return Err(Error::text("ERR a transaction can't become a replica").into());
+    }
+    if host.shared.replication.failover.is_on() {
+        return Err(Error::text("NOMASTERLINK Can't SYNC while failing over").into());
     }
     if host.shared.replication.follower.loading.load(Ordering::Acquire) {
         let text = "NOMASTERLINK Can't SYNC while not connected with my master";

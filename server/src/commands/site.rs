@@ -80,6 +80,9 @@ fn sites_for_peer(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
         let text = "ERR tls-replication asks sites for TLS and a certificate";
         return Err(Error::text(text));
     }
+    if host.shared.replication.failover.is_on() {
+        return Err(Error::text("ERR this site's primary hands its role over"));
+    }
     sites(host)
 }
 

@@ -44,7 +44,8 @@ pub(super) fn replication(source: &dyn InfoSource, out: &mut String) {
 /// The names and the length of the history of changes.
 fn histories(source: &dyn InfoSource, out: &mut String) {
     let replication = source.replication();
-    field(out, "master_failover_state", "no-failover");
+    let failover = replication.map_or("no-failover", |replication| replication.failover.name());
+    field(out, "master_failover_state", failover);
     let feed = replication.map(|replication| &replication.feed);
     let replid =
         feed.map_or_else(|| source.identity().replication_id.clone(), |feed| feed.replid());

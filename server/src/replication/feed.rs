@@ -108,6 +108,14 @@ impl Feed {
         *inner = Inner { replid: replid.to_owned(), start: end, end, ..Inner::default() };
     }
 
+    /// Goes on as the stream of this name behind this offset, of which nothing is kept. Nobody has changed
+    /// anything yet.
+    pub fn carry_on(&self, replid: &str, offset: u64) {
+        let replid = replid.to_owned();
+        *self.inner.lock() = Inner { replid, start: offset, end: offset, ..Inner::default() };
+        self.active.store(true, Ordering::Release);
+    }
+
     /// Starts a replica with a full copy, whose state is that of this moment: all shards are locked.
     /// Returns the name of the stream and the offset from which it gets the stream.
     pub fn start(&self, replica: u64) -> (String, u64) {

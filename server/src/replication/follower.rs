@@ -111,6 +111,21 @@ impl Follower {
         self.following.load(Ordering::Acquire)
     }
 
+    /// Ends it, as the server does: the stream of a Redis that it follows, and how much of it was run.
+    pub fn stopped_at(&self) -> Option<(Vec<u8>, i64)> {
+        let _running = self.running.lock();
+        let state = self.state.lock();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let known = self.is_following() && !state.status.native && !state.replid.is_empty();
+        known.then(|| (state.replid.clone(), state.status.offset))
+    }
+
+    /// Whether it follows a Redis whose stream has this name.
+    pub fn follows_stream(&self, replid: &[u8]) -> bool {
+        let state = self.state.lock();
+        !state.status.native && !state.replid.is_empty() && state.replid == replid
+    }
+
     /// Whether the primary's stream is being received.
     pub fn is_connected(&self) -> bool {
         self.state.lock().status.phase == Phase::Connected
@@ -131,6 +146,15 @@ impl Follower {
 
 /// Follows another primary, or none. No command of the one before runs after this returns.
 pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
+    set_primary_from(shared, primary, None);
+}
+
+/// The same, with the stream of Redis's kind that the data is from and the offset up to which it was run.
+pub fn set_primary_from(
+    shared: &Arc<Shared>,
+    primary: Option<(String, u16)>,
+    from: Option<(Vec<u8>, i64)>,
+) {
     let follower = &shared.replication.follower;
     // A copy that is on its way ends here, so that the wait for the lock is short.
     if let Some(socket) = follower.state.lock().socket.take() {
@@ -144,6 +168,9 @@ pub fn set_primary(shared: &Arc<Shared>, primary: Option<(String, u16)>) {
         state.status =
             Status { primary: primary.clone(), offset: -1, down_ms: now_ms, ..Status::default() };
         state.replid.clear();
+        if let Some((replid, offset)) = from {
+            (state.replid, state.status.offset) = (replid, offset);
+        }
         follower.following.store(primary.is_some(), Ordering::Release);
         follower.loading.store(false, Ordering::Release);
         // Until it is known what the new primary is, what came from another one stays as it is.
@@ -211,7 +238,9 @@ fn follow(shared: &Arc<Shared>, host: &str, port: u16, generation: u64) -> io::R
         0 => shared.port,
         announced => announced,
     };
-    if link.introduce(&credentials, own_port)? {
+    let native = link.introduce(&credentials, own_port)?;
+    super::failover::tell(shared, &mut link, native)?;
+    if native {
         return super::ship::receiver::follow(shared, &mut link, generation, timeout);
     }
     // What a Redis sends has no positions: from here on this node writes a history of its own.

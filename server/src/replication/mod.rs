@@ -10,6 +10,8 @@
 //! Two nodes of ashlar have a protocol of their own, see [`ship`]: a follower names it with `REPLCONF
 //! capa` ([`NATIVE`]), and the primary answers in kind. With others what is here is spoken.
 
+pub mod continued;
+pub mod failover;
 pub mod feed;
 pub mod follower;
 pub mod link;
@@ -28,6 +30,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a node of ashlar says that it can do (`REPLCONF capa`); a real Redis passes over it.
 pub const NATIVE: &[u8] = b"ashlar1";
@@ -90,6 +93,8 @@ pub struct Replication {
     pub feed: Arc<Feed>,
     /// What this server follows, if anything.
     pub follower: Follower,
+    /// A change of roles that was asked for here.
+    pub failover: failover::Failover,
     replicas: Mutex<BTreeMap<u64, Arc<Replica>>>,
     waits: Mutex<Vec<Wait>>,
     /// Notified when a replica tells how far it is.
@@ -101,6 +106,10 @@ pub struct Replication {
     pub syncs: [AtomicU64; 3],
     last_ping_ms: AtomicI64,
     last_replica_ms: AtomicI64,
+    /// Whether replicas are served no longer: the server has ended, and they have what it has.
+    closed: AtomicBool,
+    /// Whether a stop does not wait for replicas.
+    pub hurries: AtomicBool,
     /// When there was last a replica of ashlar.
     pub(crate) last_native_ms: AtomicI64,
 }
@@ -111,6 +120,7 @@ impl Replication {
         Replication {
             feed: Arc::new(Feed::new(replid)),
             follower: Follower::default(),
+            failover: Default::default(),
             replicas: Mutex::default(),
             waits: Mutex::default(),
             acked: Condvar::new(),
@@ -119,6 +129,8 @@ impl Replication {
             syncs: Default::default(),
             last_ping_ms: AtomicI64::new(0),
             last_replica_ms: AtomicI64::new(0),
+            closed: AtomicBool::new(false),
+            hurries: AtomicBool::new(false),
             last_native_ms: AtomicI64::new(0),
         }
     }
@@ -159,6 +171,38 @@ impl Replication {
         debug_assert!(watched.is_ok(), "the subscriber refuses nothing");
     }
 
+    /// The workers have ended, and nothing changes any more: waits until the replicas have all, but not for ever,
+    /// and ends their connections.
+    pub fn close(&self, settings: &Settings, engine: &ashlar_engine::Engine) {
+        let seconds = settings.count(ids::SHUTDOWN_TIMEOUT);
+        let patience = if self.hurries.load(Ordering::Acquire) { 0 } else { seconds };
+        let deadline = Instant::now() + Duration::from_secs(patience);
+        let is_behind = || {
+            let wanted = [self.feed.offset(), engine.position().position];
+            self.replicas.lock().values().any(|replica| {
+                let online = replica.online.load(Ordering::Acquire);
+                let acked = replica.acked.load(Ordering::Acquire);
+                online
+                    && !replica.gone.load(Ordering::Acquire)
+                    && acked < wanted[usize::from(replica.native)]
+            })
+        };
+        while is_behind() {
+            if Instant::now() >= deadline {
+                tracing::warn!("not all replicas have all writes: they go on after the next start");
+                break;
+            }
+            self.ask_nodes(engine);
+            self.wait_acked(Duration::from_millis(20));
+        }
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether replicas are served no longer.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Ends the connection of a replica.
     pub fn kill(&self, id: u64) {
         if let Some(replica) = self.replicas.lock().get(&id) {
@@ -181,12 +225,28 @@ impl Replication {
         self.acked.notify_all();
     }
 
-    /// Asks the replicas how far they are.
-    pub fn ask(&self, engine: &ashlar_engine::Engine) {
+    /// Whether it is for this node to say which keys have expired: not while another one is the primary, or
+    /// about to be.
+    pub fn decides(&self) -> bool {
+        !self.follower.is_following() && !self.failover.is_on()
+    }
+
+    /// Waits until a replica tells how far it is, but not for long.
+    fn wait_acked(&self, wait: Duration) {
+        self.acked.wait_for(&mut self.acked_lock.lock(), wait);
+    }
+
+    /// Asks the replicas that are nodes of ashlar how far they are.
+    fn ask_nodes(&self, engine: &ashlar_engine::Engine) {
         for replica in self.replicas.lock().values().filter(|replica| replica.native) {
             replica.asked.store(true, Ordering::Release);
         }
         engine.shipping().wake();
+    }
+
+    /// Asks the replicas how far they are.
+    pub fn ask(&self, engine: &ashlar_engine::Engine) {
+        self.ask_nodes(engine);
         self.feed.push(&[b"REPLCONF", b"GETACK", b"*"]);
     }
 

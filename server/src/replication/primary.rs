@@ -143,7 +143,7 @@ fn serve(
     }
     replica.online.store(true, Ordering::Release);
     let mut written = Instant::now();
-    while !replica.gone.load(Ordering::Acquire) && !shared.stopping.load(Ordering::Acquire) {
+    while !replica.gone.load(Ordering::Acquire) && !shared.replication.is_closed() {
         match feed.next(replica.id, WAIT) {
             Next::Bytes(bytes) => {
                 socket.write_all(&bytes)?;

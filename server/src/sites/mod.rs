@@ -159,6 +159,10 @@ impl Sites {
     ) -> u64 {
         let now_ms = clock::now_ms();
         let mut promised = self.promised.lock();
+        if shared.replication.failover.is_on() {
+            // Nothing is to be recorded, and what was promised stays true.
+            return promised.0;
+        }
         if promised.0 == 0 || (now_ms - promised.1).abs() >= PROMISE_EVERY_MS {
             promised.0 = self.node.promise(exec, &shared.stamp(now_ms));
             promised.1 = now_ms;

@@ -25,6 +25,7 @@ impl Worker<'_> {
                 Message::Kill(address) => self.kill(address),
                 Message::Durable => {}
                 Message::Resume => self.resume_paused(),
+                Message::Between(busy) => drop(busy.fetch_sub(1, Ordering::AcqRel)),
                 Message::Adopt(stream) => self.adopt(stream),
                 Message::Loaded(address, loaded) => self.loaded(address, loaded),
                 Message::Room => self.resume_roomless(),

@@ -102,9 +102,7 @@ impl Worker<'_> {
     /// What is to be looked at ten times a second.
     pub(super) fn tick(&mut self, now_ms: i64) {
         let pause = &self.shared.pause;
-        if pause.until_ms.load(Ordering::Acquire) <= now_ms {
-            pause.active.store(false, Ordering::Release);
-        }
+        pause.end_if_over(now_ms);
         if !pause.active.load(Ordering::Acquire) && !self.paused.is_empty() {
             self.resume_paused();
         }

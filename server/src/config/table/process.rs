@@ -41,8 +41,7 @@ pub(super) const GENERAL: &[Setting] = &[
         int_from(0),
         "10",
         "Seconds a shutdown waits for replicas to catch up.",
-    )
-    .ignored("there are no replicas"),
+    ),
     Setting::new("shutdown-on-sigint", SHUTDOWN, "default", "What SIGINT does besides stopping.")
         .ignored("nothing is saved on shutdown in this version"),
     Setting::new("shutdown-on-sigterm", SHUTDOWN, "default", "What SIGTERM does besides stopping.")

@@ -65,6 +65,7 @@ pub fn follow(
         here = engine.position();
     }
     let (verdict, there) = ask(link, &here)?;
+    crate::replication::failover::done(shared);
     follower.native.store(true, Ordering::Release);
     // What the primary's calls mean for other sites stands in its records.
     engine.set_sites_active(false);
@@ -386,6 +387,8 @@ impl<'e> Receiver<'_, 'e> {
         let cold = |_: &[u8]| Err("a copy has no cold keys".to_owned());
         let loaded = snapshot::load(engine, source, None, threads, &progress, &cold);
         let loaded = loaded.map_err(|error| io::Error::other(error.to_string()))?;
+        // For `save`: they are changes like any others.
+        self.shared.persistence.changes.fetch_add(loaded.keys, Ordering::Relaxed);
         let _running = self.run()?;
         let history = History { followed: true, ..there.history.clone() };
         let here = Position { history, position: there.position };

@@ -142,7 +142,7 @@ impl<'a> Sender<'a> {
     }
 
     fn stream(&mut self, mut source: Source) -> io::Result<()> {
-        while !self.ended() {
+        while !self.replica.gone.load(Ordering::Acquire) && !self.shared.replication.is_closed() {
             let sent = match &mut source {
                 Source::Ring => match self.out_of_ring()? {
                     Some(position) => {
