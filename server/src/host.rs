@@ -20,7 +20,7 @@ use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use crate::strong::{AgreedRead, Agreement, Confirmed};
-use ashlar_engine::command::Flags;
+use ashlar_engine::command::{Flags, Group};
 use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
 use ashlar_engine::effects::Notification;
@@ -237,7 +237,8 @@ impl Host<'_, '_> {
         }
         let refusal = route::route(self, &**member, resolved, args)
             .error()
-            .or_else(|| route::forbidden(resolved.command, args));
+            .or_else(|| route::forbidden(resolved.command, args))
+            .or_else(|| self.is_for_all_nodes(resolved));
         let Some(refusal) = refusal else { return false };
         if resolved.command.name == "EXEC" {
             self.session.multi = None;
@@ -247,6 +248,16 @@ impl Host<'_, '_> {
         }
         reply.error(&refusal);
         true
+    }
+
+    /// In a cluster: refuses to make what the whole cluster decides on a part of one group's transaction.
+    fn is_for_all_nodes(&self, resolved: &Resolved) -> Option<Error> {
+        self.session.multi.as_ref()?;
+        let changes = matches!(resolved.command.group, Group::Scripting)
+            && resolved.command.flags.contains(Flags::WRITE);
+        changes.then(|| {
+            Error::text("ERR libraries of functions can't be changed in a transaction in a cluster")
+        })
     }
 
     /// In a cluster: what a request waits for that is answered here; `None` where it is run at once.

@@ -58,6 +58,17 @@ pub struct Multi {
 /// Bytes that a name in a table of the session takes besides its own.
 pub const NAME_BYTES: usize = 64;
 
+/// What decides what a script does that a group has agreed on, besides its text and its arguments.
+#[derive(Clone, Debug, Default)]
+pub struct AgreedScript {
+    /// Whether memory was above `maxmemory`.
+    pub full: bool,
+    /// Of a function, the text of its library.
+    pub library: Arc<[u8]>,
+    /// Whether its user may not do everything.
+    pub restricted: bool,
+}
+
 /// Channels, patterns or shard channels.
 pub type Channels = HashSet<Box<[u8]>>;
 
@@ -108,6 +119,8 @@ pub struct Session {
     pub in_script: bool,
     /// Whether it runs what a group has agreed on.
     pub applies: bool,
+    /// What goes with a script that is run so.
+    pub agreed: AgreedScript,
     /// The id of its next write, where the client has named it.
     pub request_id: Cell<RequestId>,
     /// READONLY
@@ -144,6 +157,7 @@ impl Session {
             wait_target: None,
             in_script: false,
             applies: false,
+            agreed: AgreedScript::default(),
             request_id: Cell::default(),
             reads_replicas: false,
             encrypted: false,

@@ -4,6 +4,7 @@
 //! cut, and a client that follows redirections.
 
 mod clients;
+mod functions;
 mod growth;
 mod policies;
 mod promise;

@@ -1,9 +1,9 @@
 //! Changes of the topology, and what each of them asks for.
 
 use super::{
-    GROUPS_MAX, GroupInfo, MEMBERS_MAX, META_GROUP, MOVES_MAX, MoveState, NODES_MAX, NodeInfo,
-    RELEASE_SETTING, Release, Role, SETTINGS_MAX, SLOTS, SlotMove, SlotRange, TEXT_BYTES_MAX,
-    Topology,
+    GROUPS_MAX, GroupInfo, LibraryChange, MEMBERS_MAX, META_GROUP, MOVES_MAX, MoveState, NODES_MAX,
+    NodeInfo, RELEASE_SETTING, Release, Role, SETTINGS_MAX, SLOTS, SlotMove, SlotRange,
+    TEXT_BYTES_MAX, Topology,
 };
 use crate::node::NodeId;
 use crate::raft::GroupId;
@@ -79,6 +79,8 @@ pub enum Change {
     SetPolicy(Rule),
     /// Removes rules, by their patterns. Made: the same.
     RemovePolicies(Vec<Vec<u8>>),
+    /// Changes the libraries of functions.
+    Libraries(LibraryChange),
     /// Several changes, all of them or none, if the topology still has the version that they were
     /// planned on.
     Batch {
@@ -139,6 +141,7 @@ impl Topology {
             Change::SetPreferred(group, node) => self.set_preferred(*group, *node)?,
             Change::Drain(node, draining) => self.a_node(*node)?.draining = *draining,
             Change::Set(name, value) => self.set(name, value)?,
+            Change::Libraries(change) => self.change_libraries(change)?,
             Change::BumpEpoch(group) => {
                 self.a_group(*group)?;
                 return Ok(self.touch(*group));
@@ -393,6 +396,7 @@ impl Topology {
         ensure(self.groups.len() <= GROUPS_MAX, || "too many groups".into())?;
         ensure(self.moves.len() <= MOVES_MAX, || "too many moves".into())?;
         ensure(self.settings.len() <= SETTINGS_MAX, || "too many settings".into())?;
+        super::libraries::check(&self.libraries.by_name)?;
         for node in self.nodes.values() {
             check_node(node)?;
             self.check_distinct(node)?;

@@ -4,7 +4,8 @@
 //! change    version u8 | kind u8 | fields in the order of the variant
 //! topology  version u8 | version u64 | cluster 20 | epoch u64 | next: node u64, group u32, move u64
 //!           nodes | groups | list of (range, group u32) | moves | settings: list of (text, text)
-//!           | where there are or were rules: classes of keys: bytes, as the engine has them
+//!           | where there are or were rules or libraries: classes of keys: bytes, as the engine has them
+//!           | where there are or were libraries: version u64, list of (name bytes, text bytes)
 //! node      id u64 | name 20 | host hostname site version: text each | port tls peer: u32 each
 //!           | role u8 | draining u8
 //! group     id u32 | members, learners: list of u64 | preferred u64 | epoch u64 | born u8
@@ -14,7 +15,7 @@
 //! ```
 
 use super::change::{BATCH_MAX, Change};
-use super::{GroupInfo, MoveState, NodeInfo, Role, SlotMove, SlotRange, Topology};
+use super::{GroupInfo, LibraryChange, MoveState, NodeInfo, Role, SlotMove, SlotRange, Topology};
 use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use crate::raft::GroupId;
 use ashlar_engine::policy::{Rule, Table};
@@ -68,10 +69,17 @@ impl Topology {
             push_bytes(out, name.as_bytes());
             push_bytes(out, value.as_bytes());
         });
-        if self.policies.version() > 0 {
+        if self.policies.version() > 0 || self.libraries.version > 0 {
             let mut bytes = Vec::new();
             self.policies.encode(&mut bytes);
             push_bytes(&mut out, &bytes);
+        }
+        if self.libraries.version > 0 {
+            push_u64(&mut out, self.libraries.version);
+            push_list(&mut out, self.libraries.by_name.iter(), |out, (name, text)| {
+                push_bytes(out, name);
+                push_bytes(out, text);
+            });
         }
         out
     }
@@ -104,6 +112,12 @@ impl Topology {
         made.settings = settings.into_iter().collect();
         if !reader.0.is_empty() {
             made.policies = Table::decode(reader.bytes()?).ok_or(Malformed)?;
+        }
+        if !reader.0.is_empty() {
+            made.libraries.version = reader.u64()?;
+            let libraries = reader.list(8, read_pair)?;
+            let libraries = libraries.into_iter().map(|(name, text)| (name, text.into()));
+            made.libraries.by_name = libraries.collect();
         }
         reader.end()?;
         made.check().map_err(|_| Malformed)?;
@@ -264,6 +278,10 @@ fn read_text(reader: &mut Reader<'_>) -> Result<String, Malformed> {
     String::from_utf8(reader.bytes()?.to_vec()).map_err(|_| Malformed)
 }
 
+fn read_pair(reader: &mut Reader<'_>) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
+    Ok((reader.bytes()?.to_vec(), reader.bytes()?.to_vec()))
+}
+
 fn read_port(reader: &mut Reader<'_>) -> Result<u16, Malformed> {
     u16::try_from(reader.u32()?).map_err(|_| Malformed)
 }
@@ -324,6 +342,15 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
             push_bytes(out, value.as_bytes());
         }),
         Change::BumpEpoch(group) => tagged(out, 16, |out| push_u32(out, *group)),
+        Change::Libraries(change) => tagged(out, 21, |out| {
+            push_u64(out, change.version);
+            out.push(change.flush.into());
+            push_list(out, change.remove.iter(), |out, name| push_bytes(out, name));
+            push_list(out, change.set.iter(), |out, (name, text)| {
+                push_bytes(out, name);
+                push_bytes(out, text);
+            });
+        }),
         Change::Born(group) => tagged(out, 18, |out| push_u32(out, *group)),
         Change::SetPolicy(rule) => tagged(out, 19, |out| {
             push_bytes(out, &rule.pattern);
@@ -387,6 +414,12 @@ fn read_change(reader: &mut Reader<'_>, outermost: bool) -> Result<Change, Malfo
         18 => Change::Born(reader.u32()?),
         19 => Change::SetPolicy(read_rule(reader)?),
         20 => Change::RemovePolicies(reader.list(4, |reader| Ok(reader.bytes()?.to_vec()))?),
+        21 => Change::Libraries(LibraryChange {
+            version: reader.u64()?,
+            flush: read_bool(reader)?,
+            remove: reader.list(4, |reader| Ok(reader.bytes()?.to_vec()))?,
+            set: reader.list(8, read_pair)?,
+        }),
         17 if outermost => {
             let version = reader.u64()?;
             let changes = reader.list(5, |reader| read_change(reader, false))?;

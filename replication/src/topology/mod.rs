@@ -12,6 +12,7 @@
 
 mod change;
 mod codec;
+mod libraries;
 mod machine;
 pub mod plan;
 mod policies;
@@ -20,6 +21,7 @@ mod release;
 mod tests;
 
 pub use change::Change;
+pub use libraries::{LIBRARIES_BYTES_MAX, Libraries, LibraryChange};
 pub use machine::{answer, request};
 pub use policies::policies_made;
 pub use release::{RELEASE_SETTING, Release};
@@ -188,6 +190,8 @@ pub struct Topology {
     pub policies: Table,
     /// Settings of the cluster as a whole.
     pub settings: BTreeMap<String, String>,
+    /// Libraries of functions.
+    pub libraries: Libraries,
     /// Rises whenever a group's epoch does, to whose new value it is then equal.
     pub current_epoch: u64,
     /// The group of each slot; 0 for nobody's.
@@ -209,6 +213,7 @@ impl Default for Topology {
             moves: BTreeMap::new(),
             policies: Table::default(),
             settings: BTreeMap::new(),
+            libraries: Libraries::default(),
             current_epoch: 0,
             slots: Box::new([META_GROUP; SLOTS]),
             assigned: 0,

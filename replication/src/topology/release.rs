@@ -28,6 +28,9 @@ impl Release {
 
     /// A cluster agrees on the classes of keys, from here on.
     pub const POLICIES: Release = Release { major: 0, minor: 2 };
+    /// All nodes have the libraries of functions, from here on, and scripts of users who may not do everything
+    /// carry their rules.
+    pub const FUNCTIONS: Release = Release { major: 0, minor: 2 };
 
     /// Reads a version, as `1.2` or `1.2.3-anything`.
     pub fn parse(version: &str) -> Option<Release> {

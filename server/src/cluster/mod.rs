@@ -15,6 +15,7 @@ pub mod admin;
 pub mod cli;
 pub mod facts;
 pub mod fake;
+pub mod functions;
 pub mod nearest;
 pub mod own;
 pub mod propose;

@@ -242,7 +242,15 @@ pub fn admit_in_script(
     script: &Cell<Option<u16>>,
 ) -> Result<(), Error> {
     const SEVERAL: &str = "ERR Script attempted to access keys that do not hash to the same slot";
-    let elsewhere = match route(host, member, resolved, args) {
+    // What a group has agreed on runs on all of its replicas alike, whoever leads.
+    let route = match host.session.applies {
+        true if matches!(join_keys(Slot::None, resolved.command, args), Slot::Several(_)) => {
+            Route::CrossSlot
+        }
+        true => Route::NoKeys,
+        false => route(host, member, resolved, args),
+    };
+    let elsewhere = match route {
         Route::NoKeys | Route::Local(_) => None,
         Route::CrossSlot => Some(SEVERAL),
         Route::Down(DOWN) => {

@@ -4,7 +4,7 @@
 //! every node by itself, as soon as it has heard.
 
 use super::sentinel::{on_leader_change, on_node_state};
-use super::{Member, own};
+use super::{Member, functions, own};
 use crate::config::ids;
 use crate::shared::Shared;
 use ashlar_replication::node::NodeId;
@@ -23,6 +23,8 @@ pub struct Seen {
     known: Mutex<(BTreeMap<GroupId, NodeId>, BTreeSet<NodeId>)>,
     /// When the cluster was last corrected, Unix milliseconds.
     corrected_ms: AtomicI64,
+    /// The libraries of functions.
+    pub(super) libraries: functions::Seen,
 }
 
 /// Looks once. A group that was not known before is taken as led by the node that shall lead it.
@@ -53,6 +55,7 @@ pub fn look(shared: &Shared) {
         }
     }
     correct(shared, &**member);
+    functions::offer(shared, &**member);
     for (node, is_down) in turned {
         on_node_state(shared, node, is_down);
     }

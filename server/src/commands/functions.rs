@@ -1,16 +1,18 @@
 //! Functions: FCALL, FCALL_RO and FUNCTION.
 
 use super::scripting::{is_flush_mode, split_keys};
+use crate::cluster;
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::scripting::interpreter::Invocation;
 use crate::scripting::library::{Functions, Library, Registered, parse_library};
-use crate::scripting::shebang::FLAG_NAMES;
-use crate::scripting::with_functions;
+use crate::scripting::shebang::{FLAG_NAMES, ScriptFlags};
+use crate::scripting::{with_functions, with_interpreter_of_functions};
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::reply::Reply;
 use ashlar_engine::{glob, rdb};
+use ashlar_replication::topology::LibraryChange;
 use std::collections::HashSet;
 
 const CALL: Flags =
@@ -108,23 +110,58 @@ fn call(
     reply: &mut Reply<'_>,
     read_only: bool,
 ) -> CmdResult {
+    if host.session.applies {
+        return call_agreed(host, args, reply, read_only);
+    }
     with_functions(host, |host, functions| {
-        let Some((function, flags)) = functions.find(args[1]) else {
+        let Some(found) = functions.find(args[1]) else {
             return Err(Error::text("ERR Function not found").into());
         };
-        let bad_number = Error::text("ERR Bad number of keys provided");
-        let (keys, rest) = split_keys(args, bad_number)?;
-        let what = Invocation {
-            function,
-            flags: flags.declared(),
-            name: args[1],
-            is_function: true,
-            read_only,
-            keys,
-            args: rest,
-        };
-        functions.interpreter.invoke(host, &what, reply)
+        invoke(host, functions, found, args, reply, read_only)
     })
+}
+
+/// A function that a group has agreed to call. Its library is loaded anew: what it kept in local variables from
+/// the last call would be another thing on each replica.
+fn call_agreed(
+    host: &mut Host<'_, '_>,
+    args: &[&[u8]],
+    reply: &mut Reply<'_>,
+    read_only: bool,
+) -> CmdResult {
+    let text = host.session.agreed.library.clone();
+    with_interpreter_of_functions(host, |host, functions| {
+        let fresh = functions.load(host, &text)?;
+        let found = fresh.iter().find(|function| function.name == args[1]);
+        let result = match found.map(|found| (found.function, found.flags)) {
+            Some(found) => invoke(host, functions, found, args, reply, read_only),
+            None => Err(Error::text("ERR Function not found").into()),
+        };
+        functions.let_go(&fresh);
+        result
+    })
+}
+
+fn invoke(
+    host: &mut Host<'_, '_>,
+    functions: &mut Functions,
+    (function, flags): (std::ffi::c_int, ScriptFlags),
+    args: &[&[u8]],
+    reply: &mut Reply<'_>,
+    read_only: bool,
+) -> CmdResult {
+    let bad_number = Error::text("ERR Bad number of keys provided");
+    let (keys, rest) = split_keys(args, bad_number)?;
+    let what = Invocation {
+        function,
+        flags: flags.declared(),
+        name: args[1],
+        is_function: true,
+        read_only,
+        keys,
+        args: rest,
+    };
+    functions.interpreter.invoke(host, &what, reply)
 }
 
 /// What is in the way of a library: one of its functions is another library's.
@@ -150,9 +187,16 @@ fn load(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
     };
     let text = args[args.len() - 1];
     let (name, _) = parse_library(text)?;
+    let in_cluster = host.shared.cluster.get().is_some();
+    let version = cluster::functions::version(host.shared);
     // From the look at what there is to the change, nobody else changes it.
     host.exec.lock_all();
-    with_functions(host, |host, functions| {
+    let is_new = with_functions(host, |host, functions| {
+        let there = functions.libraries.get(name);
+        if in_cluster && there.is_some_and(|library| *library.text == *text) {
+            // Clients send it to every node.
+            return Ok(false);
+        }
         if !replace && functions.libraries.contains_key(name) {
             let name = String::from_utf8_lossy(name);
             return Err(Error::owned(format!("ERR Library '{name}' already exists")));
@@ -164,8 +208,17 @@ fn load(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
         if let Some(error) = taken {
             return Err(error);
         }
-        host.exec.change_libraries(&[b"SET", name, text], &host.stamp)
+        if !in_cluster {
+            host.exec.change_libraries(&[b"SET", name, text], &host.stamp)?;
+        }
+        Ok(true)
     })?;
+    if in_cluster && is_new {
+        let set = vec![(name.to_vec(), text.to_vec())];
+        let change = LibraryChange { version, set, ..LibraryChange::default() };
+        let name = [format!("${}\r\n", name.len()).as_bytes(), name, b"\r\n"].concat();
+        return cluster::functions::change(host, change, name);
+    }
     reply.bulk(name);
     Ok(())
 }
@@ -197,10 +250,15 @@ fn restore(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
     let Some(texts) = rdb::decode_functions(args[2]) else {
         return Err(Error::text("ERR DUMP payload version or checksum are wrong").into());
     };
+    let in_cluster = host.shared.cluster.get().is_some();
+    let version = cluster::functions::version(host.shared);
     // From the look at what there is to the change, nobody else changes it.
     host.exec.lock_all();
     with_functions(host, |host, functions| {
         check_restored(host, functions, &texts, policy)?;
+        if in_cluster {
+            return Ok(());
+        }
         let mut changes: Vec<&[u8]> = Vec::new();
         if policy == Policy::Flush {
             changes.push(b"FLUSH");
@@ -210,6 +268,15 @@ fn restore(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
         }
         host.exec.change_libraries(&changes, &host.stamp)
     })?;
+    if in_cluster {
+        let flush = policy == Policy::Flush;
+        let mut set = Vec::new();
+        for text in texts {
+            set.push((parse_library(&text)?.0.to_vec(), text));
+        }
+        let change = LibraryChange { version, flush, set, ..LibraryChange::default() };
+        return cluster::functions::change(host, change, b"+OK\r\n".to_vec());
+    }
     reply.ok();
     Ok(())
 }
@@ -224,7 +291,10 @@ fn check_restored(
     let mut names: Vec<&[u8]> = Vec::new();
     for text in texts {
         let (name, _) = parse_library(text)?;
-        let is_there = policy == Policy::Append && functions.libraries.contains_key(name);
+        let there = functions.libraries.get(name).filter(|_| policy == Policy::Append);
+        // In a cluster clients send it to every node.
+        let in_cluster = host.shared.cluster.get().is_some();
+        let is_there = there.is_some_and(|there| !in_cluster || *there.text != **text);
         if is_there || names.contains(&name) {
             let name = String::from_utf8_lossy(name);
             return Err(Error::owned(format!("ERR Library {name} already exists")));
@@ -248,10 +318,16 @@ fn check_restored(
 }
 
 fn delete(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let version = cluster::functions::version(host.shared);
     host.exec.lock_all();
     let (libraries, _) = host.shared.engine.libraries().all();
     if !libraries.iter().any(|(name, _)| **name == *args[2]) {
         return Err(Error::text("ERR Library not found").into());
+    }
+    if host.shared.cluster.get().is_some() {
+        let remove = vec![args[2].to_vec()];
+        let change = LibraryChange { version, remove, ..LibraryChange::default() };
+        return cluster::functions::change(host, change, b"+OK\r\n".to_vec());
     }
     host.exec.change_libraries(&[b"REMOVE", args[2]], &host.stamp)?;
     reply.ok();
@@ -261,6 +337,11 @@ fn delete(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cmd
 fn flush(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     if !is_flush_mode(&args[2..]) {
         return Err(Error::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option").into());
+    }
+    if host.shared.cluster.get().is_some() {
+        let version = cluster::functions::version(host.shared);
+        let change = LibraryChange { version, flush: true, ..LibraryChange::default() };
+        return cluster::functions::change(host, change, b"+OK\r\n".to_vec());
     }
     host.exec.change_libraries(&[b"FLUSH"], &host.stamp)?;
     reply.ok();

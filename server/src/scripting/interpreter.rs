@@ -299,8 +299,10 @@ fn prepare(
     if declared && host.shared.replication.restricted.load(Ordering::Relaxed) {
         admit_on_replica(host, what.flags)?;
     }
-    if host.shared.settings.number(ids::MAXMEMORY) != 0 {
+    if host.session.agreed.full || host.shared.settings.number(ids::MAXMEMORY) != 0 {
         let room = match host.session.in_transaction {
+            // All replicas do as the one where it was proposed.
+            true if host.session.applies => !host.session.agreed.full,
             true => memory::has_room(host.shared),
             // A script does not wait: what it needs is taken out meanwhile.
             false => memory::make_room(host) != memory::Room::No,

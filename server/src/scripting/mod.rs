@@ -77,6 +77,20 @@ pub fn with_functions<T, E: From<Error>>(
     host: &mut Host<'_, '_>,
     work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
 ) -> Result<T, E> {
+    with_interpreter_of_functions(host, |host, functions| {
+        functions.refresh(host);
+        work(host, functions)
+    })
+}
+
+/// The same, with whatever functions are there: for one whose library is at hand.
+///
+/// # Errors
+/// As [`with_functions`].
+pub fn with_interpreter_of_functions<T, E: From<Error>>(
+    host: &mut Host<'_, '_>,
+    work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
+) -> Result<T, E> {
     FUNCTIONS.with(|functions| {
         let Ok(mut functions) = functions.try_borrow_mut() else {
             return Err(Error::text(NESTED).into());
@@ -85,7 +99,6 @@ pub fn with_functions<T, E: From<Error>>(
             Some(functions) => functions,
             none => none.insert(Functions::new()?),
         };
-        functions.refresh(host);
         work(host, functions)
     })
 }

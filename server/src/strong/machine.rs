@@ -6,6 +6,7 @@
 //! goes back, its random numbers come with it, and a script runs on every replica.
 
 use super::frozen::FrozenSlots;
+use super::script;
 use crate::acl::{Rules, User};
 use crate::clients::Client;
 use crate::clock;
@@ -34,6 +35,8 @@ pub struct ShardMachine {
     shared: Weak<Shared>,
     slots: GroupShard,
     session: Option<Session>,
+    /// Who runs what every client may run.
+    user: Option<Arc<User>>,
 }
 
 /// The session with which what was agreed on is run.
@@ -52,7 +55,7 @@ impl ShardMachine {
     pub fn new(shared: &Arc<Shared>, shard: usize, shown: Arc<FrozenSlots>) -> ShardMachine {
         let show = move |slots: &[SlotRange], frozen| shown.set(shard, slots, frozen);
         let slots = GroupShard::new(shared.engine.clone(), shard, show);
-        ShardMachine { shared: Arc::downgrade(shared), slots, session: None }
+        ShardMachine { shared: Arc::downgrade(shared), slots, session: None, user: None }
     }
 
     /// Whether a call is about a slot that takes no writes.
@@ -60,6 +63,7 @@ impl ShardMachine {
         if !self.slots.has_frozen() {
             return false;
         }
+        let args = script::command_of(args);
         let Ok(resolved) = shared.registry.resolve(args) else { return false };
         let mut keys = KeyList::new();
         resolved.command.keys.positions(args, &mut keys);
@@ -92,6 +96,7 @@ impl ShardMachine {
             _ => request.calls.as_slice(),
         };
         let mut session = self.session.take().unwrap_or_else(|| session(shared));
+        let user = self.user.get_or_insert_with(|| session.identity.user.clone()).clone();
         for (nth, call) in calls.iter().enumerate() {
             let args: Vec<&[u8]> = call.args.iter().map(Vec::as_slice).collect();
             session.protocol = request.protocol;
@@ -103,7 +108,15 @@ impl ShardMachine {
             }
             let seed = Rng::new(stamp.seed ^ nth as u64).next_u64();
             let stamp = Stamp { seed, ..stamp };
-            run_call(shared, &mut session, &mut exec, stamp, &args, &mut reply);
+            let entered = script::enter(shared, &mut session, &args);
+            match entered {
+                Ok(()) => {
+                    let args = script::command_of(&args);
+                    run_call(shared, &mut session, &mut exec, stamp, args, &mut reply);
+                }
+                Err(error) => reply.error(&error),
+            }
+            script::leave(&mut session, &user);
         }
         self.session = Some(session);
         settle(shared, &mut exec, &stamp);

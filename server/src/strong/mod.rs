@@ -15,6 +15,7 @@ mod node;
 mod park;
 mod path;
 pub mod policies;
+mod script;
 mod security;
 
 pub use node::{Running, Strong, start};

@@ -199,6 +199,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     // What the runtime said before anybody could hear it.
     let topology = strong.handle.topology();
     assign(shared, &strong.groups, &topology);
+    crate::cluster::functions::take(shared, &topology);
     Ok(Running { strong, thread, _lock: lock })
 }
 
@@ -647,6 +648,7 @@ impl runtime::Host for NodeHost {
         self.calm.store(false, Ordering::Release);
         let moved = assign(&self.shared, &self.groups, topology);
         super::park::send_after(&self.shared, &moved);
+        crate::cluster::functions::take(&self.shared, topology);
         self.note_growth(topology);
         let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
         self.calm.store(calm, Ordering::Release);

@@ -6,7 +6,6 @@ use crate::config::ids;
 use crate::host::Host;
 use crate::memory;
 use crate::registry::Resolved;
-use crate::scripting::cache::parse_sha;
 use crate::shared::Shared;
 use ashlar_engine::command::{Flags, Group, KeyList};
 use ashlar_engine::error::Error;
@@ -201,18 +200,6 @@ impl Host<'_, '_> {
         }
     }
 
-    /// A call to be proposed: a script goes with its text, since every replica runs it.
-    fn owned(&self, resolved: &Resolved, args: &[&[u8]]) -> Result<OwnedCall, Error> {
-        let mut args: Vec<Vec<u8>> = args.iter().map(|arg| arg.to_vec()).collect();
-        if resolved.command.name == "EVALSHA" && args.len() > 1 {
-            let script = parse_sha(&args[1]).and_then(|sha| self.shared.scripts.cache.get(&sha));
-            let text = "NOSCRIPT No matching script. Please use EVAL.";
-            args[1] = script.ok_or_else(|| Error::text(text))?.body.to_vec();
-            args[0] = b"EVAL".to_vec();
-        }
-        Ok(OwnedCall { db: self.session.db, args })
-    }
-
     /// What EXEC waits for.
     fn transaction(&mut self) -> Result<Option<Agreement>, Error> {
         let Some(strong) = self.shared.strong.get() else { return Ok(None) };
@@ -282,9 +269,6 @@ fn need(resolved: &Resolved) -> Result<Need, Error> {
     let command = resolved.command;
     if matches!(command.name, "FLUSHALL" | "FLUSHDB") {
         return Ok(Need::Flush);
-    }
-    if command.name.starts_with("FCALL") {
-        return Err(Error::text("ERR functions can't work on the keys of a cluster yet: use EVAL"));
     }
     // Keys of host commands are keys only where they read or write data.
     let is_data =

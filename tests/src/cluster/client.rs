@@ -52,7 +52,10 @@ impl ClusterClient {
     /// Runs a command whose first argument is its key. It is sent once more only where the answer says
     /// that it was not run.
     pub fn call(&mut self, argv: &Argv) -> Outcome {
-        let slot = argv.get(1).map_or(0, |key| slot_of(key));
+        let name = argv.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        // Those with a number of keys have the first one behind it.
+        let at = if name.starts_with(b"EVAL") || name.starts_with(b"FCALL") { 3 } else { 1 };
+        let slot = argv.get(at).map_or(0, |key| slot_of(key));
         let since = Instant::now();
         while since.elapsed() < self.timeout {
             let port = self.leaders.get(&slot).copied().unwrap_or_else(|| self.any());
