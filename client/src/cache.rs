@@ -3,7 +3,7 @@
 use parking_lot::RwLock;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What an entry costs beside its key (twice, in the map and in the ring) and value.
@@ -33,8 +33,8 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Cache {
     inner: RwLock<Inner>,
-    entries_max: usize,
-    bytes_max: usize,
+    entries_max: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
 fn cost(key: &[u8], value: &Cached) -> usize {
@@ -67,7 +67,23 @@ impl Inner {
 
 impl Cache {
     pub fn new(entries_max: usize, bytes_max: usize) -> Cache {
+        let (entries_max, bytes_max) = (entries_max.into(), bytes_max.into());
         Cache { inner: RwLock::default(), entries_max, bytes_max }
+    }
+
+    /// Other bounds from now on; what is above them goes with the next value that comes.
+    pub fn bound(&self, entries_max: usize, bytes_max: usize) {
+        self.entries_max.store(entries_max, Ordering::Relaxed);
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// Forgets all keys but these.
+    pub fn keep(&self, keep: impl Fn(&[u8]) -> bool) {
+        let mut inner = self.inner.write();
+        let gone: Vec<Arc<[u8]>> = inner.entries.keys().filter(|key| !keep(key)).cloned().collect();
+        for key in gone {
+            inner.remove(&key);
+        }
     }
 
     /// The value, if it is here and may still be served.
@@ -80,19 +96,21 @@ impl Cache {
 
     /// Keeps a value until then; what is too large is not kept. Returns how many others had to go.
     pub fn insert(&self, key: &[u8], value: Cached, until: Instant) -> u64 {
+        let entries_max = self.entries_max.load(Ordering::Relaxed);
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
         let mut inner = self.inner.write();
         let old = inner.remove(key);
         let bytes = cost(key, &value);
-        if bytes > self.bytes_max || self.entries_max == 0 {
+        if bytes > bytes_max || entries_max == 0 {
             return 0;
         }
         let mut evicted = 0;
-        while inner.entries.len() >= self.entries_max || inner.bytes + bytes > self.bytes_max {
+        while inner.entries.len() >= entries_max || inner.bytes + bytes > bytes_max {
             inner.make_room();
             evicted += 1;
         }
         // Keys that come and go must not pile up in the ring.
-        if inner.ring.len() >= 2 * self.entries_max.max(8) {
+        if inner.ring.len() >= 2 * entries_max.max(8) {
             let Inner { entries, ring, .. } = &mut *inner;
             let mut seen = std::collections::HashSet::new();
             ring.retain(|key| entries.contains_key(key) && seen.insert(key.clone()));

@@ -16,6 +16,8 @@
 //! # Ok::<(), ashlar_client::Error>(())
 //! ```
 //!
+//! A [`ClusterNearCache`] does the same with all nodes of a cluster.
+//!
 //! # What it promises
 //!
 //! - Values and invalidations come on one connection, in the server's order, and one thread applies
@@ -31,10 +33,12 @@
 //! - Memory is bounded: [`Options::entries_max`], [`Options::bytes_max`], [`Options::ttl_max`].
 
 mod cache;
+mod cluster;
 mod connection;
 mod near;
 mod resp;
 
+pub use cluster::ClusterNearCache;
 pub use near::{NearCache, Options, Stats};
 pub use resp::Value;
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub credentials: Option<(String, String)>,
     /// The database.
     pub database: u32,
+    /// With a cluster: for how long a request is tried while nobody answers for its key.
+    pub retry_for: Duration,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(5),
             credentials: None,
             database: 0,
+            retry_for: Duration::from_secs(5),
         }
     }
 }
@@ -64,6 +67,23 @@ pub struct Stats {
     pub entries: usize,
     /// Their bytes.
     pub bytes: usize,
+}
+
+impl Stats {
+    /// Those of two caches together.
+    pub(crate) fn plus(&self, other: &Stats) -> Stats {
+        Stats {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            invalidations: self.invalidations + other.invalidations,
+            invalidated_entries: self.invalidated_entries + other.invalidated_entries,
+            evictions: self.evictions + other.evictions,
+            disconnections: self.disconnections + other.disconnections,
+            disconnected_entries: self.disconnected_entries + other.disconnected_entries,
+            entries: self.entries + other.entries,
+            bytes: self.bytes + other.bytes,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -125,8 +145,23 @@ impl NearCache {
         })
     }
 
+    /// The server's address.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Other bounds from now on.
+    pub(crate) fn bound(&self, entries_max: usize, bytes_max: usize) {
+        self.cache.bound(entries_max, bytes_max);
+    }
+
+    /// Forgets all keys but these.
+    pub(crate) fn keep(&self, keep: impl Fn(&[u8]) -> bool) {
+        self.cache.keep(keep);
+    }
+
     /// The connection, or a new one where it was lost.
-    fn connection(&self) -> Result<Arc<Connection>, Error> {
+    pub(crate) fn connection(&self) -> Result<Arc<Connection>, Error> {
         let current = self.connection.read().clone();
         if current.is_alive() {
             return Ok(current);

@@ -10,6 +10,10 @@
 //! mailbox. And it is in the mailbox before the locks of the change are released: whoever reads the
 //! new value can be told of nothing older later. A pipeline that writes and reads the same key gets
 //! the invalidation after all its replies: one too many, never one too few.
+//!
+//! In a cluster a node hears of changes while it keeps the keys. So it tells its clients that nothing is
+//! current any more when it no longer leads a group, which happens also when it is cut off from the others, and
+//! before slots that it leads go to another group.
 
 use crate::clients::Client;
 use crate::mailbox::Message;
@@ -174,6 +178,13 @@ impl Tracking {
         }
         self.publish_by_prefix(shared, &invalidated, writer);
         if all {
+            self.forget_all(shared);
+        }
+    }
+
+    /// Tells all clients that nothing of what they have read here is to be relied on.
+    pub fn forget_all(&self, shared: &Shared) {
+        if self.clients() > 0 {
             let readers: Vec<_> = self.readers.read().values().cloned().collect();
             readers.iter().for_each(|reader| send(shared, reader, None));
         }

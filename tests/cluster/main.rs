@@ -6,6 +6,7 @@
 mod clients;
 mod functions;
 mod growth;
+mod near;
 mod policies;
 mod promise;
 mod sites;

@@ -53,7 +53,14 @@ fn session(shared: &Shared) -> Session {
 impl ShardMachine {
     /// The empty state of a group in that shard.
     pub fn new(shared: &Arc<Shared>, shard: usize, shown: Arc<FrozenSlots>) -> ShardMachine {
-        let show = move |slots: &[SlotRange], frozen| shown.set(shard, slots, frozen);
+        let tracked = Arc::downgrade(shared);
+        let show = move |slots: &[SlotRange], frozen| {
+            shown.set(shard, slots, frozen);
+            if let Some(shared) = tracked.upgrade().filter(|_| frozen) {
+                // From here on reads of these slots are refused, and another group will have them.
+                shared.tracking.forget_all(&shared);
+            }
+        };
         let slots = GroupShard::new(shared.engine.clone(), shard, show);
         ShardMachine { shared: Arc::downgrade(shared), slots, session: None, user: None }
     }
@@ -229,7 +236,12 @@ impl Machine for ShardMachine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
-        self.slots.restore(bytes)
+        let restored = self.slots.restore(bytes);
+        if let Some(shared) = self.shared.upgrade() {
+            // Replicas are read too, and nobody says which keys differ.
+            shared.tracking.forget_all(&shared);
+        }
+        restored
     }
 
     fn digest(&self) -> u64 {

@@ -663,6 +663,10 @@ impl runtime::Host for NodeHost {
         if group != META_GROUP && group as usize <= DATA_GROUPS_MAX {
             self.shared.engine.show_shard(group as usize, leader == Some(me));
         }
+        if leader != Some(me) {
+            // What others write to the group may not arrive here, or late.
+            self.shared.tracking.forget_all(&self.shared);
+        }
         if leader.is_some_and(|leader| leader != me) {
             super::park::send_elsewhere(&self.shared, strong, group);
         }
