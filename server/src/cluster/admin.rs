@@ -1,6 +1,6 @@
 //! CLUSTER ASHLAR: makes and changes the cluster. `ashlar cluster` speaks it to any node.
 
-use super::{Member, own, propose, view::View};
+use super::{Member, own, propose, route, view::View};
 use crate::commands;
 use crate::host::Host;
 use ashlar_engine::error::{CmdResult, Error};
@@ -350,7 +350,7 @@ fn node_status(view: &View<'_>, node: &NodeInfo) -> String {
         "node={} state={health} address={}:{}@{} leads={} keeps={keeps} version={} name={}",
         node.id,
         node.host,
-        node.port,
+        route::port(node, false),
         node.peer_port,
         list(view.led_by(node.id)),
         node.version,

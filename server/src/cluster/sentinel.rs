@@ -4,6 +4,7 @@
 //! There is no separate process. Raft finds that a leader is gone and elects the next one; this tells
 //! Sentinel clients of it in their terms. The quorum is always a majority of the group.
 
+use super::route;
 use super::view::{Endpoint, Health, View};
 use crate::config::{Settings, ids};
 use crate::pubsub::Kind;
@@ -98,7 +99,7 @@ impl<'a> Watch<'a> {
         let silent_ms = self.silent_ms(node.id);
         fields.add("name", name);
         fields.add("ip", &node.host);
-        fields.add("port", node.port);
+        fields.add("port", route::port(node, false));
         fields.add("runid", node.hex());
         fields.add("flags", self.flags(node.id, role));
         fields.add("link-pending-commands", 0);
@@ -140,7 +141,12 @@ impl<'a> Watch<'a> {
         let mut fields = Fields::default();
         let unknown = NodeInfo::default();
         let master = self.master(group).unwrap_or(&unknown);
-        self.common(&mut fields, node, &format!("{}:{}", node.host, node.port), "slave");
+        self.common(
+            &mut fields,
+            node,
+            &format!("{}:{}", node.host, route::port(node, false)),
+            "slave",
+        );
         fields.add("info-refresh", self.silent_ms(node.id));
         fields.add("role-reported", "slave");
         fields.add("role-reported-time", self.silent_ms(node.id));
@@ -149,7 +155,7 @@ impl<'a> Watch<'a> {
         fields.add("master-link-down-time", 0);
         fields.add("master-link-status", if linked { "ok" } else { "err" });
         fields.add("master-host", &master.host);
-        fields.add("master-port", master.port);
+        fields.add("master-port", route::port(master, false));
         // One that only learns cannot be promoted.
         fields.add("slave-priority", if group.members.contains(&node.id) { 100 } else { 0 });
         fields.add("slave-repl-offset", self.view.offset(group.id));
@@ -191,8 +197,9 @@ impl<'a> Watch<'a> {
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         for (nth, group) in topology.groups.values().enumerate() {
-            let (host, port) =
-                self.master(group).map_or(("", 0), |node| (node.host.as_str(), node.port));
+            let (host, port) = self
+                .master(group)
+                .map_or(("", 0), |node| (node.host.as_str(), route::port(node, false)));
             let status = match self.view.health(self.view.leader(group.id)) {
                 Health::Online => "ok",
                 Health::Suspected => "sdown",
@@ -246,7 +253,13 @@ pub fn on_leader_change(shared: &Shared, group: GroupId, old: Option<NodeId>, ne
         return;
     }
     let name = name_of(&topology, &shared.settings, group);
-    let text = format!("{name} {} {} {} {}", old.host, old.port, new.host, new.port);
+    let text = format!(
+        "{name} {} {} {} {}",
+        old.host,
+        route::port(old, false),
+        new.host,
+        route::port(new, false)
+    );
     publish(shared, "+switch-master", &text);
 }
 
@@ -258,7 +271,7 @@ pub fn on_node_state(shared: &Shared, node: NodeId, down: bool) {
     let topology = &watch.view.topology;
     let Some(info) = topology.nodes.get(&node) else { return };
     let sign = if down { '+' } else { '-' };
-    let (host, port) = (&info.host, info.port);
+    let (host, port) = (&info.host, route::port(info, false));
     for group in topology.groups_of(node) {
         let name = watch.name(group.id);
         if watch.view.leader(group.id) == node {
@@ -273,7 +286,8 @@ pub fn on_node_state(shared: &Shared, node: NodeId, down: bool) {
         } else if let Some(master) = watch.master(group) {
             let text = format!(
                 "slave {host}:{port} {host} {port} @ {name} {} {}",
-                master.host, master.port
+                master.host,
+                route::port(master, false)
             );
             publish(shared, &format!("{sign}sdown"), &text);
         }

@@ -137,4 +137,6 @@ fn endpoints_are_named_as_the_settings_say() {
     assert_eq!((route::port(&both, false), route::port(&both, true)), (1, 2));
     let plain = NodeInfo { port: 1, ..NodeInfo::default() };
     assert_eq!(route::port(&plain, true), 1);
+    let encrypted = NodeInfo { tls_port: 2, ..NodeInfo::default() };
+    assert_eq!(route::port(&encrypted, false), 2);
 }

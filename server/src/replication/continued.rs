@@ -49,6 +49,11 @@ pub struct Continued {
     pub history: Option<(Position, Vec<Vec<u8>>)>,
 }
 
+/// The last line.
+fn crc_line(body: &str) -> String {
+    format!("crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()))
+}
+
 impl Continued {
     /// As the text of the file; `None` if there is nothing to go on from.
     fn encode(&self, end: End) -> Option<String> {
@@ -76,15 +81,14 @@ impl Continued {
             }
         }
         let is_something = text.len() > before;
-        text += &format!("crc32c {:08x}\n", crc32c::crc32c(text.as_bytes()));
+        text += &crc_line(&text);
         is_something.then_some(text)
     }
 
     /// Reads it; `None` if it is damaged, of another version, or about other data.
     fn decode(text: &str, end: End) -> Option<Continued> {
         let (body, crc) = text.split_at_checked(text.rfind("crc32c ")?)?;
-        let crc = crc.strip_prefix("crc32c ")?.trim_end();
-        if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(body.as_bytes()) {
+        if crc != crc_line(body) {
             return None;
         }
         let mut lines = body.lines();
