@@ -158,6 +158,16 @@ pub enum Keys {
 }
 
 impl Keys {
+    /// Whether a command has one key or none, whatever its arguments are.
+    #[inline]
+    pub fn is_one(self) -> bool {
+        match self {
+            Keys::None => true,
+            Keys::Range { first, last, .. } => first as isize == last,
+            Keys::Numkeys { .. } | Keys::Custom(_) => false,
+        }
+    }
+
     /// The first argument is the one key.
     pub const FIRST: Keys = Keys::Range { first: 1, last: 1, step: 1 };
     /// The argument after the subcommand is the one key.

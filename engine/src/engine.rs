@@ -1,6 +1,6 @@
 //! The engine: shards, settings, and the way in for a host.
 
-use crate::command::{Command, CommandTable, Flags};
+use crate::command::{Command, CommandTable, Flags, Keys};
 use crate::commands;
 use crate::config::EngineConfig;
 use crate::context::SHARDS_MAX;
@@ -38,6 +38,8 @@ pub struct Engine {
     propagating: AtomicBool,
     sites: OnceLock<Arc<dyn Sites>>,
     sites_active: AtomicBool,
+    /// Whether only keys of the class global concern other sites.
+    sites_by_policy: AtomicBool,
     libraries: Libraries,
     policies: Policies,
     /// Those of each shard, where shards are groups that agree on theirs one by one.
@@ -123,6 +125,7 @@ impl Engine {
             propagating: AtomicBool::new(false),
             sites: OnceLock::new(),
             sites_active: AtomicBool::new(false),
+            sites_by_policy: AtomicBool::new(false),
             libraries: Libraries::default(),
             policies: Policies::default(),
             shard_policies: shard_policies(if options.groups { count } else { 0 }),
@@ -476,6 +479,24 @@ impl Engine {
             return None;
         }
         self.sites()
+    }
+
+    /// From now on the hook is asked of no key while there is no rule of the class global.
+    pub fn set_sites_by_policy(&self) {
+        self.sites_by_policy.store(true, Ordering::Relaxed);
+    }
+
+    /// The hook, if a call of this command may concern other sites. Keys of other classes are to cost nothing:
+    /// so it is found out here, by a few loads, that there are no others.
+    #[inline]
+    pub(crate) fn concerned_sites(&self, command: &Command) -> Option<&dyn Sites> {
+        if !self.sites_active.load(Ordering::Relaxed) {
+            return None;
+        }
+        let none = self.sites_by_policy.load(Ordering::Relaxed)
+            && !self.policies.has_global()
+            && !matches!(command.keys, Keys::None);
+        if none { None } else { self.sites() }
     }
 
     /// Hands the whole state of the keys that several sites write to the journal, which lets go of

@@ -166,6 +166,7 @@ impl<'e> Executor<'e> {
             return Outcome::Busy;
         }
         if self.policies().any()
+            && (self.unit.is_some() || !call.command.keys.is_one())
             && let Err(error) = self.check_classes(call)
         {
             reply.error(&error);
@@ -186,7 +187,7 @@ impl<'e> Executor<'e> {
             self.note_changes(only, call);
         }
         if call.command.is_write()
-            && let Some(sites) = self.engine.active_sites()
+            && let Some(sites) = self.engine.concerned_sites(call.command)
             && sites.concerns(call)
         {
             self.tell_sites(call, changed);

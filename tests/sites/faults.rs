@@ -6,8 +6,9 @@ use ashlar_replication::sites::codec::{Batch, Item};
 use ashlar_replication::sites::element::Element;
 use ashlar_server::sites::link::VERSION;
 use ashlar_tests::ask::wait_within;
-use ashlar_tests::process::Server;
+use ashlar_tests::process::{Server, free_port, temporary_dir};
 use ashlar_tests::resp::{Client, Value};
+use std::path::Path;
 use std::time::Duration;
 
 fn wait_for(what: &str, is: impl FnMut() -> bool) {
@@ -297,4 +298,66 @@ fn a_site_that_speaks_another_version_is_refused_by_name() {
     let mut client = server.client();
     let refused = client.line(&format!("SITE HELLO {} 2 old", VERSION - 1)).expect("a reply");
     assert!(refused.is_error() && refused.text().contains("of one release"), "{refused:?}");
+}
+
+/// Copies a directory with all that is in it.
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory").flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_dir(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("a file");
+        }
+    }
+}
+
+/// A site whose machine is gone comes back from a copy of its files that was made while it ran, under another number:
+/// it gets what it had done since, all sites are the same, and no sum is wrong anywhere. What was removed since the
+/// copy may be there again (docs/consistency.md), so nothing is asked of that.
+#[test]
+fn a_site_comes_back_from_a_copy_of_its_files() {
+    let mut sites = start(2);
+    let write_rounds = |sites: &Sites, rounds: std::ops::Range<usize>| {
+        for round in rounds {
+            for site in 0..2 {
+                write(&mut sites.servers[site].client(), site, round);
+            }
+        }
+        sites.settle();
+    };
+    write_rounds(&sites, 0..12);
+    line(&mut sites.servers[0].client(), "SAVE");
+    let copy = temporary_dir().expect("a directory");
+    copy_dir(sites.servers[0].dir(), &copy);
+    // What the copy does not have.
+    line(&mut sites.servers[0].client(), "SET g:late x");
+    line(&mut sites.servers[0].client(), "SET local:late x");
+    write_rounds(&sites, 12..20);
+
+    let old = sites.servers.remove(0);
+    drop(old);
+    let settings = ["--appendonly", "yes", "--site-id", "3"];
+    let port = free_port().expect("a port");
+    let restored = Server::ashlar_at(port, copy, &settings).expect("it starts on the copy");
+    line(&mut sites.servers[0].client(), "SITE REMOVE site0");
+    line(&mut sites.servers[0].client(), &format!("SITE ADD site2 127.0.0.1 {port}"));
+    sites.servers.push(restored);
+    sites.settle();
+    sites.check();
+    for site in 0..2 {
+        write(&mut sites.servers[site].client(), site, 20);
+    }
+    sites.settle();
+    sites.check();
+    for server in &sites.servers {
+        let mut client = server.client();
+        assert_eq!(number(&line(&mut client, "GET g:count")), 21 * 2 * 3);
+        assert_eq!(number(&line(&mut client, "HGET g:counts f")), 21 * 2 * 2);
+        assert_eq!(line(&mut client, "GET g:late").text(), "x", "the others had it");
+    }
+    let mut client = sites.servers[1].client();
+    assert_eq!(line(&mut client, "GET local:0").text(), "0", "keys of its own came with the copy");
+    assert_eq!(line(&mut client, "EXISTS local:late"), Value::Int(0), "or are lost with the site");
 }

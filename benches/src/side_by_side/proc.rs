@@ -12,6 +12,18 @@ pub fn cpu_seconds(pid: u32) -> Result<f64, String> {
     ticks(&text).map(|ticks| ticks as f64 / TICKS_PER_SECOND).ok_or(format!("{file}: odd content"))
 }
 
+/// The same of the threads with a name, as far as they are still there.
+pub fn thread_seconds(pid: u32, name: &str) -> f64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let stats = threads.flatten().map(|thread| thread.path().join("stat"));
+    let stats = stats.filter_map(|stat| fs::read_to_string(stat).ok());
+    let ticks: u64 = stats
+        .filter(|stat| stat.contains(&format!("({name})")))
+        .filter_map(|stat| ticks(&stat))
+        .sum();
+    ticks as f64 / TICKS_PER_SECOND
+}
+
 /// CPU time of all child processes of this one that have ended and were waited for, in seconds.
 pub fn ended_children_cpu_seconds() -> Result<f64, String> {
     let file = "/proc/self/stat";

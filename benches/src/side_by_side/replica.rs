@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::load::{Pace, drive};
 use crate::options::Settings;
+use crate::proc;
 use crate::results::TierFigure;
 use crate::server::{Program, Server};
 use crate::work::{Keys, Op, Work};
@@ -19,6 +20,8 @@ const VALUE: usize = 100;
 const KEYS: u64 = 100_000;
 /// Records that a replica has to catch up, of a full run.
 const MISSED: f64 = 1_000_000.0;
+/// The thread of a primary that serves a replica.
+const SHIPPING: &str = "ashlar-replica";
 /// How long a replica may take to get somewhere.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,15 +53,27 @@ fn price(
         let (mut alone, mut with) = (Vec::new(), Vec::new());
         for _ in 0..settings.rounds {
             let server = program.start()?;
-            alone.push(rate(settings, &server, pipeline)?);
+            alone.push(rate(settings, &server, pipeline, None)?);
             let replica = follower(program, &server)?;
-            with.push(rate(settings, &server, pipeline)?);
-            drop(replica);
+            with.push(rate(settings, &server, pipeline, Some(&replica))?);
         }
-        let (alone, with) = (middle(&mut alone), middle(&mut with));
-        push(figures, &program.name, format!("SET/s, P{pipeline}, alone"), alone);
-        push(figures, &program.name, format!("SET/s, P{pipeline}, with a replica"), with);
-        push(figures, &program.name, format!("share of alone, P{pipeline}"), with / alone);
+        let mut put = |figure: &str, value| {
+            push(figures, &program.name, figure.replace("P?", &format!("P{pipeline}")), value);
+        };
+        let of = |rates: &[Rate], figure: fn(&Rate) -> f64| {
+            middle(&mut rates.iter().map(figure).collect::<Vec<_>>())
+        };
+        let (alone_rate, with_rate) =
+            (of(&alone, |rate| rate.per_second), of(&with, |rate| rate.per_second));
+        put("SET/s, P?, alone", alone_rate);
+        put("SET/s, P?, with a replica", with_rate);
+        put("share of alone, P?", with_rate / alone_rate);
+        put("CPU s/M, P?: primary alone", of(&alone, |rate| rate.primary));
+        put("CPU s/M, P?: primary with a replica", of(&with, |rate| rate.primary));
+        if of(&with, |rate| rate.shipping) > 0.0 {
+            put("CPU s/M, P?: of that the thread that ships", of(&with, |rate| rate.shipping));
+        }
+        put("CPU s/M, P?: replica", of(&with, |rate| rate.replica));
     }
     Ok(())
 }
@@ -68,11 +83,37 @@ fn middle(rates: &mut [f64]) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn rate(settings: &Settings, server: &Server, pipeline: usize) -> Result<f64, String> {
+/// What a run has shown; CPU seconds are for a million records.
+struct Rate {
+    per_second: f64,
+    primary: f64,
+    shipping: f64,
+    replica: f64,
+}
+
+fn rate(
+    settings: &Settings,
+    server: &Server,
+    pipeline: usize,
+    replica: Option<&Server>,
+) -> Result<Rate, String> {
     let probe = drive(server, &work(), pipeline, CLIENTS, Pace::Closed { requests: 50_000 })?;
     let requests = (probe.requests as f64 / probe.seconds * settings.seconds) as u64;
+    let spent = || -> Result<[f64; 3], String> {
+        let primary = server.pid();
+        let replica = replica.map_or(Ok(0.0), |replica| proc::cpu_seconds(replica.pid()))?;
+        Ok([proc::cpu_seconds(primary)?, proc::thread_seconds(primary, SHIPPING), replica])
+    };
+    let before = spent()?;
     let outcome = drive(server, &work(), pipeline, CLIENTS, Pace::Closed { requests })?;
-    Ok(outcome.requests as f64 / outcome.seconds)
+    if let Some(replica) = replica {
+        caught_up(server, replica)?;
+    }
+    let millions = outcome.requests as f64 / 1e6;
+    let after = spent()?;
+    let [primary, shipping, replica] = [0, 1, 2].map(|at| (after[at] - before[at]) / millions);
+    let per_second = outcome.requests as f64 / outcome.seconds;
+    Ok(Rate { per_second, primary, shipping, replica })
 }
 
 /// A replica that has all that its primary has.

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 const RULES: u8 = 1;
 const TTLS: u8 = 2;
 const TIERS: u8 = 4;
+const GLOBALS: u8 = 8;
 
 /// The rules of an engine.
 #[derive(Debug, Default)]
@@ -73,6 +74,12 @@ impl Policies {
         self.has.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether a rule has the class [`Class::Global`].
+    #[inline]
+    pub fn has_global(&self) -> bool {
+        self.has.load(Ordering::Relaxed) & GLOBALS != 0
+    }
+
     /// Whether a rule gives keys a time to live.
     #[inline]
     pub(crate) fn has_ttls(&self) -> bool {
@@ -94,6 +101,7 @@ impl Policies {
         let mut has = 0;
         for rule in table.rules() {
             has |= RULES;
+            has |= if rule.class == Class::Global { GLOBALS } else { 0 };
             has |= if rule.ttl_seconds > 0 { TTLS } else { 0 };
             has |= if rule.tier == TierChoice::Auto { 0 } else { TIERS };
         }

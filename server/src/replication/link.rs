@@ -228,11 +228,10 @@ impl Link {
         self.at = (self.at + count).min(self.buf.len());
     }
 
-    /// Takes what was read and not used out; [`Link::put_back`] is to follow.
-    pub fn take_buffered(&mut self) -> Vec<u8> {
-        self.buf.drain(..self.at);
-        self.at = 0;
-        std::mem::take(&mut self.buf)
+    /// Takes the buffer out, and says how much of it is used; [`Link::put_back`] is to follow. Nothing in it moves:
+    /// there may be many frames behind the one that is looked at.
+    pub fn take_buffered(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.buf), std::mem::take(&mut self.at))
     }
 
     /// The opposite, of which the first `used` bytes are used up.

@@ -74,6 +74,7 @@ pub fn open(settings: &Settings, engine: &Arc<Engine>) -> io::Result<Option<Arc<
     };
     let node = Arc::new(SiteNode::new(id, seed, Box::new(is_global)));
     engine.set_sites(node.clone());
+    engine.set_sites_by_policy();
     let name = settings.string(ids::SITE_NAME);
     Ok(Some(Arc::new(Sites {
         node,

@@ -21,6 +21,7 @@ use ashlar_engine::shipping::{History, Position};
 use ashlar_engine::snapshot::{self, Progress};
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::varint;
+use smallvec::SmallVec;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -185,13 +186,14 @@ impl<'e> Receiver<'_, 'e> {
     /// Acts on a frame that has come as a whole; says whether there was one.
     fn take_frame(&mut self) -> io::Result<bool> {
         // The frame stays in the link's buffer while it is used.
-        let buffered = self.link.take_buffered();
-        let result = match wire::parse(&buffered) {
+        let (buffered, at) = self.link.take_buffered();
+        let result = match wire::parse(&buffered[at..]) {
             Ok(None) => Ok(None),
             Ok(Some(frame)) => self.act(&frame).map(|()| Some(frame.bytes)),
             Err(error) => Err(error),
         };
-        self.link.put_back(buffered, result.as_ref().ok().copied().flatten().unwrap_or(0));
+        let used = result.as_ref().ok().copied().flatten().unwrap_or(0);
+        self.link.put_back(buffered, at + used);
         result.map(|used| used.is_some())
     }
 
@@ -266,9 +268,9 @@ impl<'e> Receiver<'_, 'e> {
     }
 
     fn group(&mut self, group: &[Calls<'_>]) -> io::Result<()> {
-        let first: Vec<Option<LoggedCall<'_>>> =
+        let first: SmallVec<[Option<LoggedCall<'_>>; GROUP]> =
             group.iter().map(|calls| calls.clone().next()).collect();
-        let mut hints: Vec<Prefetched> = first
+        let mut hints: SmallVec<[Prefetched; GROUP]> = first
             .iter()
             .map(|call| match call {
                 Some(call) => self.hint(call),
@@ -277,7 +279,7 @@ impl<'e> Receiver<'_, 'e> {
             .collect();
         // A hint is only a hint: keys of another database are just not found there.
         let db = first.iter().flatten().next().map_or(0, |call| call.db);
-        let mut known: Vec<Prefetched> =
+        let mut known: SmallVec<[Prefetched; GROUP]> =
             hints.iter().copied().filter(|hint| !hint.is_none()).collect();
         self.exec.prefetch(db, &mut known);
         let mut places = known.into_iter();
