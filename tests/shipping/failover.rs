@@ -1,11 +1,11 @@
 //! FAILOVER: a primary hands its role over, and what it has acknowledged is there.
 
-use super::{ask, equal, follow, info, node, syncs, wait_for};
+use super::{PATIENCE, ask, equal, follow, info, node, syncs, wait_for};
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LOG: [&str; 2] = ["--appendonly", "yes"];
 const WRITERS: usize = 4;
@@ -41,7 +41,9 @@ fn nothing_acknowledged_is_lost_under_load() {
             .map(|nth| {
                 let (mut client, counts) = (primary.client(), counts.clone());
                 std::thread::spawn(move || {
+                    let since = Instant::now();
                     loop {
+                        assert!(since.elapsed() < PATIENCE, "the role is not handed over");
                         // Keys with a short life are about to be deleted all the time.
                         client.line(&format!("SET short:{nth} 1 PX 1")).unwrap();
                         match client.line(&format!("INCR count:{nth}")).unwrap() {
