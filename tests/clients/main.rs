@@ -5,6 +5,7 @@
 
 mod benchmark;
 mod cli;
+mod fred;
 mod handshakes;
 mod node;
 mod python;
