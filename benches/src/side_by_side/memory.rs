@@ -10,10 +10,13 @@ use crate::protocol::command;
 use crate::results::{Growth, Memory};
 use crate::server::{Program, Server};
 
-/// How long memory must not change until it is believed: redis-server moves its tables bit by bit.
+/// How often memory is looked at until it does not change any more: redis-server moves its tables
+/// bit by bit, and allocators give free pages back after some seconds.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How often that is tried.
-const SETTLE_TRIES: usize = 20;
+/// How many looks in a row must find it as it was.
+const SETTLED_LOOKS: usize = 6;
+/// How many looks there are at most.
+const SETTLE_TRIES: usize = 40;
 
 /// The part of the keys that is loaded before the measurement begins: the pages of code that the
 /// command needs, and buffers, come once and are no key's.
@@ -71,11 +74,13 @@ fn settled(server: &Server, client: &mut Client) -> Result<(u64, u64), String> {
     let mut read = || -> Result<(u64, u64), String> {
         Ok((proc::rss_bytes(server.pid())?, client.info_number("memory", "used_memory")?))
     };
-    let mut last = read()?;
+    let (mut last, mut looks) = (read()?, 0);
     for _ in 0..SETTLE_TRIES {
         sleep(SETTLE);
         let now = read()?;
-        if now.0.abs_diff(last.0) < 64 << 10 && now.1.abs_diff(last.1) < 64 << 10 {
+        let same = now.0.abs_diff(last.0) < 64 << 10 && now.1.abs_diff(last.1) < 64 << 10;
+        looks = if same { looks + 1 } else { 0 };
+        if looks == SETTLED_LOOKS {
             return Ok(now);
         }
         last = now;
