@@ -82,7 +82,7 @@ impl Log {
         let kept = clear(&*disk, dir, &scan, &mut maker).map_err(io)?;
         let sealed: VecDeque<Sealed> = kept.iter().filter_map(seal).collect();
         let writer = Writer {
-            segment: maker.make(0)?,
+            segment: maker.make_first()?,
             offset: HEADER_BYTES as u64,
             first_here: None,
             pin: Arc::new(()),
@@ -181,7 +181,7 @@ fn clear(disk: &dyn Disk, dir: &Path, scan: &Scan, maker: &mut Maker) -> io::Res
     let (kept, empty): (Vec<Part>, Vec<Part>) =
         scan.chain.iter().cloned().partition(|part| part.first.is_some());
     for part in empty {
-        maker.release(part.number, false)?;
+        maker.release(part.number, maker.is_small(part.bytes))?;
     }
     for (nth, part) in kept.iter().enumerate() {
         // Those before the last one were synced before the next was begun, or are so now.

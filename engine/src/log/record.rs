@@ -178,6 +178,16 @@ pub enum Found {
     Garbage,
 }
 
+impl Found {
+    /// The record, if it is one.
+    pub fn record(self) -> Option<Header> {
+        match self {
+            Found::Record(header) => Some(header),
+            Found::Nothing | Found::Garbage => None,
+        }
+    }
+}
+
 /// The header at the start of `bytes`, if it can be one; its checksum is not looked at.
 pub fn plausible(bytes: &[u8]) -> Option<Header> {
     let fixed = bytes.get(..HEADER_BYTES)?;

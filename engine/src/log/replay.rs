@@ -1,5 +1,6 @@
 //! Runs the records of a log on an engine.
 
+use super::record::LoggedCall;
 use super::{Batch, LogError, Reader, settings};
 use crate::command::Command;
 use crate::engine::{Engine, command_table};
@@ -82,10 +83,10 @@ fn run(
         let group = reader.next_group(GROUP)?;
         let Some(last) = group.last() else { return Ok(replay.done) };
         let index = last.index;
-        let (db, hints) = replay.look_ahead(&group);
-        for (batch, hint) in group.into_iter().zip(hints) {
+        let (db, group) = replay.look_ahead(group);
+        for (batch, first) in group {
             let index = batch.index;
-            replay.batch(batch, db, hint)?;
+            replay.batch(batch, first, db)?;
             if faults() != faults_before {
                 // Without the value the call did something else than when it was logged.
                 let fault = engine.tier().and_then(|tier| tier.fault());
@@ -105,42 +106,68 @@ fn run(
     }
 }
 
-impl Replay<'_> {
-    /// Has what the first calls of the records look for brought near. Of which database, and what was
-    /// found: a hint is only a hint, whatever the calls before it do.
-    fn look_ahead(&mut self, group: &[Batch<'_>]) -> (u32, SmallVec<[Prefetched; GROUP]>) {
-        let mut hints: SmallVec<[Prefetched; GROUP]> = SmallVec::new();
-        let mut db = None;
-        for batch in group {
-            let first = batch.calls.clone().next();
-            let of_db = first.filter(|call| *db.get_or_insert(call.db) == call.db);
-            hints.push(of_db.map_or(Prefetched::NONE, |call| {
-                let command = call.args.first().and_then(|name| command_table().find(name));
-                let at = command.map_or(0, |(_, command)| command.first_key(&call.args));
-                if at == 0 { Prefetched::NONE } else { self.executor.hint(call.args[at]) }
-            }));
-        }
-        let db = db.unwrap_or(0);
-        let mut known: SmallVec<[Prefetched; GROUP]> =
-            hints.iter().copied().filter(|hint| !hint.is_none()).collect();
-        self.executor.prefetch(db, &mut known);
-        let mut places = known.into_iter();
-        for hint in hints.iter_mut().filter(|hint| !hint.is_none()) {
-            *hint = places.next().unwrap_or(Prefetched::NONE);
-        }
-        (db, hints)
+/// A call whose command is known, with what was found out about its first key.
+struct Ready<'a> {
+    logged: LoggedCall<'a>,
+    command: Option<&'static Command>,
+    hint: Prefetched,
+}
+
+impl<'a> Ready<'a> {
+    fn new(logged: LoggedCall<'a>) -> Ready<'a> {
+        let command = resolve(&logged.args);
+        Ready { logged, command, hint: Prefetched::NONE }
     }
 
-    /// Runs the calls of a record. `hint` is that of the first one, if it is of the database `db`.
-    fn batch(
+    fn first_key(&self) -> Option<&'a [u8]> {
+        let at = self.command?.first_key(&self.logged.args);
+        if at == 0 { None } else { self.logged.args.get(at).copied() }
+    }
+}
+
+impl Replay<'_> {
+    /// Takes the first call of each record and has what it looks for brought near. Of which database, and
+    /// what was found: a hint is only a hint, whatever the calls before it do.
+    fn look_ahead<'b>(
         &mut self,
-        mut batch: Batch<'_>,
+        group: Vec<Batch<'b>>,
+    ) -> (u32, Vec<(Batch<'b>, Option<Ready<'b>>)>) {
+        let mut known: SmallVec<[Prefetched; GROUP]> = SmallVec::new();
+        let mut db = None;
+        let mut ready = Vec::with_capacity(group.len());
+        for mut batch in group {
+            let mut first = batch.calls.next().map(Ready::new);
+            if let Some(first) = &mut first
+                && *db.get_or_insert(first.logged.db) == first.logged.db
+                && let Some(key) = first.first_key()
+            {
+                first.hint = self.executor.hint(key);
+                known.extend((!first.hint.is_none()).then_some(first.hint));
+            }
+            ready.push((batch, first));
+        }
+        let db = db.unwrap_or(0);
+        self.executor.prefetch(db, &mut known);
+        let mut places = known.into_iter();
+        for (_, first) in &mut ready {
+            if let Some(first) = first.as_mut().filter(|first| !first.hint.is_none()) {
+                first.hint = places.next().unwrap_or(Prefetched::NONE);
+            }
+        }
+        (db, ready)
+    }
+
+    /// Runs the calls of a record, of which the first was taken already. Its hint is of the database `db`.
+    fn batch<'b>(
+        &mut self,
+        mut batch: Batch<'b>,
+        first: Option<Ready<'b>>,
         db: u32,
-        mut hint: Prefetched,
     ) -> Result<(), LogError> {
+        let Batch { index, place, .. } = batch;
         let mut is_local = false;
-        for logged in batch.calls.by_ref() {
-            let hint = std::mem::replace(&mut hint, Prefetched::NONE);
+        let rest = batch.calls.by_ref().map(Ready::new);
+        for Ready { logged, command, hint } in first.into_iter().chain(rest) {
             if logged.args.first() == Some(&settings::NAME) {
                 self.executor.release();
                 self.engine.update_config(|config| settings::apply(&logged.args, config));
@@ -150,14 +177,13 @@ impl Replay<'_> {
             }
             if logged.args.first() == Some(&shipping::HISTORY_CALL) {
                 let here = Position::decode(&logged.args[1..]);
-                let here = here.ok_or(LogError::Unreadable(batch.place))?;
-                self.done.points.push(Point { index: batch.index, position: here.position });
+                let here = here.ok_or(LogError::Unreadable(place))?;
+                self.done.points.push(Point { index, position: here.position });
                 self.done.here = Some(here);
                 is_local = true;
                 continue;
             }
-            let unreadable = LogError::Unreadable(batch.place);
-            let command = resolve(&logged.args).ok_or(unreadable)?;
+            let command = command.ok_or(LogError::Unreadable(place))?;
             let call = Call {
                 command,
                 args: &logged.args,
@@ -173,7 +199,7 @@ impl Replay<'_> {
             self.done.calls += 1;
         }
         if batch.calls.is_broken() {
-            return Err(LogError::Unreadable(batch.place));
+            return Err(LogError::Unreadable(place));
         }
         if let Some(here) = self.done.here.as_mut().filter(|_| !is_local) {
             here.position += 1;

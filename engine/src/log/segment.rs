@@ -36,6 +36,8 @@ pub const MAGIC: &[u8; 8] = b"ASHLRLOG";
 pub const VERSION: u32 = 1;
 /// Zeros that are written at a time.
 const ZEROS_BYTES: usize = 1 << 20;
+/// The share of a whole segment that a start begins with, unless one is there to be used again: 4 MiB.
+const FIRST_SHARE: u64 = 16;
 /// Files that are kept to be used again.
 pub const SPARES_MAX: usize = 2;
 
@@ -164,6 +166,34 @@ impl Maker {
             self.next += 1;
         }
         made.map_err(|error| LogError::io("make a segment of the log", &error))
+    }
+
+    /// Makes the segment that a start begins with: one that is there to be used again, or else a small one.
+    /// A start need not wait until a whole one is full of zeros; the next is made beside it.
+    ///
+    /// # Errors
+    /// As [`Maker::make`].
+    pub fn make_first(&mut self) -> Result<Segment, LogError> {
+        let io = |error: io::Error| LogError::io("look at a spare segment", &error);
+        while let Some(spare) = self.spares.last() {
+            if self.disk.open(spare, Mode::Write).and_then(|file| file.len()).map_err(io)?
+                == self.bytes
+            {
+                return self.make(0);
+            }
+            self.disk.remove(spare).map_err(io)?;
+            self.spares.pop();
+        }
+        let whole = self.bytes;
+        self.bytes = whole / FIRST_SHARE;
+        let made = self.make(0);
+        self.bytes = whole;
+        made
+    }
+
+    /// Whether a segment of `bytes` is smaller than those that are made.
+    pub fn is_small(&self, bytes: u64) -> bool {
+        bytes < self.bytes
     }
 
     fn header(&mut self, bytes: u64) -> Header {

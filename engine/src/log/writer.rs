@@ -257,7 +257,9 @@ impl Log {
         let was_blocked = self.health.load(Ordering::Acquire) == BLOCKED;
         let mut next = self.next.lock();
         next.tends += 1;
-        if offset < bytes / PREPARED_AT && !was_blocked || next.ready.is_some() {
+        // The one of a start is small.
+        let is_soon = offset >= bytes / PREPARED_AT || next.maker.is_small(bytes);
+        if !is_soon && !was_blocked || next.ready.is_some() {
             return Ok(());
         }
         let zeroed = next.maker.zeroed;

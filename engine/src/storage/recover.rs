@@ -302,7 +302,7 @@ impl Directory {
         let from = recovered.first.max(floor + 1);
         let relieve = || options.relieve.iter().for_each(|relieve| relieve());
         let progress = |index| progress.log_index.store(index, Ordering::Relaxed);
-        opened.replayed = replay(engine, log.read_from(from), progress, relieve)?;
+        opened.replayed = replay(engine, log.read_opened(from), progress, relieve)?;
         opened.recovered = recovered;
         if options.log { Ok(Some(Arc::new(log))) } else { Ok(None) }
     }
