@@ -525,9 +525,10 @@ impl Cx<'_> {
         if !self.is_told() {
             return;
         }
-        let Some(entry) = self.peek(key) else { return self.tell(&[b"DEL", key]) };
         let mut payload = Vec::new();
-        rdb::encode(&entry, self.stamp.now_ms, &mut payload);
+        let entry = self.peek(key);
+        let entry = entry.filter(|entry| rdb::encode(entry, self.stamp.now_ms, &mut payload));
+        let Some(entry) = entry else { return self.tell(&[b"DEL", key]) };
         rdb::seal(&mut payload);
         let at_ms = entry.expiry().unwrap_or(0).to_string();
         self.tell(&[b"RESTORE", key, at_ms.as_bytes(), &payload, b"REPLACE", b"ABSTTL"]);

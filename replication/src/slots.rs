@@ -69,6 +69,8 @@ pub struct GroupShard {
     frozen_count: usize,
     /// The version of the topology by which slots were frozen last.
     frozen_by: u64,
+    /// Pieces of slots that came in, and states that were taken over, since the process began.
+    pieces: u64,
     on_freeze: OnFreeze,
     installed: BTreeMap<u64, Installed>,
 }
@@ -87,6 +89,7 @@ impl GroupShard {
             frozen: Box::new([false; SLOTS as usize]),
             frozen_count: 0,
             frozen_by: 0,
+            pieces: 0,
             on_freeze: Box::new(on_freeze),
             installed: BTreeMap::new(),
         }
@@ -195,6 +198,7 @@ impl GroupShard {
             return Err(Error::text("ERR a piece of the slots is missing"));
         }
         let (rows, gone) = read_piece(piece).map_err(|_| wrong())?;
+        self.pieces += 1;
         if !self.engine.put_rows(self.shard, rows) {
             return Err(wrong());
         }
@@ -276,6 +280,7 @@ impl GroupShard {
         }
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
+        self.pieces += 1;
         (self.now_ms, self.frozen_by) = (0, 0);
         let policies = self.engine.shard_policies(self.shard);
         policies.replace(Table::default());
@@ -331,6 +336,11 @@ impl GroupShard {
     /// As [`Data::frozen_by`](crate::runtime::Data::frozen_by).
     pub fn frozen_by(&self) -> u64 {
         self.frozen_by
+    }
+
+    /// As [`Data::pieces`](crate::runtime::Data::pieces).
+    pub fn pieces(&self) -> u64 {
+        self.pieces
     }
 
     /// As [`Data::arrivals`](crate::runtime::Data::arrivals).

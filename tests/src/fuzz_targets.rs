@@ -135,7 +135,13 @@ pub fn payload(data: &[u8]) {
         return;
     }
     let Value::Bulk(dumped) = call(&[b"DUMP", b"k"]) else {
-        panic!("no dump of what was restored")
+        // A hash without a field that has not expired is all that may come to nothing.
+        assert_eq!(
+            call(&[b"HGETALL", b"k"]),
+            Value::Array(Vec::new()),
+            "no dump of what was restored"
+        );
+        return;
     };
     let copied = call(&[b"RESTORE", b"copy", b"0", &dumped]);
     // Strings may be longer than their limit, in a copy as well as in what was restored.
@@ -234,7 +240,10 @@ pub fn acl(data: &[u8]) {
         let again = [&[&b"reset"[..]], &again[..]].concat();
         let text = String::from_utf8_lossy(&shown).into_owned();
         users.set_user(context, b"again", &again).unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(users.find(b"again").expect("the user").rules(), user.rules(), "{text}");
+        let again = users.find(b"again").expect("the user");
+        // As text, since `%RW~*` is shown as `~*`, as Redis does, which is kept in another way.
+        let again = String::from_utf8_lossy(&again.rules().show()).into_owned();
+        assert_eq!(again, text);
         if let Ok(resolved) = registry.resolve(&words) {
             let rules = user.rules();
             let _ = rules.check(resolved, &words);

@@ -34,14 +34,13 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 fn dump(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    match cx.get(args[1]) {
-        None => reply.null(),
-        Some(entry) => {
-            let mut payload = Vec::new();
-            rdb::encode(&entry, cx.now_ms(), &mut payload);
-            rdb::seal(&mut payload);
-            reply.bulk(&payload);
-        }
+    let mut payload = Vec::new();
+    let now_ms = cx.now_ms();
+    if cx.get(args[1]).is_some_and(|entry| rdb::encode(&entry, now_ms, &mut payload)) {
+        rdb::seal(&mut payload);
+        reply.bulk(&payload);
+    } else {
+        reply.null();
     }
     Ok(())
 }

@@ -69,17 +69,20 @@ fn push_int(out: &mut Vec<u8>, int: i32) {
 }
 
 /// Appends the type of a live entry's value and its body. Fields that have expired by `now_ms` are
-/// left out.
-pub fn encode(entry: &EntryRef<'_>, now_ms: i64, out: &mut Vec<u8>) {
-    encode_view(&View::new(entry, now_ms), out);
+/// left out. Returns whether there is anything: a hash of which all fields have expired is gone, though its
+/// key may not have been removed yet, and nobody could read one without fields.
+#[must_use]
+pub fn encode(entry: &EntryRef<'_>, now_ms: i64, out: &mut Vec<u8>) -> bool {
+    encode_view(&View::new(entry, now_ms), out)
 }
 
 /// Appends the type of a value that is in no entry and its body; see [`encode`].
-pub fn encode_value(value: &NewValue<'_>, now_ms: i64, out: &mut Vec<u8>) {
-    encode_view(&View::of_new(value, now_ms), out);
+#[must_use]
+pub fn encode_value(value: &NewValue<'_>, now_ms: i64, out: &mut Vec<u8>) -> bool {
+    encode_view(&View::of_new(value, now_ms), out)
 }
 
-fn encode_view(view: &View<'_>, out: &mut Vec<u8>) {
+fn encode_view(view: &View<'_>, out: &mut Vec<u8>) -> bool {
     let mut buf = IntBuf::new();
     match *view {
         View::Str(bytes) => {
@@ -109,12 +112,14 @@ fn encode_view(view: &View<'_>, out: &mut Vec<u8>) {
                 out.extend_from_slice(&score.to_le_bytes());
             });
         }
+        View::Hash(hash) if hash.is_empty() => return false,
         View::Hash(hash @ HashRef::Big(big, _)) if big.next_deadline().is_some() => {
             push_expiring(big, hash, out);
         }
         View::Hash(hash) => push_hash(hash, out),
         View::Stream(stream) => encode_stream::push(stream, out),
     }
+    true
 }
 
 fn push_hash(hash: HashRef<'_>, out: &mut Vec<u8>) {

@@ -52,6 +52,9 @@ pub trait Data: Machine {
     fn frozen(&self) -> Vec<SlotRange>;
     /// The version of the topology by which slots were frozen last: an older one knows nothing of the move.
     fn frozen_by(&self) -> u64;
+    /// Rises with whatever may bring keys to slots that take no writes: pieces of a move that was given up
+    /// since may still come in.
+    fn pieces(&self) -> u64;
     /// The moves by which slots came or are coming here, those aside that were given up.
     fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)>;
     /// Begins to note which keys of these slots change, and forgets what was noted before; without slots

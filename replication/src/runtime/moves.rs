@@ -81,6 +81,15 @@ struct Moving {
     since_us: u64,
 }
 
+/// Slots without keys, and what must not have changed since for that to be true: the version by which they
+/// were frozen, and the pieces that came in.
+#[derive(PartialEq, Eq)]
+struct Empty {
+    frozen_by: u64,
+    pieces: u64,
+    slots: Vec<SlotRange>,
+}
+
 #[derive(Default)]
 pub(super) struct Moves {
     moving: BTreeMap<u64, Moving>,
@@ -88,8 +97,8 @@ pub(super) struct Moves {
     starts: u64,
     /// Slots of groups that are being thawed or dropped: since when.
     cleaning_us: BTreeMap<GroupId, u64>,
-    /// Frozen slots of groups that were found to have no keys any more, and the version by which they were frozen.
-    empty: BTreeMap<GroupId, (u64, Vec<SlotRange>)>,
+    /// Frozen slots of groups that this node leads and that were found to have no keys any more.
+    empty: BTreeMap<GroupId, Empty>,
 }
 
 fn wait_for(answer: &Arc<AtomicU8>) -> Done {
@@ -261,6 +270,7 @@ impl Moves {
     fn clean<H: Host>(&mut self, driver: &mut Driver<H>, topology: &Topology) {
         let Some(node) = &driver.node else { return };
         let mut todo: Vec<(GroupId, OwnedCall)> = Vec::new();
+        self.empty.retain(|id, _| node.group(*id).is_some_and(crate::raft::Group::is_leader));
         for group in node.groups().filter(|group| group.is_leader()) {
             let (id, State::Data(data)) = (group.id(), group.machine()) else { continue };
             let busy = self.cleaning_us.get(&id);
@@ -279,13 +289,15 @@ impl Moves {
             if !thaw.is_empty() {
                 todo.push((id, call(calls::THAW, &[], &crate::topology::ranges(thaw))));
             } else if !gone.is_empty() {
-                // They take no writes, so once they are empty they stay so until they are frozen again.
-                let gone = (data.frozen_by(), gone);
-                if self.empty.get(&id) != Some(&gone) {
-                    if data.has_keys(&gone.1) {
-                        todo.push((id, call(calls::DROP, &[], &gone.1)));
+                // They take no writes, so once they are empty they stay so until they are frozen again, or a
+                // late piece of a move comes in.
+                let (frozen_by, pieces) = (data.frozen_by(), data.pieces());
+                let empty = Empty { frozen_by, pieces, slots: gone };
+                if self.empty.get(&id) != Some(&empty) {
+                    if data.has_keys(&empty.slots) {
+                        todo.push((id, call(calls::DROP, &[], &empty.slots)));
                     } else {
-                        self.empty.insert(id, gone);
+                        self.empty.insert(id, empty);
                     }
                 }
             }

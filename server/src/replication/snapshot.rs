@@ -67,8 +67,9 @@ pub fn write<W: Write>(shared: &Shared, mut cut: Cut<'_>, out: W) -> io::Result<
             let decoded = form::decode(row.value);
             let decoded = decoded.ok_or_else(|| io::Error::other("a key has no readable value"))?;
             value.clear();
-            rdb::encode_value(&decoded, now_ms, &mut value);
-            writer.entry(row.key, &value, row.expiry, Use::Unknown)?;
+            if rdb::encode_value(&decoded, now_ms, &mut value) {
+                writer.entry(row.key, &value, row.expiry, Use::Unknown)?;
+            }
         }
         rows.clear();
         if !more {

@@ -258,6 +258,10 @@ impl Data for ShardMachine {
         self.slots.frozen_by()
     }
 
+    fn pieces(&self) -> u64 {
+        self.slots.pieces()
+    }
+
     fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
         self.slots.arrivals()
     }

@@ -125,6 +125,10 @@ impl Data for ShardMachine {
         self.0.frozen_by()
     }
 
+    fn pieces(&self) -> u64 {
+        self.0.pieces()
+    }
+
     fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
         self.0.arrivals()
     }
