@@ -70,6 +70,8 @@ impl KeyPattern {
 
     fn show(&self) -> Vec<u8> {
         let prefix: &[u8] = match (self.read, self.write) {
+            // `~*` would be read as all keys, which is kept in another way, and refuses patterns behind it.
+            (true, true) if *self.pattern == *b"*" => b"%RW~",
             (true, true) => b"~",
             (true, false) => b"%R~",
             _ => b"%W~",
