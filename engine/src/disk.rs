@@ -153,6 +153,22 @@ pub fn read_exact_at(file: &dyn File, mut buf: &mut [u8], mut offset: u64) -> io
     Ok(())
 }
 
+/// Puts a small file of these bytes in the place of the one of that name, if there is one: whatever happens, one
+/// of both is there, whole.
+///
+/// # Errors
+/// Those of the disk.
+pub fn replace(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    let file = disk.open(&temporary, Mode::Create)?;
+    file.set_len(0)?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()?;
+    drop(file);
+    disk.rename(&temporary, &dir.join(name))?;
+    disk.sync_dir(dir)
+}
+
 /// The bytes of a file, as memory.
 #[derive(Clone)]
 pub enum Mapping {

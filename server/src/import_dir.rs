@@ -13,7 +13,7 @@ use ashlar_engine::config::EngineConfig;
 use ashlar_engine::disk::RealDisk;
 use ashlar_engine::keyspace::access::recency;
 use ashlar_engine::libraries::Library;
-use ashlar_engine::rdb::{self, Entry, Reader, Record};
+use ashlar_engine::rdb::{self, Reader, Record};
 use ashlar_engine::snapshot::DbInfo;
 use ashlar_engine::storage::{DIRECTORY, Directory, Filling};
 use std::collections::BTreeMap;
@@ -57,10 +57,6 @@ fn open(file: &Path) -> io::Result<(Reader<File>, u64)> {
     Ok((Reader::new(file).map_err(io::Error::other)?, bytes))
 }
 
-fn has_expired(entry: &Entry<'_>, now_ms: i64) -> bool {
-    entry.expiry_ms.is_some_and(|at_ms| at_ms <= now_ms)
-}
-
 /// What is to be known of a file beforehand.
 struct Contents {
     /// How many keys each database has.
@@ -77,7 +73,7 @@ fn look(file: &Path, now_ms: i64) -> io::Result<Contents> {
     while let Some(record) = reader.next_record().map_err(io::Error::other)? {
         match record {
             Record::Db(db) => selected = number_of(db)?,
-            Record::Entry(entry) if has_expired(&entry, now_ms) => expired += 1,
+            Record::Entry(entry) if entry.has_expired(now_ms) => expired += 1,
             Record::Entry(entry) => {
                 let db =
                     dbs.entry(selected).or_insert(DbInfo { db: selected, ..DbInfo::default() });
@@ -109,7 +105,7 @@ fn fill(options: &Options, now_ms: i64, filling: &mut Filling) -> io::Result<u64
         match record {
             Record::Db(db) => selected = number_of(db)?,
             Record::ModuleAux(name) => eprintln!("data of the module {name} is left out"),
-            Record::Entry(entry) if !has_expired(&entry, now_ms) => {
+            Record::Entry(entry) if !entry.has_expired(now_ms) => {
                 let decoded = rdb::decode(entry.kind, entry.body, &config);
                 let mut decoded = decoded.map_err(|error| {
                     let key = String::from_utf8_lossy(entry.key);

@@ -242,7 +242,9 @@ impl Import<'_> {
                     let args: Vec<&[u8]> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
                     self.push("FUNCTION LOAD", &args)?;
                 }
-                Record::Entry(entry) if has_expired(&entry) => outcome.expired += 1,
+                Record::Entry(entry) if entry.has_expired(crate::clock::now_ms()) => {
+                    outcome.expired += 1
+                }
                 Record::Entry(entry) => {
                     self.key(&entry, &mut payload)?;
                     outcome.keys += 1;
@@ -309,10 +311,6 @@ impl Import<'_> {
         self.out.shrink_to(2 * SEND_BYTES);
         Ok(())
     }
-}
-
-fn has_expired(entry: &Entry<'_>) -> bool {
-    entry.expiry_ms.is_some_and(|at_ms| at_ms <= crate::clock::now_ms())
 }
 
 /// The bytes of a string that is stored as it is.

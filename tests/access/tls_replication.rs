@@ -43,13 +43,19 @@ fn arrives(replica: &Server, primary: &Server, prefix: &str) {
     assert_eq!(info(&mut to, "master_link_status"), "up");
 }
 
+/// A primary with data, and a replica that follows it, with its port for TLS.
+fn pair(authority: &Authority) -> (Server, (Server, u16)) {
+    authority.write("one");
+    let ((primary, port), replica) = (authority.daemon(&MUTUAL), authority.daemon(&MUTUAL));
+    fill(&primary, "k");
+    follows(&replica.0, &primary, port, "k");
+    (primary, replica)
+}
+
 #[test]
 fn nodes_follow_each_other_with_certificates() {
     let authority = Authority::new();
-    authority.write("one");
-    let ((primary, port), (replica, _)) = (authority.daemon(&MUTUAL), authority.daemon(&MUTUAL));
-    fill(&primary, "k");
-    follows(&replica, &primary, port, "k");
+    let (primary, (replica, _)) = pair(&authority);
     let digest = ask(&mut primary.client(), "DEBUG DIGEST");
     assert_eq!(ask(&mut replica.client(), "DEBUG DIGEST"), digest);
     // New certificates are for new connections; what was there goes on from where it was.
@@ -124,10 +130,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn a_role_is_handed_over_with_certificates() {
     let authority = Authority::new();
-    authority.write("one");
-    let ((primary, port), (replica, to)) = (authority.daemon(&MUTUAL), authority.daemon(&MUTUAL));
-    fill(&primary, "k");
-    follows(&replica, &primary, port, "k");
+    let (primary, (replica, to)) = pair(&authority);
     let refused = ask(&mut replica.client(), "REPLICATION TAKEOVER 1 ANY x");
     assert!(refused.contains("tls-replication asks nodes for TLS"), "{refused}");
     assert_eq!(ask(&mut primary.client(), &format!("FAILOVER TO 127.0.0.1 {to}")), "OK");

@@ -91,6 +91,13 @@ pub struct Entry<'a> {
     pub frequency: Option<u8>,
 }
 
+impl Entry<'_> {
+    /// Whether the key has expired by `now_ms`.
+    pub fn has_expired(&self, now_ms: i64) -> bool {
+        self.expiry_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    }
+}
+
 /// Reads an RDB file from a stream. Memory holds one key with its value at a time.
 pub struct Reader<R> {
     inner: R,

@@ -4,7 +4,7 @@
 //! are little-endian. The seed is kept since fingerprints of cold keys depend on it, and since a
 //! snapshot loads fastest into tables of the same seed.
 
-use crate::disk::{Disk, File, Mode, read_exact_at};
+use crate::disk::{self, Disk, File, Mode, read_exact_at};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,13 +87,7 @@ fn seed_bytes(seed: u64) -> [u8; SEED_BYTES] {
 }
 
 pub fn write_seed(disk: &dyn Disk, dir: &Path, seed: u64) -> io::Result<()> {
-    let temporary = dir.join("seed.tmp");
-    let file = disk.open(&temporary, Mode::Create)?;
-    file.set_len(0)?;
-    file.write_at(&seed_bytes(seed), 0)?;
-    file.sync_data()?;
-    disk.rename(&temporary, &dir.join("seed"))?;
-    disk.sync_dir(dir)
+    disk::replace(disk, dir, "seed", &seed_bytes(seed))
 }
 
 /// A file that is written from its beginning to its end.

@@ -315,14 +315,7 @@ fn read_floor(disk: &dyn Disk, dir: &Path) -> io::Result<u64> {
 fn write_floor(disk: &dyn Disk, dir: &Path, floor: u64) -> io::Result<()> {
     let mut bytes = floor.to_le_bytes().to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    let temporary = dir.join("floor.tmp");
-    let file = disk.open(&temporary, Mode::Create)?;
-    file.set_len(0)?;
-    file.write_at(&bytes, 0)?;
-    file.sync_data()?;
-    drop(file);
-    disk.rename(&temporary, &dir.join("floor"))?;
-    disk.sync_dir(dir)
+    ashlar_engine::disk::replace(disk, dir, "floor", &bytes)
 }
 
 fn read_snapshot(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {

@@ -49,12 +49,6 @@ impl Identity {
         bytes.push(u8::from(self.witness));
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        let temporary = dir.join("node.tmp");
-        let file = disk.open(&temporary, Mode::Create)?;
-        file.set_len(0)?;
-        file.write_at(&bytes, 0)?;
-        file.sync_data()?;
-        disk.rename(&temporary, &dir.join("node"))?;
-        disk.sync_dir(dir)
+        ashlar_engine::disk::replace(disk, dir, "node", &bytes)
     }
 }

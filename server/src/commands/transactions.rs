@@ -6,7 +6,7 @@ use crate::host::{AGAIN_MAX, Flow, Host};
 use crate::memory::{self, Room};
 use crate::registry::HostCommand;
 use crate::session::{Multi, NAME_BYTES, Queued, WATCHED_KEYS_MAX};
-use ashlar_engine::command::{Command, Flags, Group, KeyList, Keys};
+use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::policy;
@@ -200,13 +200,15 @@ fn check_classes(host: &Host<'_, '_>, multi: &Multi) -> Result<(), Error> {
         let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
         (queued.resolved.command, args)
     });
-    let first = multi.queue.iter().find_map(|queued| {
-        let args: Vec<&[u8]> = queued.args.iter().map(|arg| &**arg).collect();
-        let mut keys = KeyList::new();
-        queued.resolved.command.keys.positions(&args, &mut keys);
-        keys.first().and_then(|at| args.get(*at).map(|key| key.to_vec()))
+    // Whose rules count is asked of a key only where groups have their own.
+    let first = host.shared.cluster.get().and_then(|_| {
+        let mut calls = calls.clone();
+        calls.find_map(|(command, args)| match command.first_key(&args) {
+            0 => None,
+            at => args.get(at).copied(),
+        })
     });
-    policy::check_one_class(host.exec.policies_of(&first.unwrap_or_default()), calls)
+    policy::check_one_class(host.exec.policies_of(first.unwrap_or_default()), calls)
 }
 
 /// Whether commands of a transaction need values that are on disk: they are read before the locks are

@@ -118,9 +118,7 @@ impl Loader<'_> {
                 Record::Function(code) => {
                     self.applier.run(&[b"FUNCTION", b"LOAD", b"REPLACE", &code])?;
                 }
-                Record::Entry(entry)
-                    if is_all && entry.expiry_ms.is_some_and(|at_ms| at_ms <= now_ms) =>
-                {
+                Record::Entry(entry) if is_all && entry.has_expired(now_ms) => {
                     self.loaded.expired += 1;
                 }
                 Record::Entry(entry) => {

@@ -17,7 +17,7 @@
 
 use crate::clock;
 use crate::shared::Shared;
-use ashlar_engine::disk::{Disk, Mode, RealDisk, read_exact_at};
+use ashlar_engine::disk::{self, Disk, Mode, RealDisk, read_exact_at};
 use ashlar_engine::journal::Journal;
 use ashlar_engine::shipping::Position;
 use std::io;
@@ -144,19 +144,9 @@ pub fn note(shared: &Shared, followed: Option<(Vec<u8>, i64)>, dir: &Path) {
         history: counts.then(|| (engine.position(), engine.config_call())),
     };
     let Some(text) = continued.encode(end) else { return };
-    if let Err(error) = write(&RealDisk, dir, &text) {
+    if let Err(error) = disk::replace(&RealDisk, dir, NAME, text.as_bytes()) {
         tracing::warn!("replicas will need a copy after the next start: {error}");
     }
-}
-
-fn write(disk: &dyn Disk, dir: &Path, text: &str) -> io::Result<()> {
-    let temporary = dir.join(format!("{NAME}.tmp"));
-    let file = disk.open(&temporary, Mode::Create)?;
-    file.set_len(0)?;
-    file.write_at(text.as_bytes(), 0)?;
-    file.sync_data()?;
-    disk.rename(&temporary, &dir.join(NAME))?;
-    disk.sync_dir(dir)
 }
 
 /// Takes away what the last stop has noted; what of it is true for data that ends there.
