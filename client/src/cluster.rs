@@ -70,7 +70,7 @@ impl ClusterNearCache {
         let seeds = seeds.iter().map(|seed| (*seed).to_owned()).collect();
         let table = RwLock::default();
         let cache = ClusterNearCache { seeds, options, table, refreshing: Mutex::new(()) };
-        cache.refresh()?;
+        cache.refresh(None)?;
         Ok(cache)
     }
 
@@ -149,7 +149,7 @@ impl ClusterNearCache {
                 Next::Later => {
                     std::thread::sleep(PAUSE);
                     // Who cannot say it now may say it the next time.
-                    drop(self.refresh());
+                    drop(self.refresh(node.as_deref()));
                 }
             }
         }
@@ -177,7 +177,7 @@ impl ClusterNearCache {
             Error::Disconnected(_) if repeatable => Next::Later,
             Error::Disconnected(_) => {
                 // It is not known whether the command was run; the next one is to find the new node.
-                drop(self.refresh());
+                drop(self.refresh(node));
                 Next::Give(error)
             }
             Error::Protocol(_) => Next::Give(error),
@@ -220,8 +220,9 @@ impl ClusterNearCache {
         Some(fresh)
     }
 
-    /// Asks the nodes one after the other who answers for which slot.
-    fn refresh(&self) -> Result<(), Error> {
+    /// Asks the nodes one after the other who answers for which slot; the one that could not answer comes last: it
+    /// may be cut off, and would name itself for ever.
+    fn refresh(&self, doubted: Option<&NearCache>) -> Result<(), Error> {
         let Some(_one_at_a_time) = self.refreshing.try_lock() else {
             // Another thread does just that: what it finds is as good.
             drop(self.refreshing.lock());
@@ -229,23 +230,22 @@ impl ClusterNearCache {
         };
         let known: Vec<Arc<NearCache>> = self.table.read().nodes.values().cloned().collect();
         // Those that answer come first: to reach for others may take its time.
-        let (alive, others): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|node| node.is_connected());
+        let is_doubted = |address: &str| doubted.is_some_and(|node| node.address() == address);
+        let (alive, others): (Vec<_>, Vec<_>) = known
+            .into_iter()
+            .filter(|node| !is_doubted(node.address()))
+            .partition(|node| node.is_connected());
+        let known = alive.into_iter().chain(others).map(Ok);
+        let seeds = self.seeds.iter().filter(|seed| !is_doubted(seed));
+        let seeds = seeds.map(|seed| NearCache::connect(seed, self.options.clone()).map(Arc::new));
         let mut failure = Error::Disconnected("no address of a cluster".into());
-        for node in alive.into_iter().chain(others) {
-            match self.ask(&node) {
-                Ok(()) => return Ok(()),
-                Err(error) => failure = error,
-            }
-        }
-        for seed in &self.seeds {
-            let node = NearCache::connect(seed, self.options.clone());
+        for node in known.chain(seeds) {
             match node.and_then(|node| self.ask(&node)) {
                 Ok(()) => return Ok(()),
                 Err(error) => failure = error,
             }
         }
-        Err(failure)
+        doubted.map_or(Err(failure), |node| self.ask(node))
     }
 
     fn ask(&self, node: &NearCache) -> Result<(), Error> {
