@@ -164,11 +164,38 @@ impl GroupShard {
             calls::DROP => slots_of(args).map(|slots| {
                 self.engine.drop_slots(self.shard, within(&slots));
             }),
+            calls::END_MOVE => numbered(args).map(|(id, slots)| {
+                if let Some(installed) = self.installed.get_mut(&id) {
+                    installed.state = InstallState::GivenUp;
+                }
+                self.drop_but(&slots, |_| false, |other, _| other > id);
+            }),
+            calls::DROP_GONE => slots_of(args).map(|slots| {
+                let takes_writes = |slot| !self.is_frozen(slot);
+                self.drop_but(&slots, takes_writes, |_, state| state == InstallState::Comes);
+            }),
             calls::POLICIES => self.take_policies(args),
             calls::INSTALL => return Some(self.install(args)),
             _ => return None,
         };
         Some(result.ok_or_else(wrong))
+    }
+
+    /// Drops the keys of slots, those aside that `stay`, and those that a move has to do with which `counts` and
+    /// was not given up.
+    fn drop_but(
+        &self,
+        slots: &[SlotRange],
+        stay: impl Fn(u16) -> bool,
+        counts: impl Fn(u64, InstallState) -> bool,
+    ) {
+        let moves = self.installed.iter();
+        let moves =
+            moves.filter(|(id, one)| one.state != InstallState::GivenUp && counts(**id, one.state));
+        let kept: Vec<SlotRange> = moves.flat_map(|(_, one)| one.slots.clone()).collect();
+        let slots = slots.iter().flat_map(|(first, last)| *first..=*last);
+        let gone = ranges(slots.filter(|slot| !stay(*slot) && !within(&kept)(*slot)));
+        self.engine.drop_slots(self.shard, within(&gone));
     }
 
     fn install(&mut self, args: &[Vec<u8>]) -> Result<(), Error> {
@@ -344,9 +371,9 @@ impl GroupShard {
     }
 
     /// As [`Data::arrivals`](crate::runtime::Data::arrivals).
-    pub fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+    pub fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>, bool)> {
         let open = self.installed.iter().filter(|(_, one)| one.state != InstallState::GivenUp);
-        open.map(|(id, one)| (*id, one.slots.clone())).collect()
+        open.map(|(id, one)| (*id, one.slots.clone(), one.state == InstallState::Whole)).collect()
     }
 
     /// As [`Data::note_changes`](crate::runtime::Data::note_changes).
@@ -479,4 +506,82 @@ fn read_list<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
         let expiry = (expiry != NO_EXPIRY).then_some(expiry);
         Ok(Row { db, access, expiry, key: reader.bytes()?, value: reader.bytes()? })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_engine::engine::EngineOptions;
+    use ashlar_engine::executor::{Call, Prefetched};
+    use ashlar_engine::reply::{Protocol, Reply};
+    use ashlar_engine::slot::slot_of;
+    use ashlar_engine::stamp::Stamp;
+
+    const KEY: &[u8] = b"k";
+
+    fn group() -> GroupShard {
+        let options = EngineOptions { shards: 3, groups: true, ..EngineOptions::default() };
+        GroupShard::new(Arc::new(Engine::with_options(options)), 1, |_, _| {})
+    }
+
+    fn set(group: &GroupShard) {
+        let (mut out, stamp) = (Vec::new(), Stamp::new(1, 1));
+        let args = [&b"SET"[..], KEY, b"v"];
+        let command = Engine::find_command(&args).unwrap();
+        let mut exec = group.engine().executor();
+        exec.see_only(group.shard());
+        let call =
+            Call { command, args: &args, db: 0, stamp: &stamp, may_block: false, no_touch: true };
+        exec.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
+        assert_eq!(out, b"+OK\r\n");
+    }
+
+    fn slot() -> Vec<SlotRange> {
+        vec![(slot_of(KEY), slot_of(KEY))]
+    }
+
+    fn run(group: &mut GroupShard, name: &[u8], fixed: &[&[u8]]) {
+        let number = slot()[0].0.to_string().into_bytes();
+        let mut args = vec![name.to_vec()];
+        args.extend(fixed.iter().map(|arg| arg.to_vec()));
+        args.extend([number.clone(), number]);
+        let result = group.move_slots(&OwnedCall { db: 0, args });
+        assert!(matches!(result, Some(Ok(()))), "{:?}", String::from_utf8_lossy(name));
+    }
+
+    /// Slots that left come back by another move, which the leader that cleans up has not heard of.
+    #[test]
+    fn keys_of_slots_that_come_back_stay() {
+        let source = group();
+        set(&source);
+        let piece = source.copy(&slot(), 0, 1 << 20).bytes;
+        let mut group = group();
+        run(&mut group, calls::FREEZE, &[b"7"]);
+        for (nth, last) in [(0, &b"0"[..]), (1, b"1")] {
+            let sequence = nth.to_string();
+            run(&mut group, calls::INSTALL, &[b"5", b"1", sequence.as_bytes(), last, &piece]);
+            for (name, fixed) in [(calls::DROP_GONE, &[][..]), (calls::END_MOVE, &[&b"4"[..]])] {
+                run(&mut group, name, fixed);
+                assert!(group.has_keys(&slot()), "piece {nth}: {}", String::from_utf8_lossy(name));
+            }
+        }
+        // They leave again: now they are to go.
+        run(&mut group, calls::FREEZE, &[b"9"]);
+        run(&mut group, calls::DROP_GONE, &[]);
+        assert!(!group.has_keys(&slot()));
+    }
+
+    /// A move to slots that left before is given up: what came of it goes, and nothing more is taken.
+    #[test]
+    fn keys_of_a_move_that_has_ended_go() {
+        let source = group();
+        set(&source);
+        let piece = source.copy(&slot(), 0, 1 << 20).bytes;
+        let mut group = group();
+        run(&mut group, calls::FREEZE, &[b"7"]);
+        run(&mut group, calls::INSTALL, &[b"5", b"1", b"0", b"0", &piece]);
+        assert_eq!(group.arrivals(), [(5, slot(), false)]);
+        run(&mut group, calls::END_MOVE, &[b"5"]);
+        assert!(!group.has_keys(&slot()) && group.arrivals().is_empty());
+    }
 }

@@ -55,8 +55,9 @@ pub trait Data: Machine {
     /// Rises with whatever may bring keys to slots that take no writes: pieces of a move that was given up
     /// since may still come in.
     fn pieces(&self) -> u64;
-    /// The moves by which slots came or are coming here, those aside that were given up.
-    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)>;
+    /// The moves by which slots came or are coming here, those aside that were given up, and whether all of the
+    /// slots' keys came.
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>, bool)>;
     /// Begins to note which keys of these slots change, and forgets what was noted before; without slots
     /// nothing is noted any more.
     fn note_changes(&self, slots: &[SlotRange]);
@@ -156,6 +157,9 @@ pub mod calls {
     /// `GIVEUP move first last ...`: the move has ended without these slots: their keys go, and no more
     /// pieces of it are taken.
     pub const GIVE_UP: &[u8] = b"ASHLAR.GIVEUP";
+    /// `ENDMOVE move first last ...`: as GIVEUP, but what later moves have brought stays: whoever asks for it may
+    /// not have heard of these. From [`Release::KEEPS_COMING`](crate::topology::Release::KEEPS_COMING) on.
+    pub const END_MOVE: &[u8] = b"ASHLAR.ENDMOVE";
     /// `SESSIONS sessions`: what clients have asked of the group that the slots come from.
     pub use crate::raft::sessions::TAKE_OVER as SESSIONS;
     /// `POLICIES table`: the classes of keys, unless there are newer ones. Every write is before it or behind
@@ -163,4 +167,7 @@ pub mod calls {
     pub const POLICIES: &[u8] = b"ASHLAR.POLICIES";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
+    /// `DROPGONE first last ...`: as DROPSLOTS, but of slots that take writes, and of those that are coming, the keys
+    /// stay. From [`Release::KEEPS_COMING`](crate::topology::Release::KEEPS_COMING) on.
+    pub const DROP_GONE: &[u8] = b"ASHLAR.DROPGONE";
 }

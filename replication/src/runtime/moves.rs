@@ -269,6 +269,10 @@ impl Moves {
     /// Frees slots whose move was given up, and drops the keys of those that have moved or did not come.
     fn clean<H: Host>(&mut self, driver: &mut Driver<H>, topology: &Topology) {
         let Some(node) = &driver.node else { return };
+        let (drop, end) = match topology.release() >= Release::KEEPS_COMING {
+            true => (calls::DROP_GONE, calls::END_MOVE),
+            false => (calls::DROP, calls::GIVE_UP),
+        };
         let mut todo: Vec<(GroupId, OwnedCall)> = Vec::new();
         self.empty.retain(|id, _| node.group(*id).is_some_and(crate::raft::Group::is_leader));
         for group in node.groups().filter(|group| group.is_leader()) {
@@ -295,24 +299,24 @@ impl Moves {
                 let empty = Empty { frozen_by, pieces, slots: gone };
                 if self.empty.get(&id) != Some(&empty) {
                     if data.has_keys(&empty.slots) {
-                        todo.push((id, call(calls::DROP, &[], &empty.slots)));
+                        todo.push((id, call(drop, &[], &empty.slots)));
                     } else {
                         self.empty.insert(id, empty);
                     }
                 }
             }
-            let ended = data.arrivals().into_iter().find_map(|(one, slots)| {
-                // Slots that have come and gone again are frozen.
-                let stray = |slot: &u16| !own(slot) && !within(&frozen, *slot);
+            let ended = data.arrivals().into_iter().find_map(|(one, slots, whole)| {
+                // Slots that have come and gone again are frozen. Those that never came may be so from before.
+                let stray = |slot: &u16| !own(slot) && !(whole && within(&frozen, *slot));
                 let stray: Vec<u16> = all(&slots).filter(stray).collect();
-                (topology.is_over(one) && !stray.is_empty()).then_some((one, stray))
+                (topology.is_over(one) && (!whole || !stray.is_empty())).then_some((one, stray))
             });
             if let Some((one, stray)) = ended {
                 let coming = topology.moves.values().filter(|other| other.to == id);
                 let coming: Vec<SlotRange> = coming.flat_map(|other| other.slots.clone()).collect();
                 let stray = stray.into_iter().filter(|slot| !within(&coming, *slot));
                 let stray = crate::topology::ranges(stray);
-                todo.push((id, call(calls::GIVE_UP, &[one.to_string().as_bytes()], &stray)));
+                todo.push((id, call(end, &[one.to_string().as_bytes()], &stray)));
             }
         }
         for (group, call) in todo {

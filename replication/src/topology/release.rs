@@ -32,6 +32,9 @@ impl Release {
     /// carry their rules.
     pub const FUNCTIONS: Release = Release { major: 0, minor: 2 };
 
+    /// Slots that are coming keep their keys, whatever a leader says that has not heard of it, from here on.
+    pub const KEEPS_COMING: Release = Release { major: 0, minor: 2 };
+
     /// Reads a version, as `1.2` or `1.2.3-anything`.
     pub fn parse(version: &str) -> Option<Release> {
         let mut numbers = version.splitn(3, '.').map(|number| number.parse().ok());

@@ -262,7 +262,7 @@ impl Data for ShardMachine {
         self.slots.pieces()
     }
 
-    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>, bool)> {
         self.slots.arrivals()
     }
 

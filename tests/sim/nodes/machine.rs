@@ -129,7 +129,7 @@ impl Data for ShardMachine {
         self.0.pieces()
     }
 
-    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>)> {
+    fn arrivals(&self) -> Vec<(u64, Vec<SlotRange>, bool)> {
         self.0.arrivals()
     }
 
