@@ -304,14 +304,16 @@ impl Peers {
     fn look(&mut self, incoming: &mut Vec<Incoming>) {
         let secure = self.security.secure().is_some();
         let now_us = self.now_us;
-        let late = |since_us: u64| now_us.saturating_sub(since_us) > GREETING_US_MAX;
+        let late = |since_us: u64, max_us: u64| now_us.saturating_sub(since_us) > max_us;
         let is_wrong = |stream: &Channel| stream.is_secure() != secure;
         let lost: Vec<NodeId> = self
             .links
             .iter()
             .filter(|(_, link)| {
                 let stream = link.stream.as_ref();
-                let waits = !matches!(link.stage, Stage::Ready) && late(link.since_us);
+                // Longer than the other one does, who can say what is wrong: see `turn_away`.
+                let max_us = GREETING_US_MAX + 2 * LOOK_US;
+                let waits = !matches!(link.stage, Stage::Ready) && late(link.since_us, max_us);
                 stream.is_some_and(|stream| waits || is_wrong(stream))
             })
             .map(|(node, _)| *node)
@@ -322,7 +324,10 @@ impl Peers {
         let ended: Vec<usize> = self
             .inbound
             .iter()
-            .filter(|(_, one)| is_wrong(&one.stream) || one.from.is_none() && late(one.since_us))
+            .filter(|(_, one)| {
+                let waits = one.from.is_none() && late(one.since_us, GREETING_US_MAX);
+                is_wrong(&one.stream) || waits
+            })
             .map(|(at, _)| at)
             .collect();
         for at in ended {
