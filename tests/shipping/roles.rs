@@ -49,6 +49,23 @@ fn writes_of_its_own_cost_a_node_its_history() {
 }
 
 #[test]
+fn a_replica_dials_from_the_address_that_it_is_given() {
+    let primary = node(&[]);
+    let replica = node(&["--bind-source-addr", "127.0.0.9"]);
+    follow(&replica, primary.port());
+    equal(&primary, &[&replica]);
+    let replicas = || ask(&mut primary.client(), "CLIENT LIST TYPE replica");
+    assert!(replicas().contains(" addr=127.0.0.9:"), "{}", replicas());
+    // An address that this machine does not have is none, as with Redis.
+    let mut client = replica.client();
+    assert_eq!(ask(&mut client, "CONFIG SET bind-source-addr 192.0.2.1"), "OK");
+    let refused = ask(&mut client, "CONFIG SET bind-source-addr nowhere");
+    assert!(refused.contains("'nowhere' is no IP address"), "{refused}");
+    ask(&mut primary.client(), "CLIENT KILL TYPE replica");
+    wait_for("the replica is there again", || replicas().contains(" addr=127.0.0.1:"));
+}
+
+#[test]
 fn wait_and_waitaof_tell_the_truth() {
     let log = ["--appendonly", "yes", "--appendfsync", "everysec"];
     let (primary, replica) = (node(&log), node(&log));

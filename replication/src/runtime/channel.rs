@@ -3,13 +3,15 @@
 use crate::tls::{Secure, TlsStream};
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// How the links between nodes are protected. It is asked at each new one, so certificates and settings
 /// may change while the node runs.
 pub trait Security: Send {
     /// What new links are made with; `None` where they are plain.
     fn secure(&self) -> Option<Secure>;
+    /// The address of this machine that new links are made from; `None` where the system chooses it.
+    fn source(&self) -> Option<IpAddr>;
     /// Somebody was refused, or has refused this node.
     fn refused(&self, peer: SocketAddr, why: &str);
 }

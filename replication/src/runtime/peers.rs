@@ -15,9 +15,10 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use raft::eraftpb::Message;
 use slab::Slab;
+use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 /// Token of the waker.
@@ -163,7 +164,7 @@ impl Peers {
         }
         link.retry_at_us = self.now_us + RETRY_US;
         let Some(address) = resolve(&link.address) else { return };
-        let Ok(mut stream) = TcpStream::connect(address) else { return };
+        let Ok(mut stream) = open(address, self.security.source()) else { return };
         drop(stream.set_nodelay(true));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.registry.register(&mut stream, link_token(node), interest).is_ok()
@@ -591,6 +592,22 @@ impl Inbound {
 
 fn link_token(node: NodeId) -> Token {
     Token(node as usize * 2)
+}
+
+/// Begins a connection to `to`, from the address `from` of this machine if it can: that one may have left it.
+fn open(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) else {
+        return TcpStream::connect(to);
+    };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    drop(socket.bind(&SocketAddr::new(from, 0).into()));
+    socket.set_nonblocking(true)?;
+    if let Err(error) = socket.connect(&to.into())
+        && error.raw_os_error() != Some(libc::EINPROGRESS)
+    {
+        return Err(error);
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }
 
 fn resolve(address: &PeerAddress) -> Option<SocketAddr> {

@@ -79,6 +79,7 @@ ids! {
     AUTO_AOF_REWRITE_MIN_SIZE = "auto-aof-rewrite-min-size",
     AUTO_AOF_REWRITE_PERCENTAGE = "auto-aof-rewrite-percentage",
     BIND = "bind",
+    BIND_SOURCE_ADDR = "bind-source-addr",
     CLIENT_OUTPUT_BUFFER_LIMIT = "client-output-buffer-limit",
     CLIENT_QUERY_BUFFER_LIMIT = "client-query-buffer-limit",
     COLD_MEMORY = "cold-memory",

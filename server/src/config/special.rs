@@ -103,7 +103,7 @@ pub(super) fn read_save(words: &[&[u8]], current: &[u8], again: bool) -> Result<
     Ok(text)
 }
 
-/// `bind` and `bind-source-addr`: addresses, the optional ones with a `-` in front.
+/// `bind`: addresses, the optional ones with a `-` in front.
 pub(super) fn read_bind(words: &[&[u8]], _current: &[u8], _again: bool) -> Result<Vec<u8>, Reason> {
     if words.len() > 16 {
         return Err("Too many bind addresses specified.".into());
@@ -121,6 +121,20 @@ pub(super) fn read_bind(words: &[&[u8]], _current: &[u8], _again: bool) -> Resul
         }
     }
     Ok(words.join(&b' '))
+}
+
+/// `bind-source-addr`: an address, or none.
+pub(super) fn read_source(
+    words: &[&[u8]],
+    _current: &[u8],
+    _again: bool,
+) -> Result<Vec<u8>, Reason> {
+    let [word] = words else { return Err("it is one address".into()) };
+    let text = String::from_utf8_lossy(word);
+    if !text.is_empty() && text.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("'{text}' is no IP address").into());
+    }
+    Ok(word.to_vec())
 }
 
 /// `latency-tracking-info-percentiles`: numbers from 0 to 100; an empty value clears.

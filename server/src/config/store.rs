@@ -6,6 +6,7 @@
 //! either takes effect as a whole, with every subscriber told, or leaves nothing behind.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -163,6 +164,11 @@ impl Settings {
     /// The value of any setting as CONFIG GET shows it, as text.
     pub fn string(&self, id: Id) -> String {
         String::from_utf8_lossy(&self.show(id)).into_owned()
+    }
+
+    /// The address that connections to other servers are made from, if one is set.
+    pub fn source(&self) -> Option<IpAddr> {
+        std::str::from_utf8(&self.text(ids::BIND_SOURCE_ADDR)).ok()?.parse().ok()
     }
 
     /// The limits of the client classes normal, replica and pubsub.

@@ -7,8 +7,9 @@ use crate::shared::Shared;
 use crate::tls::Arguments;
 use ashlar_engine::propagate::push_request;
 use rustls::ClientConfig;
+use socket2::{Domain, Socket as Socket2, Type};
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,11 +58,22 @@ fn refused(answer: &[u8]) -> io::Error {
     io::Error::other(String::from_utf8_lossy(answer).into_owned())
 }
 
+/// Connects to an address, from a certain one of this machine if it can.
+fn open(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = Socket2::new(Domain::for_address(to), Type::STREAM, None)?;
+    if let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
+        // As far as it goes, like Redis: the address may have left this machine.
+        drop(socket.bind(&SocketAddr::new(from, 0).into()));
+    }
+    socket.connect_timeout(&to.into(), timeout)?;
+    Ok(socket.into())
+}
+
 /// A socket of the server, whose timeouts are set.
-fn reach(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+fn reach(host: &str, port: u16, from: Option<IpAddr>, timeout: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::other(format!("{host} has no address"));
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
+        match open(address, from, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(timeout))?;
@@ -75,14 +87,6 @@ fn reach(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
 }
 
 impl Link {
-    /// Connects.
-    ///
-    /// # Errors
-    /// If the server can't be reached.
-    pub fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Link> {
-        Ok(Link::over(Socket::Tcp(reach(host, port, timeout)?)))
-    }
-
     /// Connects as the command line says.
     ///
     /// # Errors
@@ -94,8 +98,8 @@ impl Link {
         tls: &Arguments,
     ) -> io::Result<Link> {
         match tls.config().map_err(io::Error::other)? {
-            Some(config) => Link::encrypted(host, port, timeout, config),
-            None => Link::connect(host, port, timeout),
+            Some(config) => Link::encrypted(reach(host, port, None, timeout)?, timeout, config),
+            None => Ok(Link::over(Socket::Tcp(reach(host, port, None, timeout)?))),
         }
     }
 
@@ -110,25 +114,17 @@ impl Link {
         port: u16,
         timeout: Duration,
     ) -> io::Result<Link> {
+        let tcp = reach(host, port, shared.settings.source(), timeout)?;
         if !shared.settings.flag(encrypts) {
-            return Link::connect(host, port, timeout);
+            return Ok(Link::over(Socket::Tcp(tcp)));
         }
         let config = shared.tls.client_config();
         let config = config.ok_or_else(|| io::Error::other("there is no certificate for TLS"))?;
-        Link::encrypted(host, port, timeout, config)
+        Link::encrypted(tcp, timeout, config)
     }
 
-    /// Connects by TLS.
-    ///
-    /// # Errors
-    /// If the server can't be reached, or has no certificate that is good.
-    pub fn encrypted(
-        host: &str,
-        port: u16,
-        timeout: Duration,
-        config: Arc<ClientConfig>,
-    ) -> io::Result<Link> {
-        let tcp = reach(host, port, timeout)?;
+    /// Makes a connection one by TLS.
+    fn encrypted(tcp: TcpStream, timeout: Duration, config: Arc<ClientConfig>) -> io::Result<Link> {
         let plain = Socket::Unix(crate::tls::encrypt(tcp, config)?);
         plain.set_read_timeout(timeout)?;
         plain.set_write_timeout(timeout)?;

@@ -1,7 +1,6 @@
 //! How the links of a cluster are protected: with `tls-cluster yes` by the server's certificates.
 
 use crate::shared::Shared;
-use crate::tls::Tls;
 use ashlar_replication::runtime::Security;
 use ashlar_replication::tls::Secure;
 use parking_lot::Mutex;
@@ -17,19 +16,23 @@ const REFUSALS_MAX: usize = 1_024;
 
 /// The links of this node.
 pub(super) struct Links {
-    tls: Arc<Tls>,
+    shared: Arc<Shared>,
     said: Mutex<HashMap<(IpAddr, String), Instant>>,
 }
 
 impl Links {
-    pub fn new(shared: &Shared) -> Links {
-        Links { tls: shared.tls.clone(), said: Mutex::default() }
+    pub fn new(shared: &Arc<Shared>) -> Links {
+        Links { shared: shared.clone(), said: Mutex::default() }
     }
 }
 
 impl Security for Links {
     fn secure(&self) -> Option<Secure> {
-        self.tls.cluster()
+        self.shared.tls.cluster()
+    }
+
+    fn source(&self) -> Option<IpAddr> {
+        self.shared.settings.source()
     }
 
     fn refused(&self, peer: SocketAddr, why: &str) {

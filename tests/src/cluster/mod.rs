@@ -139,6 +139,7 @@ impl Cluster {
         let proxy = Proxy::start(self.nodes.len(), peer_port, self.network.clone())?;
         let own = [
             ("--bind", "127.0.0.1".to_owned()),
+            ("--bind-source-addr", proxy::source(self.nodes.len()).to_string()),
             ("--cluster-enabled", "yes".to_owned()),
             ("--cluster-port", peer_port.to_string()),
             ("--cluster-announce-bus-port", proxy.port().to_string()),

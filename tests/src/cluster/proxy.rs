@@ -1,13 +1,14 @@
 //! The network between nodes: what one sends to another can be held back and delayed.
 //!
-//! A node's other nodes know the proxy's port as its own. Who is at the other end of a connection is
-//! found by the socket: its number among those of the nodes' processes. Bytes that are held back are
+//! A node's other nodes know the proxy's port as its own. Who is at the other end of a connection is told by
+//! its address, as each node dials from one of its own. Nodes of old releases do not; they are found by the
+//! socket: its number among those of the nodes' processes. Bytes that are held back are
 //! not lost, as TCP would send them again; to a node it looks as if packets went nowhere.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -17,6 +18,22 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(5);
 /// How often it is looked for the owner of a socket.
 const OWNER_LOOKS: usize = 3;
+
+/// The address that a node dials from: all of 127.0.0.0/8 is this machine.
+pub fn source(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 1, 0, node as u8)
+}
+
+/// The node that dials from an address.
+fn node_of(address: IpAddr) -> Option<usize> {
+    match address {
+        IpAddr::V4(address) => match address.octets() {
+            [127, 1, 0, node] => Some(usize::from(node)),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    }
+}
 
 /// Which node may reach which.
 #[derive(Debug, Default)]
@@ -61,10 +78,11 @@ impl Network {
         locked(&self.cut).contains(&(from, to))
     }
 
-    /// The node whose socket has this address. The system's table of sockets may lack a line while others open and
+    /// The node that dials from this address, or whose socket has it. The system's table of sockets may lack a line while others open and
     /// close theirs, so one look is not enough.
     fn owner(&self, address: SocketAddr) -> Option<usize> {
-        (0..OWNER_LOOKS).find_map(|_| self.look_for_owner(address))
+        let look = || (0..OWNER_LOOKS).find_map(|_| self.look_for_owner(address));
+        node_of(address.ip()).or_else(look)
     }
 
     fn look_for_owner(&self, address: SocketAddr) -> Option<usize> {

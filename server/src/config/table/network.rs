@@ -2,7 +2,7 @@
 
 use super::super::kind::Kind;
 use super::super::setting::Setting;
-use super::super::special::{read_bind, read_output_limits};
+use super::super::special::{read_bind, read_output_limits, read_source};
 use super::{INT_MAX, LONG_MAX, int, int_from, long_from};
 
 const ADDRESSES: Kind = Kind::Words { read: read_bind, form: "ADDRESS ..." };
@@ -44,11 +44,10 @@ pub(super) const NETWORK: &[Setting] = &[
     .start(),
     Setting::new(
         "bind-source-addr",
-        Kind::Text,
+        Kind::Words { read: read_source, form: "ADDRESS" },
         "",
-        "Address from which connections to other servers are made.",
-    )
-    .ignored("this version connects to no other server"),
+        "Address of this machine from which connections to other servers are made.",
+    ),
     Setting::new("socket-mark-id", int(0, 0xffff_ffff), "0", "Mark of the sockets for routing.")
         .start()
         .only_default("sockets can't be marked"),
