@@ -307,8 +307,8 @@ impl Moves {
             }
             let ended = data.arrivals().into_iter().find_map(|(one, slots, whole)| {
                 // Slots that have come and gone again are frozen. Those that never came may be so from before.
-                let stray = |slot: &u16| !own(slot) && !(whole && within(&frozen, *slot));
-                let stray: Vec<u16> = all(&slots).filter(stray).collect();
+                let kept = |slot: &u16| own(slot) || whole && within(&frozen, *slot);
+                let stray: Vec<u16> = all(&slots).filter(|slot| !kept(slot)).collect();
                 (topology.is_over(one) && (!whole || !stray.is_empty())).then_some((one, stray))
             });
             if let Some((one, stray)) = ended {
