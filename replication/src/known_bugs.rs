@@ -14,6 +14,8 @@ pub enum Bug {
     ForgetVote,
     /// A leader reads from its own state without asking whether it still leads.
     ReadWithoutQuorum,
+    /// A follower reads from its own state without asking its leader.
+    FollowerReadsAtOnce,
     /// The lease outlives the election timeout.
     LeaseTooLong,
     /// The lease is kept while leadership is handed over.
@@ -93,11 +95,12 @@ impl Bug {
     ];
 
     /// Those of groups that agree.
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AcknowledgeBeforeCommit,
         Bug::AcknowledgeBeforePersist,
         Bug::ForgetVote,
         Bug::ReadWithoutQuorum,
+        Bug::FollowerReadsAtOnce,
         Bug::LeaseTooLong,
         Bug::LeaseKeptOnTransfer,
         Bug::RandomPerReplica,

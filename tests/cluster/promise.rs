@@ -6,7 +6,7 @@ use ashlar_tests::cluster::client::{ClusterClient, Outcome};
 use ashlar_tests::history::{Event, Op, check};
 use ashlar_tests::random::{Random, seeds};
 use ashlar_tests::resp::{Value, words};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Histories, each of so many operations of so many clients on so many keys.
@@ -49,13 +49,25 @@ fn operation(random: &mut Random, run: usize, next: &AtomicU64) -> (String, Op, 
     }
 }
 
-fn work(ports: &[u16], seed: u64, run: usize, since: Instant, next: &AtomicU64) -> Vec<Event> {
+/// The same in all clients.
+struct Shared {
+    run: usize,
+    since: Instant,
+    next: AtomicU64,
+    /// Whether replicas are read, and how many reads they or leaders have answered that were not chosen.
+    anywhere: bool,
+    answered: AtomicUsize,
+}
+
+fn work(ports: &[u16], seed: u64, shared: &Shared) -> Vec<Event> {
+    let Shared { run, since, next, anywhere, answered } = shared;
     let mut random = Random::new(seed);
     let mut client = ClusterClient::new(ports.iter().copied());
+    client.reads_anywhere = *anywhere;
     let now = || since.elapsed().as_nanos() as u64;
     let mut events = Vec::new();
     for _ in 0..OPERATIONS / CLIENTS {
-        let (key, op, line) = operation(&mut random, run, next);
+        let (key, op, line) = operation(&mut random, *run, next);
         let start = now();
         let (reply, end) = match client.call(&words(&line)) {
             Outcome::Reply(Value::Error(text)) => {
@@ -69,6 +81,7 @@ fn work(ports: &[u16], seed: u64, run: usize, since: Instant, next: &AtomicU64) 
         };
         events.push(Event { key, op, start, end, reply });
     }
+    answered.fetch_add(client.answered_anywhere, Ordering::Relaxed);
     events
 }
 
@@ -134,23 +147,23 @@ fn owned(cluster: &Cluster, asked: usize, group: usize) -> Vec<(u16, u16)> {
     ranges.split(' ').next().unwrap_or("-").split(',').filter_map(range).collect()
 }
 
-fn histories(settings: &[&str]) {
+fn histories(settings: &[&str], anywhere: bool) {
     let seed = seeds(&[0x5EED_0001])[0];
     println!("seed {seed:#x}");
     let mut random = Random::new(seed);
     let mut cluster = Cluster::created(3, 3, 2, settings);
     cluster.wait_ok();
-    let next = AtomicU64::new(1);
+    let (next, answered, since) = (AtomicU64::new(1), AtomicUsize::new(0), Instant::now());
+    let mut shared = Shared { run: 0, since, next, anywhere, answered };
+    let mut reads = 0;
     for run in 0..RUNS {
-        let since = Instant::now();
+        (shared.run, shared.since) = (run, Instant::now());
         let ports: Vec<u16> = cluster.nodes().iter().map(|node| node.port()).collect();
         let seeds: Vec<u64> = (0..CLIENTS).map(|_| random.bits()).collect();
         let events = std::thread::scope(|scope| {
-            let (next, ports) = (&next, &ports);
-            let threads: Vec<_> = seeds
-                .iter()
-                .map(|seed| scope.spawn(move || work(ports, *seed, run, since, next)))
-                .collect();
+            let (shared, ports) = (&shared, &ports);
+            let threads: Vec<_> =
+                seeds.iter().map(|seed| scope.spawn(move || work(ports, *seed, shared))).collect();
             disturb(&mut cluster, &mut random, run);
             threads
                 .into_iter()
@@ -162,20 +175,32 @@ fn histories(settings: &[&str]) {
         if let Err(error) = check(&events) {
             panic!("run {run}, seed {seed:#x}: {error}");
         }
+        reads += events.iter().filter(|event| event.op.reads()).count();
         cluster.wait_ok();
     }
+    // A third of them happens to meet the leader.
+    let answered = shared.answered.into_inner();
+    println!("{answered} of {reads} reads were answered where they were asked first");
+    assert_eq!(anywhere, answered * 3 > reads * 2);
 }
 
 /// Histories of clients on daemons that are killed, paused and cut off, with reads that ask a majority.
 #[test]
 fn one_order_explains_what_clients_saw() {
-    histories(&["--down-after-milliseconds", "1000"]);
+    histories(&["--down-after-milliseconds", "1000"], false);
 }
 
 /// The same with reads under a lease.
 #[test]
 fn one_order_explains_it_with_leases() {
-    histories(&["--down-after-milliseconds", "1000", "--cluster-reads", "lease"]);
+    histories(&["--down-after-milliseconds", "1000", "--cluster-reads", "lease"], false);
+}
+
+/// The same with reads that any replica answers once it has asked its leader.
+#[test]
+fn one_order_explains_it_with_replica_reads() {
+    let settings = ["--down-after-milliseconds", "1000", "--cluster-replica-reads", "readindex"];
+    histories(&settings, true);
 }
 
 /// A write repeated under its id is applied once, also by the leader that follows.

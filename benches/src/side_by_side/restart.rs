@@ -64,6 +64,8 @@ fn starts(settings: &Settings, program: &Program, log: bool) -> Result<f64, Stri
         program.args.extend(args.map(str::to_owned));
     }
     let mut server = program.start()?;
+    // A log is opened, be it empty.
+    wait_loaded(&server)?;
     fill(&server, keys(settings))?;
     if !log {
         Client::connect(&server)?.call(&["SAVE"])?;

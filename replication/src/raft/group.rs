@@ -130,6 +130,8 @@ pub struct Group<M> {
     next_context: u64,
     /// Reads that wait until as much is applied.
     confirmed: Vec<(u64, Read)>,
+    /// Who led when those reads came, 0 for nobody: another leader knows nothing of their rounds.
+    reads_of: NodeId,
     lease_until_us: u64,
     /// When the leadership was last given up: rounds from before prove nothing.
     lease_from_us: u64,
@@ -218,6 +220,7 @@ impl<M: Machine> Group<M> {
             rounds: VecDeque::new(),
             next_context: 0,
             confirmed: Vec::new(),
+            reads_of: 0,
             lease_until_us: 0,
             lease_from_us: 0,
             held: VecDeque::new(),
@@ -308,7 +311,12 @@ impl<M: Machine> Group<M> {
         let vote = [MessageType::MsgRequestVote, MessageType::MsgRequestPreVote];
         let asks_retired =
             self.is_retired() && vote.contains(&message.get_msg_type()) && !bug!(RetiredVotes);
-        if !is_whole(&message) || asks_witness || asks_retired || self.installing.is_some() {
+        // Whoever follows would hand it on to its own leader, in the name of the one that asks: a message that no
+        // node takes.
+        let asks_follower =
+            message.get_msg_type() == MessageType::MsgReadIndex && !self.is_leader();
+        let asks_wrong = asks_witness || asks_retired || asks_follower;
+        if !is_whole(&message) || asks_wrong || self.installing.is_some() {
             return;
         }
         // Errors are of messages that come too late or from nodes that have left: they are no
@@ -443,16 +451,22 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Reads; the answer is as new as any that was given before the call.
+    /// Reads; the answer is as new as any that was given before the call. A follower asks its leader how far
+    /// the log is committed, and waits until it has applied as much (section 6.4 of Ongaro's thesis on Raft).
     pub fn read(&mut self, ticket: Ticket, request: Request, now_us: u64, out: &mut Outbox) {
-        if !self.is_leader() {
+        self.check_reads(out);
+        if self.leader().is_none() || self.witness {
             return out.answer(ticket, Answer::NotLeader(self.leader()));
         }
         if self.reads.len() + self.confirmed.len() >= READS_MAX {
             return out.answer(ticket, Answer::Busy);
         }
         let read = Read { ticket, request };
-        if self.holds_lease(now_us) || bug!(ReadWithoutQuorum) {
+        let careless = match self.is_leader() {
+            true => bug!(ReadWithoutQuorum),
+            false => bug!(FollowerReadsAtOnce),
+        };
+        if self.holds_lease(now_us) || careless {
             return self.answer_read(read, out);
         }
         self.reads.push(read);
@@ -474,7 +488,7 @@ impl<M: Machine> Group<M> {
 
     /// Does what there is to do, and says in `out` what is to be sent, persisted and answered.
     pub fn work(&mut self, now_us: u64, out: &mut Outbox) {
-        self.start_round(now_us);
+        self.start_round(now_us, out);
         for _ in 0..READIES_MAX {
             if !self.raft.has_ready() {
                 break;
@@ -482,27 +496,35 @@ impl<M: Machine> Group<M> {
             self.ready(out);
             self.choose_timeout();
         }
-        if !self.is_leader() {
-            self.fail_reads(out);
-        }
+        self.check_reads(out);
         self.serve_confirmed(out);
         self.consider_snapshot(out);
     }
 
     /// All reads that wait share one round. One that got lost (a leader drops rounds until it has
-    /// committed in its term) is started again after an election timeout.
-    fn start_round(&mut self, now_us: u64) {
+    /// committed in its term) is started again after an election timeout; those of a follower are refused
+    /// then, as it may have left the group without knowing.
+    fn start_round(&mut self, now_us: u64, out: &mut Outbox) {
+        let leads = self.is_leader();
         let overdue = |round: &Round| now_us - round.started_us > self.settings.election_us();
         if self.rounds.front().is_some_and(overdue) {
+            let leader = self.leader();
             let lost = self.rounds.drain(..).flat_map(|round| round.reads);
-            self.reads.extend(lost);
+            match leads {
+                true => self.reads.extend(lost),
+                false => lost.for_each(|read| out.answer(read.ticket, Answer::NotLeader(leader))),
+            }
         }
         let wants_lease = self.settings.lease_drift_percent.is_some()
-            && self.is_leader()
+            && leads
             && self.rounds.is_empty()
             && now_us + self.settings.election_us() / 2 > self.lease_until_us;
         let idle = self.reads.is_empty() && !wants_lease;
-        if idle || !self.is_leader() || !self.raft.raft.commit_to_current_term() {
+        let can = match leads {
+            true => self.raft.raft.commit_to_current_term(),
+            false => self.leader().is_some(),
+        };
+        if idle || !can {
             return;
         }
         /// Rounds under way at once.
@@ -513,7 +535,9 @@ impl<M: Machine> Group<M> {
         self.next_context = self.next_context.wrapping_add(1);
         let reads = std::mem::take(&mut self.reads);
         self.rounds.push_back(Round { context: self.next_context, started_us: now_us, reads });
-        self.raft.read_index(self.next_context.to_le_bytes().to_vec());
+        // The leader keeps rounds of all nodes by their contexts.
+        let context = [self.raft.raft.id, self.next_context].map(u64::to_le_bytes).concat();
+        self.raft.read_index(context);
     }
 
     fn ready(&mut self, out: &mut Outbox) {
@@ -584,12 +608,14 @@ impl<M: Machine> Group<M> {
 
     /// A majority has answered a round, and so all rounds before it.
     fn round_confirmed(&mut self, context: &[u8], index: u64) {
-        let Ok(context) = context.try_into().map(u64::from_le_bytes) else { return };
+        let Some((_, context)) = context.split_last_chunk() else { return };
+        let (context, leads) = (u64::from_le_bytes(*context), self.is_leader());
         let Some(at) = self.rounds.iter().position(|round| round.context == context) else {
             return;
         };
         for round in self.rounds.drain(..=at) {
-            if round.started_us >= self.lease_from_us || bug!(LeaseKeptOnTransfer) {
+            let counts = round.started_us >= self.lease_from_us || bug!(LeaseKeptOnTransfer);
+            if leads && counts {
                 let drift = u64::from(self.settings.lease_drift_percent.unwrap_or(100).min(100));
                 let mut lease_us = self.settings.election_us() * (100 - drift) / 100;
                 if bug!(LeaseTooLong) {
@@ -613,7 +639,16 @@ impl<M: Machine> Group<M> {
         served.into_iter().for_each(|(_, read)| self.answer_read(read, out));
     }
 
-    /// Reads do no harm, so those of a node that does not lead any more are surely refused.
+    /// Refuses the reads that wait for a leader who leads no more.
+    fn check_reads(&mut self, out: &mut Outbox) {
+        let leader = self.raft.raft.leader_id;
+        if leader != self.reads_of {
+            self.reads_of = leader;
+            self.fail_reads(out);
+        }
+    }
+
+    /// Reads do no harm, so they are surely refused.
     fn fail_reads(&mut self, out: &mut Outbox) {
         self.lease_until_us = 0;
         let leader = self.leader();

@@ -22,7 +22,7 @@ pub enum Event {
     Propose(GroupId, Box<Request>, Done),
     /// Propose wherever the group's leader is.
     Submit(GroupId, Box<Request>, Done),
-    /// A round that proves that this node leads a group and has applied all that was answered.
+    /// A round that proves that this node has applied all of a group that was answered.
     Confirm(GroupId, Done),
     /// Change the topology.
     Change(Box<Change>, Done),

@@ -100,6 +100,7 @@ ids! {
     CLUSTER_ASYNC_READS = "cluster-async-reads",
     CLUSTER_READS = "cluster-reads",
     CLUSTER_REDIRECTS = "cluster-redirects",
+    CLUSTER_REPLICA_READS = "cluster-replica-reads",
     CLUSTER_REQUIRE_FULL_COVERAGE = "cluster-require-full-coverage",
     CLUSTER_SECRET = "cluster-secret",
     CLUSTER_SITE = "cluster-site",

@@ -2,7 +2,7 @@
 
 use crate::cluster::nearest;
 use crate::cluster::route::only_reads;
-use crate::config::ids;
+use crate::config::{READS_READINDEX, ids};
 use crate::host::Host;
 use crate::memory;
 use crate::registry::Resolved;
@@ -24,7 +24,7 @@ const GATHERED_BYTES_MAX: usize = 4 << 20;
 pub enum Agreement {
     /// That the group applies these requests, each with its slot.
     Propose(GroupId, Box<Request>, SmallVec<[u16; 4]>),
-    /// That this node leads the group, for so many reads.
+    /// That what this node has is as new as anything that was answered, for so many reads.
     Confirm(GroupId, Confirmed),
     /// That all groups which this node leads have dropped their keys.
     Flush(Vec<GroupId>, Vec<Vec<u8>>),
@@ -115,13 +115,18 @@ impl Host<'_, '_> {
             let policies = self.shared.engine.shard_policies(group as usize);
             nearest::all_of(policies, resolved, args, &[Class::Local, Class::Async])
         });
+        // A replica's client has asked for what it has, or its keys may be read anywhere.
         let leads = strong.leads(group);
-        if !leads || strong.reads_locally() {
+        let settings = &self.shared.settings;
+        let confirms = match leads {
+            true => !strong.reads_locally(),
+            false => settings.number(ids::CLUSTER_REPLICA_READS) == READS_READINDEX,
+        };
+        if !confirms {
             if relaxed {
                 // Its slot may have left without this node knowing.
                 self.again.read = Some(AgreedRead { group, slot, leased: false });
             }
-            // A replica, whose client has asked for what it has, or whose keys may be read anywhere.
             return None;
         }
         let confirmed = &mut self.again.confirmed;
@@ -134,7 +139,7 @@ impl Host<'_, '_> {
             self.again.read = Some(AgreedRead { group, slot, leased: false });
             return None;
         }
-        if strong.holds_lease(group) {
+        if leads && strong.holds_lease(group) {
             self.again.read = Some(AgreedRead { group, slot, leased: true });
             return None;
         }

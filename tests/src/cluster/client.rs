@@ -31,6 +31,10 @@ pub struct ClusterClient {
     leaders: HashMap<u16, u16>,
     /// How long a command may take.
     pub timeout: Duration,
+    /// Whether GET and LRANGE are asked of whichever node first, which is told that replicas will do.
+    pub reads_anywhere: bool,
+    /// Reads that the first node has answered.
+    pub answered_anywhere: usize,
     /// Redirections and errors that asked for another try.
     pub retries: usize,
     next: usize,
@@ -44,6 +48,8 @@ impl ClusterClient {
             connections: HashMap::new(),
             leaders: HashMap::new(),
             timeout: Duration::from_secs(20),
+            reads_anywhere: false,
+            answered_anywhere: 0,
             retries: 0,
             next: 0,
         }
@@ -56,9 +62,12 @@ impl ClusterClient {
         // Those with a number of keys have the first one behind it.
         let at = if name.starts_with(b"EVAL") || name.starts_with(b"FCALL") { 3 } else { 1 };
         let slot = argv.get(at).map_or(0, |key| slot_of(key));
+        let mut anywhere = self.reads_anywhere && matches!(&*name, b"GET" | b"LRANGE");
         let since = Instant::now();
         while since.elapsed() < self.timeout {
-            let port = self.leaders.get(&slot).copied().unwrap_or_else(|| self.any());
+            let first = std::mem::take(&mut anywhere);
+            let leader = self.leaders.get(&slot).copied().filter(|_| !first);
+            let port = leader.unwrap_or_else(|| self.any());
             let Ok(client) = self.connection(port) else {
                 self.forget(slot, port);
                 continue;
@@ -70,7 +79,10 @@ impl ClusterClient {
                     return Outcome::Unknown;
                 }
             };
-            let Value::Error(text) = &reply else { return Outcome::Reply(reply) };
+            let Value::Error(text) = &reply else {
+                self.answered_anywhere += usize::from(first);
+                return Outcome::Reply(reply);
+            };
             let text = String::from_utf8_lossy(text).into_owned();
             let words: Vec<&str> = text.split(' ').collect();
             match words.first().copied() {
@@ -117,6 +129,7 @@ impl ClusterClient {
         if self.connections.get(&port).is_some_and(|client| !is_open(client)) {
             self.connections.remove(&port);
         }
+        let reads_anywhere = self.reads_anywhere;
         match self.connections.entry(port) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(place) => {
@@ -124,6 +137,9 @@ impl ClusterClient {
                 let mut client =
                     Client::connect(port).inspect_err(|_| std::thread::sleep(PAUSE))?;
                 client.set_timeout(Duration::from_secs(5))?;
+                if reads_anywhere {
+                    client.line("READONLY")?;
+                }
                 Ok(place.insert(client))
             }
         }

@@ -247,6 +247,15 @@ pub(super) const CLUSTER: &[Setting] = &[
         "readindex",
         "How a leader makes sure that a read sees the newest write: by asking a majority, by a lease on \
          its own clock, or not at all.",
+    )
+    .start(),
+    used(
+        "cluster-replica-reads",
+        &[],
+        Kind::Enum(&[("local", READS_LOCAL), ("readindex", READS_READINDEX)]),
+        "local",
+        "What a client that reads from replicas (READONLY) gets: what the replica has, or, with \
+         `readindex`, nothing older than the newest write: the replica asks its leader how far it has to be.",
     ),
     used(
         "cluster-async-reads",
