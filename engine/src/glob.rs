@@ -7,6 +7,8 @@
 //! exactly one byte, the earlier stars need not be retried: the work is bounded by the product of
 //! the lengths and there is no recursion for a pattern to exhaust.
 
+use crate::known_bugs::{self, Bug};
+
 /// Whether `pattern` matches the whole of `text`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     run::<false>(pattern, text)
@@ -32,6 +34,9 @@ fn run<const NOCASE: bool>(pattern: &[u8], text: &[u8]) -> bool {
     // Redis looks at a pattern only while there is text: `**` does not match the empty string.
     if text.is_empty() {
         return pattern.is_empty();
+    }
+    if known_bugs::is_back(Bug::GlobRecurses) {
+        return recurse(pattern, text) == Some(true);
     }
     let (mut p, mut t) = (0, 0);
     let mut last_star: Option<(usize, usize)> = None;
@@ -64,6 +69,23 @@ fn run<const NOCASE: bool>(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
+/// The same by calls of itself, of which a pattern can ask for as many as it has stars: what
+/// [`Bug::GlobRecurses`] puts back. `None` where an earlier star need not go further.
+fn recurse(pattern: &[u8], text: &[u8]) -> Option<bool> {
+    match (pattern, text) {
+        ([], _) => Some(text.is_empty()),
+        ([b'*', rest @ ..], _) => {
+            let mut found = (0..=text.len()).map(|skip| recurse(rest, &text[skip..]));
+            found.find(|found| *found != Some(false)).flatten()
+        }
+        (_, []) => None,
+        (_, [byte, after @ ..]) => match match_one::<false>(pattern, 0, *byte) {
+            Some(next) => recurse(&pattern[next..], after),
+            None => Some(false),
+        },
+    }
 }
 
 /// Matches one byte against what stands at `pattern[p]`; where the pattern goes on if it does.

@@ -27,6 +27,7 @@ use crate::stats::{Counter, bump};
 use crate::strong::Agreement;
 use crate::tier::Gathered;
 use ashlar_engine::executor::Executor;
+use ashlar_engine::known_bugs::{self, Bug};
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -555,7 +556,7 @@ impl<'e> Worker<'e> {
         if limit.hard_bytes != 0 {
             hard = hard.min(usize::try_from(limit.hard_bytes).unwrap_or(usize::MAX));
         }
-        if !conn.session.authenticated {
+        if !conn.session.authenticated && !known_bugs::is_back(Bug::StrangersFillMemory) {
             hard = hard.min(OUTPUT_BYTES_MAX_UNAUTHENTICATED);
         }
         let mut above = waiting > hard;
@@ -661,7 +662,9 @@ impl<'e> Worker<'e> {
     /// Lets go of a connection and of all that refers to it.
     fn close(&mut self, slot: usize, mut conn: Conn) {
         self.conns.try_remove(slot);
-        if let Some(Waiting::Blocked(waiter, until_ms)) = conn.waiting.take() {
+        if let Some(Waiting::Blocked(waiter, until_ms)) = conn.waiting.take()
+            && !known_bugs::is_back(Bug::KilledWaiterStays)
+        {
             self.shared.blocking.cancel_locked(&waiter, &mut self.exec);
             if let Some(until_ms) = until_ms {
                 self.deadlines.remove(&(until_ms, slot, conn.session.address.id));

@@ -1,9 +1,13 @@
 //! Users and their permissions, at work.
 
 use crate::{ask, ok};
+use ashlar_engine::known_bugs::Bug;
+use ashlar_tests::ask::wait_within;
+use ashlar_tests::faults::prove;
 use ashlar_tests::process::{Server, temporary_dir};
 use ashlar_tests::resp::{Client, Value};
 use std::fs;
+use std::time::Duration;
 
 const NO_COMMAND: &str = "NOPERM this user has no permissions to run the";
 const NO_KEY: &str =
@@ -278,9 +282,36 @@ fn blocked_clients_are_killed_in_the_middle() {
         order.iter().for_each(|line| drop(ask(&mut admin, line)));
         assert_eq!(ask(&mut admin, "EXEC").items().map(<[_]>::len), Some(2));
         while blocked.value().is_ok() {}
-        while is_blocked(&mut admin) {}
+        let gone = "a client that was killed waits no more";
+        wait_within(Duration::from_secs(5), gone, || !is_blocked(&mut admin));
         ok(&mut admin, "FLUSHALL");
         ok(&mut admin, "ACL SETUSER u on nopass +@all ~*");
     }
-    assert_eq!(ask(&mut admin, "PING").text(), "PONG");
+    // One that is gone before anything comes takes nothing.
+    let mut blocked = server.client();
+    let Value::Int(id) = ask(&mut blocked, "CLIENT ID") else { panic!("an id") };
+    blocked.send(&ashlar_tests::resp::words("BLPOP q 0")).expect("sent");
+    let mut is_blocked =
+        || ask(&mut admin, "INFO clients").text().contains("blocked_clients:1\r\n");
+    while !is_blocked() {}
+    ask(&mut server.client(), &format!("CLIENT KILL ID {id}"));
+    wait_within(Duration::from_secs(5), "a client that was killed waits no more", || !is_blocked());
+    assert_eq!(ask(&mut admin, "RPUSH q a"), Value::Int(1));
+    let left = ask(&mut admin, "LLEN q");
+    assert_eq!(left, Value::Int(1), "a client that was killed takes nothing");
+}
+
+#[test]
+fn faults_put_back_are_found() {
+    prove(
+        env!("CARGO_BIN_EXE_faulty"),
+        &[
+            (
+                Bug::KilledWaiterStays,
+                blocked_clients_are_killed_in_the_middle,
+                "a client that was killed",
+            ),
+            (Bug::SortIgnoresAcl, sort_with_by_and_get_does_not_get_past_the_acl, "SORT"),
+        ],
+    );
 }

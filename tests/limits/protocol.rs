@@ -242,8 +242,10 @@ fn without_hello(answer: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn before_authentication_errors_do_not_pile_up() {
-    let server = Server::ashlar(&["--requirepass", "secret"]);
+pub(super) fn before_authentication_errors_do_not_pile_up() {
+    let limit = "normal 400mb 0 0";
+    let server =
+        Server::ashlar(&["--requirepass", "secret", "--client-output-buffer-limit", limit]);
     let client = server.client();
     let mut writer = client.stream().try_clone().unwrap();
     let flood = b"GET k\r\n".repeat(200_000);

@@ -1,7 +1,10 @@
 //! What was wrong in Redis and Valkey and is tested nowhere else, a test a class; docs/security.md has
 //! the table of all of them. After each the server still answers.
 
+use super::protocol::before_authentication_errors_do_not_pile_up;
 use super::{ask, exchange, shown, text};
+use ashlar_engine::known_bugs::Bug;
+use ashlar_tests::faults::prove;
 use ashlar_tests::process::{Server, temporary_dir};
 use ashlar_tests::resp::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -34,6 +37,10 @@ fn patterns_neither_recurse_nor_explode() {
         assert!(ask(&mut client, &dry_run).text().contains("no permissions"));
         ask(&mut client, "ACL DELUSER u");
     }
+    // As many stars as would fill a stack with calls.
+    let deep = format!("{}b", "a*".repeat(100_000));
+    ask(&mut client, &format!("SET {} 1", "a".repeat(200_000)));
+    assert_eq!(ask(&mut client, &format!("KEYS {deep}")), Value::Array(vec![]));
 }
 
 /// CVE-2024-31227, CVE-2024-51741: rules and selectors that are cut off, nested or empty.
@@ -254,7 +261,11 @@ fn streams_take_any_count_and_many_ids() {
     ask(&mut client, "XREADGROUP GROUP g c STREAMS x >");
     let most = i64::MAX;
     for count in [0, -1, most, most / 16, most / 16 + 1, i64::from(i32::MAX) + 1, i64::MIN] {
-        ask(&mut client, &format!("XAUTOCLAIM x g c2 0 0 COUNT {count}"));
+        let reply = ask(&mut client, &format!("XAUTOCLAIM x g c2 0 0 COUNT {count}"));
+        match count {
+            1..=0x07FF_FFFF_FFFF_FFFF => assert_eq!(reply.items().map(<[_]>::len), Some(3)),
+            _ => assert_eq!(reply.text(), "ERR COUNT must be > 0", "COUNT {count}"),
+        }
         ask(&mut client, &format!("XREADGROUP GROUP g c COUNT {count} STREAMS x >"));
     }
     let ids = "1-1 ".repeat(5_000);
@@ -268,4 +279,96 @@ fn streams_take_any_count_and_many_ids() {
         assert!(!reply.is_error(), "{}: {reply:?}", &line[..12]);
     }
     assert_eq!(ask(&mut client, "XLEN x"), Value::Int(0));
+}
+
+/// CVE-2021-32761, CVE-2022-35977 and their like: an offset and a length, or an index and a
+/// width, whose sum or product overflows. `numbers.rs` compares all of them with redis-server; here
+/// each has to be refused, whatever that says.
+#[test]
+fn offsets_in_strings_do_not_overflow() {
+    let server = Server::ashlar(&[]);
+    let mut client = server.client();
+    ask(&mut client, "SET s hello");
+    let too_long = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    let bad_offset = "ERR bit offset is not an integer or out of range";
+    for key in ["s", "none"] {
+        for offset in [i64::MAX, i64::MAX - 1, i64::from(u32::MAX), i64::from(i32::MAX)] {
+            let reply = ask(&mut client, &format!("SETRANGE {key} {offset} abc"));
+            assert_eq!(reply.text(), too_long, "SETRANGE {offset}");
+        }
+        for nth in [i64::MAX, i64::MIN, i64::MIN + 1, i64::MAX / 64 + 1, i64::MIN / 64 - 1] {
+            for how in ["GET i64 #{}", "SET i64 #{} 1", "OVERFLOW SAT INCRBY i64 #{} 1"] {
+                let how = how.replace("{}", &nth.to_string());
+                let reply = ask(&mut client, &format!("BITFIELD {key} {how}"));
+                assert_eq!(reply.text(), bad_offset, "BITFIELD {how}");
+            }
+        }
+        for offset in [i64::MAX, i64::MAX - 7, i64::from(u32::MAX) + 1] {
+            let reply = ask(&mut client, &format!("SETBIT {key} {offset} 1"));
+            assert_eq!(reply.text(), bad_offset, "SETBIT {offset}");
+        }
+    }
+    assert_eq!(text(&mut client, "GETRANGE s -9223372036854775808 9223372036854775807"), "hello");
+    assert_eq!(text(&mut client, "EXISTS none"), "0");
+    assert!(server.peak_rss() < 150 << 20, "{} bytes", server.peak_rss());
+}
+
+/// CVE-2022-35977: the numbers of LIMIT, whose sum overflows.
+#[test]
+fn limits_of_sort_do_not_overflow() {
+    let server = Server::ashlar(&[]);
+    let mut client = server.client();
+    ask(&mut client, "RPUSH nums 3 1 2");
+    let (most, least) = (i64::MAX, i64::MIN);
+    for (limit, wanted) in [
+        (format!("1 {most}"), vec!["2", "3"]),
+        (format!("3 {most}"), vec![]),
+        (format!("{most} {most}"), vec![]),
+        (format!("{least} {most}"), vec!["1", "2", "3"]),
+        ("1 -1".into(), vec!["2", "3"]),
+    ] {
+        let reply = ask(&mut client, &format!("SORT nums LIMIT {limit}"));
+        let wanted = wanted.into_iter().map(Value::bulk).collect();
+        assert_eq!(reply, Value::Array(wanted), "LIMIT {limit}");
+    }
+}
+
+/// CVE-2022-35977, CVE-2023-22458, CVE-2023-25155: how many random elements are asked for.
+#[test]
+fn random_counts_do_not_overflow() {
+    let server = Server::ashlar(&[]);
+    let mut client = server.client();
+    ask(&mut client, "SADD s a");
+    ask(&mut client, "HSET h a 1");
+    ask(&mut client, "ZADD z 1 a");
+    for command in ["SRANDMEMBER s {}", "HRANDFIELD h {}", "HRANDFIELD h {} WITHVALUES"]
+        .into_iter()
+        .chain(["ZRANDMEMBER z {}", "ZRANDMEMBER z {} WITHSCORES"])
+    {
+        let mut with = |count: i64| ask(&mut client, &command.replace("{}", &count.to_string()));
+        let reply = with(i64::MIN);
+        assert!(reply.text().contains("value must between"), "{command}: {reply:?}");
+        for count in [-i64::MAX, i64::MIN / 2, i64::MIN / 2 - 1] {
+            let reply = with(count);
+            assert!(reply.text().contains("value is out of range"), "{command}: {reply:?}");
+        }
+        assert!(!with(i64::from(i32::MAX)).is_error(), "{command}");
+    }
+    assert!(server.peak_rss() < 150 << 20, "{} bytes", server.peak_rss());
+}
+
+#[test]
+fn faults_put_back_are_found() {
+    prove(
+        env!("CARGO_BIN_EXE_faulty"),
+        &[
+            (Bug::SetrangeOverflows, offsets_in_strings_do_not_overflow, "SETRANGE"),
+            (Bug::BitfieldOverflows, offsets_in_strings_do_not_overflow, "BITFIELD"),
+            (Bug::SortLimitOverflows, limits_of_sort_do_not_overflow, "LIMIT 1"),
+            (Bug::RandomCountOverflows, random_counts_do_not_overflow, "SRANDMEMBER"),
+            (Bug::AutoclaimOverflows, streams_take_any_count_and_many_ids, "COUNT"),
+            (Bug::GlobRecurses, patterns_neither_recurse_nor_explode, "KEYS a*"),
+            (Bug::StrangersFillMemory, before_authentication_errors_do_not_pile_up, "bytes"),
+        ],
+    );
 }

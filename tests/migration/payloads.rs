@@ -1,6 +1,8 @@
 //! DUMP and RESTORE: every type and representation, from redis-server and back to it.
 
 use crate::content::{REDIS_THRESHOLDS, assert_equal, content, fill, keys, run};
+use ashlar_engine::known_bugs::Bug;
+use ashlar_tests::faults::prove;
 use ashlar_tests::process::Server;
 use ashlar_tests::random::{Random, seeds};
 use ashlar_tests::resp::{Client, Value};
@@ -113,6 +115,12 @@ fn forged_hyperloglogs_are_refused() {
             assert!(refused, "{nth}: {:?} gives {reply:?}", argv[0]);
         }
     }
+}
+
+#[test]
+fn a_fault_put_back_is_found() {
+    let proof = (Bug::HyperLogLogRunsOn, forged_hyperloglogs_are_refused as fn(), "");
+    prove(env!("CARGO_BIN_EXE_faulty"), &[proof]);
 }
 
 /// Writes the seeds of the fuzz targets: `cargo test -p ashlar-tests --test migration -- --ignored`.

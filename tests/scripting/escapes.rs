@@ -3,6 +3,8 @@
 //! server still answers, and the next script finds nothing of the last.
 
 use super::{ask, eval, text};
+use ashlar_engine::known_bugs::Bug;
+use ashlar_tests::faults::prove;
 use ashlar_tests::process::Server;
 use ashlar_tests::resp::Client;
 use std::io::Read;
@@ -470,4 +472,17 @@ fn pipelines_of_scripts_are_answered_in_order() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn faults_put_back_are_found() {
+    prove(
+        env!("CARGO_BIN_EXE_faulty"),
+        &[
+            (Bug::BytecodeIsLoaded, bytecode_is_not_loaded, "string.dump"),
+            (Bug::UnpackOverflows, unpack_counts_without_overflow, "too many results"),
+            (Bug::StructNumbersWrap, struct_keeps_within_its_input, "integral size overflow"),
+            (Bug::LibrariesAreWritable, scripts_leave_nothing_behind, "readonly table"),
+        ],
+    );
 }

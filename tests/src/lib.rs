@@ -8,6 +8,7 @@
 //! - [`golden`]: scripts of commands with the replies they must give
 //! - [`history`]: what clients did and were told, and whether one order explains it
 //! - [`powercut`]: a file system that loses what was not forced to disk
+//! - [`faults`]: servers with a fault put back, for tests that have to find it
 //! - [`fuzz_targets`]: what no input may be able to do
 
 pub mod ask;
@@ -15,6 +16,7 @@ pub mod authority;
 pub mod cli;
 pub mod cluster;
 pub mod differential;
+pub mod faults;
 pub mod fuzz_targets;
 pub mod golden;
 pub mod grammar;

@@ -1,6 +1,7 @@
 //! Real servers for tests: started on a free port, killed when they go out of scope.
 
 use crate::resp::{Client, Value};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -18,6 +19,28 @@ const START_ATTEMPTS: usize = 5;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a server may take to stop when it is asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A program that is started in ashlar's place.
+#[derive(Clone)]
+struct Instead {
+    program: PathBuf,
+    variables: Vec<(String, String)>,
+}
+
+thread_local! {
+    /// What this thread starts in ashlar's place.
+    static INSTEAD: RefCell<Option<Instead>> = const { RefCell::new(None) };
+}
+
+/// Does something for which [`Server::ashlar`], on this thread, starts another program, with these
+/// variables.
+pub fn with_faults<T>(program: &Path, variables: &[(&str, &str)], work: impl FnOnce() -> T) -> T {
+    let owned = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    INSTEAD.set(Some(Instead { program: program.to_owned(), variables: owned.collect() }));
+    let result = work();
+    INSTEAD.set(None);
+    result
+}
 
 /// A running server.
 #[derive(Debug)]
@@ -39,10 +62,9 @@ impl Server {
         // A configuration file comes before all flags.
         let file = usize::from(settings.first().is_some_and(|first| !first.starts_with("--")));
         let (file, flags) = settings.split_at(file);
-        Server::start(
-            &ashlar_binary().into(),
-            &[&["server"], file, &["--save", ""], flags].concat(),
-        )
+        let instead = INSTEAD.with_borrow(Option::clone);
+        let program = instead.map_or_else(ashlar_binary, |instead| instead.program);
+        Server::start(&program.into(), &[&["server"], file, &["--save", ""], flags].concat())
     }
 
     /// The server under test: ashlar, or with `ASHLAR_SUBJECT=redis` a redis-server, which tells
@@ -141,7 +163,9 @@ impl Server {
 
     fn start_on(port: u16, program: &OsString, args: &[&str], dir: PathBuf) -> io::Result<Server> {
         let log = File::options().create(true).append(true).open(dir.join("log"))?;
+        let instead = INSTEAD.with_borrow(Option::clone);
         let child = Command::new(program)
+            .envs(instead.map_or_else(Vec::new, |instead| instead.variables))
             .args(args)
             .args(["--port", &port.to_string()])
             .current_dir(&dir)

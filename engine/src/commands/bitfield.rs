@@ -6,6 +6,7 @@ use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::bits::{FieldType, Overflow};
@@ -95,7 +96,11 @@ fn parse(cx: &Cx<'_>, args: &[&[u8]]) -> Result<Ops, Error> {
         ))?;
         let offset = match offset {
             [b'#', number @ ..] => {
-                number::parse_i64(number).and_then(|nth| nth.checked_mul(field.bits() as i64))
+                let width = field.bits() as i64;
+                number::parse_i64(number).and_then(|nth| {
+                    let wraps = known_bugs::is_back(Bug::BitfieldOverflows);
+                    nth.checked_mul(width).or(wraps.then(|| nth.wrapping_mul(width)))
+                })
             }
             number => number::parse_i64(number),
         };

@@ -1,6 +1,7 @@
 //! Random elements of a collection: what SRANDMEMBER, HRANDFIELD and their like share.
 
 use crate::error::Error;
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::stamp::Rng;
@@ -16,7 +17,7 @@ const ELEMENT_BYTES_MIN: u64 = 6;
 /// How many random elements are asked for: with repetitions where negative.
 pub(crate) fn parse_count(arg: &[u8]) -> Result<i64, Error> {
     match number::parse_i64(arg).ok_or(Error::NotInteger)? {
-        i64::MIN => Err(Error::text(
+        i64::MIN if !known_bugs::is_back(Bug::RandomCountOverflows) => Err(Error::text(
             "ERR value is out of range, value must between -9223372036854775807 and \
              9223372036854775807",
         )),

@@ -6,6 +6,7 @@ use crate::command::{Command, Flags, Group, KeyList, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::list::Side;
@@ -120,6 +121,9 @@ impl<'a> Options<'a> {
     fn window(&self, len: usize) -> (usize, usize) {
         let Some((offset, count)) = self.limit else { return (0, len) };
         let start = usize::try_from(offset).unwrap_or(0).min(len);
+        if known_bugs::is_back(Bug::SortLimitOverflows) {
+            return (start, (start as i64).wrapping_add(count).clamp(0, len as i64) as usize);
+        }
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         (start, start.saturating_add(count).min(len))
     }

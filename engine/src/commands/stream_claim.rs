@@ -7,6 +7,7 @@ use crate::command::{Command, Flags, Group, Keys};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
+use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
 use crate::value::stream::{
@@ -391,6 +392,9 @@ fn parse_autoclaim_options(args: &[&[u8]]) -> Result<(usize, bool), Error> {
             rest = after;
             count = match number::parse_i64(value) {
                 Some(count @ 1..=AUTOCLAIM_COUNT_MAX) => count as usize,
+                Some(count @ 1..) if known_bugs::is_back(Bug::AutoclaimOverflows) => {
+                    count.wrapping_mul(ATTEMPTS_PER_ENTRY as i64) as usize
+                }
                 _ => return Err(COUNT),
             };
         } else {

@@ -102,7 +102,14 @@ fn setrange(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     let offset = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
     let offset = usize::try_from(offset).map_err(|_| Error::text("ERR offset is out of range"))?;
     let len_max = cx.config().proto_max_bulk_len;
-    let end = offset.checked_add(value.len()).filter(|end| *end <= len_max);
+    let end = match known_bugs::is_back(Bug::SetrangeOverflows) {
+        false => offset.checked_add(value.len()).filter(|end| *end <= len_max),
+        // As a signed sum, which is negative beyond the largest.
+        true => {
+            let end = (offset as i64).wrapping_add(value.len() as i64);
+            (end <= len_max as i64).then_some(end as usize)
+        }
+    };
     let Some(entry) = cx.get_mut(key) else {
         if value.is_empty() && !known_bugs::is_back(Bug::SetrangeEmpty) {
             reply.int(0);

@@ -19,6 +19,7 @@
 //! registers exactly, and says [`Corrupted`] where they do not.
 
 use super::blob::Blob;
+use crate::known_bugs::{self, Bug};
 
 /// Number of registers.
 pub const REGISTERS: usize = 1 << INDEX_BITS;
@@ -302,7 +303,10 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = Result<Run, Corrupted>> {
             return None;
         }
         match Run::read(bytes, at) {
-            Some(run) if covered + run.len <= REGISTERS => {
+            Some(run)
+                if covered + run.len <= REGISTERS
+                    || known_bugs::is_back(Bug::HyperLogLogRunsOn) =>
+            {
                 at += run.size();
                 covered += run.len;
                 Some(Ok(run))

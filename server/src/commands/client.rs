@@ -70,7 +70,7 @@ const SUBCOMMANDS: &[HostCommand] = &[
             "KILL",
             -3,
             ADMIN,
-            "(ip:port|([ID client-id:integer] [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] \
+            "(old-format|([ID client-id:integer] [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] \
              [USER username] [ADDR addr] [LADDR laddr] [SKIPME (YES|NO)] [MAXAGE age:integer])...)",
             "2.4.0",
             "Closes connections.",

@@ -38,7 +38,7 @@ const POLICY: &[HostCommand] = &[
         "SET",
         -4,
         CHANGE,
-        "pattern local|async|global|strong [TTL seconds:integer] [TIER auto|hot|cold]",
+        "pattern (LOCAL|ASYNC|GLOBAL|STRONG) [TTL seconds:integer] [TIER (AUTO|HOT|COLD)]",
         "Sets the class of the keys that match a pattern.",
         set,
     ),

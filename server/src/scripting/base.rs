@@ -1,6 +1,7 @@
 //! Functions of Lua's own libraries that are replaced or looked at first, and why.
 
 use super::lua::{End, Failed, Kind, Raise, Stack};
+use ashlar_engine::known_bugs::{self, Bug};
 use std::ffi::{CString, c_int};
 use std::time::Duration;
 
@@ -159,7 +160,12 @@ pub fn unpack(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
     if first > last {
         return Ok(0);
     }
-    let count = last - first + 1;
+    let mut count = last - first + 1;
+    if known_bugs::is_back(Bug::UnpackOverflows) && count != i64::from(count as i32) {
+        // What came then was memory beyond the stack; this is enough to be seen.
+        count = 0;
+    }
+    let last = first + count - 1;
     let room = c_int::try_from(count).ok().filter(|_| count < UNPACK_MAX);
     let Some(count) = room.filter(|count| stack.has_room(*count)) else {
         return Err(stack.error("too many results to unpack"));

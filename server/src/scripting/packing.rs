@@ -2,6 +2,7 @@
 
 use super::base::STRING_BYTES_MAX;
 use super::lua::{Body, Kind, Raise, Stack};
+use ashlar_engine::known_bugs::{self, Bug};
 use std::ffi::{CStr, c_int};
 
 /// Most bytes of an integer.
@@ -37,8 +38,11 @@ impl<'a> Format<'a> {
     fn number(&mut self, stack: &mut Stack<'_>, default: usize) -> Result<usize, Raise> {
         let mut number: Option<i32> = None;
         while let Some(digit) = self.text.get(self.at).filter(|byte| byte.is_ascii_digit()) {
-            let so_far = number.unwrap_or(0).checked_mul(10);
-            let Some(more) = so_far.and_then(|sum| sum.checked_add(i32::from(digit - b'0'))) else {
+            let (so_far, digit) = (number.unwrap_or(0), i32::from(digit - b'0'));
+            let more = so_far.checked_mul(10).and_then(|sum| sum.checked_add(digit));
+            let wraps = known_bugs::is_back(Bug::StructNumbersWrap);
+            let Some(more) = more.or(wraps.then(|| so_far.wrapping_mul(10).wrapping_add(digit)))
+            else {
                 return Err(stack.error("integral size overflow"));
             };
             number = Some(more);

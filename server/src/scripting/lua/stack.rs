@@ -6,6 +6,7 @@
 
 use super::function::{Check, Raise, enter, guarded};
 use super::{Body, Extra, Name};
+use ashlar_engine::known_bugs::{self, Bug};
 use mlua_sys as ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -363,7 +364,9 @@ impl<'a> Stack<'a> {
         // collector may take it while the parser still uses it (CVE-2025-49844).
         self.push_bytes(name.to_bytes());
         // With a blank in front, what looks like precompiled code is text, and wrong.
-        let text: &[u8] = if source.first() == Some(&0x1B) { b" \x1B" } else { source };
+        let is_refused =
+            source.first() == Some(&0x1B) && !known_bugs::is_back(Bug::BytecodeIsLoaded);
+        let text: &[u8] = if is_refused { b" \x1B" } else { source };
         let status = unsafe {
             let (text, len) = (text.as_ptr().cast::<c_char>(), text.len());
             ffi::luaL_loadbuffer(self.state, text, len, name.as_ptr())
