@@ -99,6 +99,48 @@ await run({
     redis.disconnect();
   },
 
+  async consumerGroups() {
+    const [redis, blocked] = [connect(), connect()];
+    await redis.flushall();
+    await redis.xgroup("CREATE", "jobs", "workers", "$", "MKSTREAM");
+    await assert.rejects(redis.xgroup("CREATE", "jobs", "workers", "$"), /BUSYGROUP/);
+    const group = (consumer, ...options) => ["GROUP", "workers", consumer, ...options, "STREAMS", "jobs"];
+    assert.equal(await redis.xreadgroup(...group("one"), ">"), null);
+    const waits = blocked.xreadgroup(...group("one", "COUNT", 2, "BLOCK", 10_000), ">");
+    const ids = [];
+    for (const n of [1, 2, 3]) ids.push(await redis.xadd("jobs", "*", "n", n));
+    const [[name, first]] = await waits;
+    assert.deepEqual([name, first[0]], ["jobs", [ids[0], ["n", "1"]]]);
+    // What is left goes to another consumer, each entry to one of them.
+    const [[, rest]] = await redis.xreadgroup(...group("two", "COUNT", 10), ">");
+    assert.deepEqual([...first, ...rest].map(([id]) => id), ids);
+    assert.equal(await redis.xreadgroup(...group("two"), ">"), null);
+    const [pending, lowest, highest, consumers] = await redis.xpending("jobs", "workers");
+    assert.deepEqual([pending, lowest, highest], [3, ids[0], ids[2]]);
+    assert.deepEqual(consumers, [["one", String(first.length)], ["two", String(rest.length)]]);
+    assert.equal(await redis.xack("jobs", "workers", ids[1]), 1);
+    // One dies: another takes over what it had.
+    const [next, claimed] = await redis.xautoclaim("jobs", "workers", "three", 0, "0");
+    assert.deepEqual([next, claimed.map(([id]) => id)], ["0-0", [ids[0], ids[2]]]);
+    const details = await redis.xpending("jobs", "workers", "-", "+", 10);
+    assert.deepEqual(details.map(([id, consumer, , times]) => [id, consumer, times]), [
+      [ids[0], "three", 2],
+      [ids[2], "three", 2],
+    ]);
+    const again = await redis.xclaim("jobs", "workers", "four", 0, ids[2], "JUSTID");
+    assert.deepEqual(again, [ids[2]]);
+    const own = await redis.xreadgroup(...group("three"), "0");
+    assert.deepEqual(own, [["jobs", [[ids[0], ["n", "1"]]]]]);
+    assert.equal(await redis.xack("jobs", "workers", ...ids), 2);
+    const groups = await redis.xinfo("GROUPS", "jobs");
+    assert.deepEqual(groups[0].slice(0, 6), ["name", "workers", "consumers", 4, "pending", 0]);
+    assert.equal(await redis.xgroup("DELCONSUMER", "jobs", "workers", "four"), 0);
+    assert.equal(await redis.xgroup("DESTROY", "jobs", "workers"), 1);
+    await assert.rejects(redis.xreadgroup(...group("one"), ">"), /NOGROUP/);
+    blocked.disconnect();
+    redis.disconnect();
+  },
+
   async selectsAndNames() {
     const redis = connect({ db: 5, connectionName: "named", autoPipeliningIgnoredCommands: [] });
     await redis.set("in5", 1);
