@@ -618,15 +618,20 @@ impl<'e> Executor<'e> {
         Prefetched { key: key.as_ptr(), len: key.len(), hash, shard, place: Place::NONE }
     }
 
-    /// Asks for the buckets of keys to be brought near, then for their entries.
+    /// Asks for the buckets of keys to be brought near, then for their entries. Where some of them are
+    /// going to be written, also for their places among the keys that expire.
     #[inline]
-    pub fn prefetch(&mut self, db: u32, keys: &mut [Prefetched]) {
+    pub fn prefetch(&mut self, db: u32, keys: &mut [Prefetched], writes: bool) {
         if self.engine.shard_count() != 1 {
             return self.prefetch_sharded(db, keys);
         }
         self.lock_first();
-        let table = self.held[0].1.db(db).table();
+        let db = self.held[0].1.db(db);
+        let table = db.table();
         keys.iter().for_each(|key| table.prefetch_bucket(key.hash));
+        if writes && db.expires().len() != 0 {
+            keys.iter().for_each(|key| db.expires().prefetch_bucket(key.hash));
+        }
         keys.iter_mut().for_each(|key| key.place = table.prefetch_entry(key.hash));
     }
 

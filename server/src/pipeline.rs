@@ -12,7 +12,7 @@ use crate::resp::decode::{Limits, Parsed, ProtocolError, Resume, parse, split_in
 use crate::strong::{Agreement, Confirmed};
 use crate::timer::Timer;
 use crate::worker::WRITE_BYTES;
-use ashlar_engine::command::{Command, Keys};
+use ashlar_engine::command::{Command, Flags, Group, KeyList, Keys};
 use ashlar_engine::error::Error;
 use ashlar_engine::executor::{Call, Prefetched};
 use ashlar_engine::reply::Reply;
@@ -49,6 +49,8 @@ pub struct Pipeline<'e> {
     keys: Vec<Prefetched>,
     /// Whether any of them looks up a field or member.
     members: bool,
+    /// Whether any of them writes, or runs a script that may.
+    writes: bool,
     /// The command of the request before.
     last: LastCommand<'e>,
 }
@@ -131,7 +133,7 @@ impl<'e> Pipeline<'e> {
     ) -> GroupEnd {
         self.items.clear();
         self.keys.clear();
-        self.members = false;
+        (self.members, self.writes) = (false, false);
         let mut end = GroupEnd::Full;
         while self.items.len() < GROUP {
             let before = args.len();
@@ -155,7 +157,7 @@ impl<'e> Pipeline<'e> {
             }
         }
         if self.keys.len() > 1 {
-            host.exec.prefetch(host.session.db, &mut self.keys);
+            host.exec.prefetch(host.session.db, &mut self.keys, self.writes);
             if self.members {
                 self.prefetch_members(host, args);
             }
@@ -169,16 +171,25 @@ impl<'e> Pipeline<'e> {
         let mut key = None;
         // An empty line or array has no command: it is used up when it is its turn.
         let found = host.shared.registry.resolve_next(args, &mut self.last);
-        if let Some(resolved) = found
-            && resolved.host.is_none()
-        {
-            let first = resolved.command.first_key(args);
-            if first != 0 {
-                key = Some(self.keys.len() as u32);
-                self.keys.push(host.exec.hint(args[first]));
-                hint_more(host, resolved.command, args, &mut self.keys);
+        if let Some(resolved) = found {
+            let command = resolved.command;
+            if resolved.host.is_none() {
+                let first = command.first_key(args);
+                if first != 0 {
+                    key = Some(self.keys.len() as u32);
+                    self.keys.push(host.exec.hint(args[first]));
+                    hint_more(host, command, args, &mut self.keys);
+                }
+                self.members |= command.member != 0;
+                self.writes |= command.flags.contains(Flags::WRITE);
+            } else if command.group == Group::Scripting {
+                // Its calls are not known, but the keys that it names are those that they need.
+                let mut positions = KeyList::new();
+                command.keys.positions(args, &mut positions);
+                let keys = positions.iter().filter_map(|at| args.get(*at)).take(MORE_KEYS_MAX);
+                self.keys.extend(keys.map(|key| host.exec.hint(key)));
+                self.writes = true;
             }
-            self.members |= resolved.command.member != 0;
         }
         self.items.push(Item { args_end, end, found, key, member: 0 });
     }

@@ -147,7 +147,7 @@ impl Replay<'_> {
             ready.push((batch, first));
         }
         let db = db.unwrap_or(0);
-        self.executor.prefetch(db, &mut known);
+        self.executor.prefetch(db, &mut known, true);
         let mut places = known.into_iter();
         for (_, first) in &mut ready {
             if let Some(first) = first.as_mut().filter(|first| !first.hint.is_none()) {

@@ -281,7 +281,7 @@ impl<'e> Receiver<'_, 'e> {
         let db = first.iter().flatten().next().map_or(0, |call| call.db);
         let mut known: SmallVec<[Prefetched; GROUP]> =
             hints.iter().copied().filter(|hint| !hint.is_none()).collect();
-        self.exec.prefetch(db, &mut known);
+        self.exec.prefetch(db, &mut known, true);
         let mut places = known.into_iter();
         for hint in hints.iter_mut().filter(|hint| !hint.is_none()) {
             *hint = places.next().unwrap_or(Prefetched::NONE);
