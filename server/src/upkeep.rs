@@ -18,6 +18,7 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     crate::cluster::watch::look(shared);
     if let Some(strong) = shared.strong.get() {
         strong.tell();
+        strong.look_for_libraries();
     }
     shared.persistence.tick(&shared.settings, now_ms);
     if let Some(shared) = shared.this.get().and_then(Weak::upgrade) {

@@ -81,6 +81,67 @@ fn scripts_do_the_same_on_all_replicas() {
     assert!(refused.contains("keys that do not hash to the same slot"), "{refused}");
 }
 
+/// What ends a script, or is seen by it, is the same on all replicas, so that they stay equal.
+#[test]
+fn scripts_end_at_the_same_place_on_all_replicas() {
+    let cluster = Cluster::created(
+        3,
+        1,
+        2,
+        &["--busy-reply-threshold", "1", "--down-after-milliseconds", "15000"],
+    );
+    cluster.wait_ok();
+    let mut client = ClusterClient::new(ports(&cluster));
+    // Replicas have run different things before.
+    let garbage = "local t = {} for i = 1, tonumber(ARGV[1]) do t[i] = ('y'):rep(100000) .. i end";
+    for (nth, node) in cluster.nodes().iter().enumerate() {
+        let mut client = node.client();
+        client.line("READONLY").expect("a reply");
+        let pieces = (nth * 700).to_string();
+        ask(&mut client, &["EVAL_RO", garbage, "1", "{a}", &pieces]);
+    }
+    let seen = "redis.call('SET', KEYS[1], tostring({}) .. os.clock() .. collectgarbage('count')) \
+                return redis.call('GET', KEYS[1])";
+    let value = call(&mut client, &["EVAL", seen, "1", "{a}"]).text();
+    replicas_have(&cluster, 3, "{a}", &value);
+    // By memory, by instructions, and by somebody who would end it on one of them.
+    let fill = "local t = {} while true do t[#t + 1] = ('x'):rep(10000) .. #t redis.call('INCR', KEYS[1]) end";
+    let endless = "while true do for i = 1, 1000 do end redis.call('INCR', KEYS[1]) end";
+    for (script, key, wanted) in
+        [(fill, "{b}", "not enough memory"), (endless, "{c}", "more instructions")]
+    {
+        let ended = call(&mut client, &["EVAL", script, "1", key]).text();
+        assert!(ended.contains(wanted), "{ended}");
+        let count = call(&mut client, &["GET", key]).text();
+        assert!(count.parse::<u64>().is_ok_and(|count| count > 100), "{count}");
+        replicas_have(&cluster, 3, key, &count);
+    }
+    let slow = "for i = 1, 3e7 do end redis.call('SET', KEYS[1], 'done') return 1";
+    let leader = cluster.leader_of(slot_of(b"{d}"), 0).expect("a leader");
+    let mut waiting = cluster.node(leader).client();
+    waiting.send(&argv(&["EVAL", slow, "1", "{d}"])).expect("it is sent");
+    let mut killers: Vec<Client> = cluster.nodes().iter().map(|node| node.client()).collect();
+    let mut tried = 0;
+    loop {
+        for killer in &mut killers {
+            let reply = ask(killer, &["SCRIPT", "KILL"]);
+            let ended = ["UNKILLABLE The script runs on all replicas", "NOTBUSY"];
+            assert!(ended.iter().any(|text| reply.starts_with(text)), "{reply}");
+            tried += usize::from(reply.starts_with("UNKILLABLE"));
+        }
+        if cluster.nodes().iter().all(|node| {
+            let mut client = node.client();
+            client.line("READONLY").is_ok()
+                && client.line("GET {d}").is_ok_and(|reply| reply.text() == "done")
+        }) {
+            break;
+        }
+    }
+    assert_eq!(waiting.value().expect("its reply"), Value::Int(1));
+    replicas_have(&cluster, 3, "{d}", "done");
+    assert!(tried > 0, "nobody met the script while it ran");
+}
+
 /// What a script does is looked at by the rules of its user, on every replica.
 #[test]
 fn scripts_do_what_their_user_may() {
@@ -120,7 +181,11 @@ fn functions_are_on_all_nodes() {
     let mut first = cluster.node(0).client();
     let load = ["FUNCTION", "LOAD", LIBRARY];
     assert_eq!(ask(&mut first, &load), "counting");
-    nodes_have(&cluster, "the library is everywhere", 1);
+    // Who is answered may call it anywhere.
+    for node in cluster.nodes() {
+        let list = node.client().line("FUNCTION LIST").expect("a list");
+        assert_eq!(list.items().map(<[_]>::len), Some(1), "{list:?}");
+    }
     // Clients that send it to every node are not told that it is there; another text is another thing.
     for node in cluster.nodes() {
         assert_eq!(ask(&mut node.client(), &load), "counting");

@@ -8,11 +8,15 @@
 //! A node that had libraries before it was one of a cluster gives them to it, unless the cluster has, or had,
 //! some already.
 
-use super::{Member, propose};
+use super::Member;
+use super::propose::propose_then;
+use crate::config::ids;
 use crate::host::Host;
 use crate::shared::Shared;
 use ashlar_engine::error::CmdResult;
+use ashlar_replication::node::NodeId;
 use ashlar_replication::topology::{Change, LibraryChange, Release, Topology, answer};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// How often a node offers its libraries until the cluster has some.
@@ -42,13 +46,35 @@ pub fn take(shared: &Shared, topology: &Topology) {
     seen.store(libraries.version, Ordering::Release);
 }
 
-/// Proposes a change that was planned on what the engine had; it answers with `reply` once it is made.
+/// Proposes a change that was planned on what the engine had; it answers with `reply` once it is made and
+/// all nodes that are heard of have it.
 ///
 /// # Errors
 /// Always, as a command that blocks does; or as the cluster has not answered in time.
 pub fn change(host: &mut Host<'_, '_>, change: LibraryChange, reply: Vec<u8>) -> CmdResult {
     host.exec.release();
-    propose(host, Change::Libraries(change), move |_| reply)
+    let version = change.version + 1;
+    // The other half is the meta group's: the client itself waits for `failover-timeout`.
+    let wait_us = host.shared.settings.count(ids::FAILOVER_TIMEOUT).saturating_mul(1000 / 2);
+    propose_then(host, Change::Libraries(change), move |shared, _, answer| {
+        let Some(strong) = shared.strong.get() else { return answer(shared, reply) };
+        let weak = Arc::downgrade(shared);
+        let done = move |left: Vec<NodeId>| {
+            let Some(shared) = weak.upgrade() else { return };
+            answer(&shared, if left.is_empty() { reply } else { not_yet(&left) });
+        };
+        strong.await_libraries(version, wait_us, Box::new(done));
+    })
+}
+
+/// What is said of a change that the cluster has made, but of which these nodes have not been heard yet.
+fn not_yet(nodes: &[NodeId]) -> Vec<u8> {
+    let nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    let text = format!(
+        "-TRYAGAIN the cluster has made the change, but these nodes have not said yet that they have it: {}\r\n",
+        nodes.join(" ")
+    );
+    text.into_bytes()
 }
 
 /// Gives the cluster the libraries that this node had before, where it never had any.

@@ -57,6 +57,8 @@ pub struct Scripts {
     kill: AtomicBool,
     /// Whether the busy script has written, so that it cannot be killed.
     wrote: AtomicBool,
+    /// Whether all replicas of a group run the busy script, so that none may end it.
+    is_agreed: AtomicBool,
 }
 
 impl Scripts {
@@ -100,6 +102,13 @@ impl Scripts {
             }
             Some(_) => {}
         }
+        if self.is_agreed.load(Ordering::Acquire) {
+            return Err(Error::text(
+                "UNKILLABLE The script runs on all replicas of its group, which have to do the same. \
+                 It ends by itself, at the latest after as many instructions as a script in a cluster \
+                 may have.",
+            ));
+        }
         if self.wrote.load(Ordering::Acquire) {
             return Err(Error::text(
                 "UNKILLABLE Sorry the script already executed write commands against the \
@@ -119,6 +128,7 @@ impl Scripts {
         );
         let is_function = run.is_function.get();
         self.kill.store(false, Ordering::Release);
+        self.is_agreed.store(run.is_agreed(), Ordering::Release);
         *self.busy.lock() = Some(Busy { name, command, started, is_function });
         self.is_busy.store(true, Ordering::Release);
         // Those who wait for a shard already are told as well.
@@ -141,7 +151,7 @@ pub fn look(host: &mut Host<'_, '_>, run: &Run) -> Verdict {
     let started = run.started.get().unwrap_or_else(Instant::now);
     run.started.set(Some(started));
     let elapsed = started.elapsed();
-    if run.loading.get() {
+    if run.loading.get() && !run.is_agreed() {
         return if elapsed > LOADING_MAX { Verdict::LoadingTooLong } else { Verdict::GoOn };
     }
     let limit_ms = host.shared.settings.number(ids::BUSY_REPLY_THRESHOLD);
@@ -155,6 +165,10 @@ pub fn look(host: &mut Host<'_, '_>, run: &Run) -> Verdict {
     scripts.wrote.store(run.wrote.get(), Ordering::Release);
     if let Some(others) = &mut host.others {
         others.serve();
+    }
+    if run.is_agreed() {
+        // The other replicas go on too.
+        return Verdict::GoOn;
     }
     if host.shared.stopping.load(Ordering::Acquire) {
         return Verdict::Stopping;

@@ -214,7 +214,9 @@ fn run_command(
     }
     // Each call has random numbers of its own, or SPOP would take the same place every time.
     host.stamp.seed = host.stamp.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    run.calls.set(run.calls.get() + 1);
+    if let Some(reason) = run.count_call() {
+        return Err(Error::text(reason));
+    }
     monitor::feed_from(host, "lua", &resolved, args);
     let mut timer = match run.timer.take() {
         Some(mut timer) => {

@@ -1,5 +1,6 @@
 //! The library `cmsgpack`: MessagePack, as lua-cmsgpack 0.4 in Redis behaves.
 
+use super::agreed;
 use super::base::STRING_BYTES_MAX;
 use super::lua::{Body, Kind, Raise, Stack};
 use std::ffi::{CStr, c_int};
@@ -148,6 +149,9 @@ fn pack_table(stack: &mut Stack<'_>, out: &mut Vec<u8>, depth: u32) -> Result<()
     pack_len(count, (0x80, 16), (None, 0xDE, 0xDF), out);
     stack.push_nil();
     while stack.next(table) {
+        if stack.extra().is_agreed() && !agreed::has_order(stack.kind(-2)) {
+            return Err(stack.error("a key that is a table or function has no order to pack it in"));
+        }
         stack.push_copy(-2);
         pack_value(stack, out, depth)?;
         stack.pop(1);

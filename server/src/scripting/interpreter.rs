@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 /// Compiled scripts that an interpreter keeps; with one more it starts over.
 const COMPILED_SCRIPTS_MAX: usize = 1_000;
 /// Instructions of a script after which it is looked at.
-const LOOK_INSTRUCTIONS: c_int = 100_000;
+pub const LOOK_INSTRUCTIONS: c_int = 100_000;
 /// Change of an interpreter's memory that is entered into the server's sum.
 const REPORTED_STEP_BYTES: usize = 16 << 10;
 /// Name of a script's chunk, as errors show it.
@@ -82,8 +82,21 @@ impl Interpreter {
     /// # Errors
     /// Where there is no memory.
     pub fn new(version: u64) -> Result<Interpreter, Error> {
-        let mut lua = Lua::new().ok_or(Error::text("ERR no memory for a Lua interpreter"))?;
-        let globals = furnish(&mut lua);
+        Interpreter::furnished(version, false)
+    }
+
+    /// One for a single script that the replicas of a group run: see `agreed.rs`.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn agreed() -> Result<Interpreter, Error> {
+        Interpreter::furnished(0, true)
+    }
+
+    fn furnished(version: u64, is_agreed: bool) -> Result<Interpreter, Error> {
+        let lua = Lua::new(is_agreed);
+        let mut lua = lua.ok_or(Error::text("ERR no memory for a Lua interpreter"))?;
+        let globals = furnish(&mut lua, is_agreed);
         let stack = &mut lua.stack();
         stack.push_function(explain);
         let handler = stack.keep();
@@ -156,6 +169,7 @@ impl Interpreter {
         }
         let run = &self.lua.extra().run;
         run.reset(host.stamp.seed);
+        run.agree(host.session.applies);
         run.is_function.set(what.is_function);
         prepare(host, what, run)?;
         // All shards are locked; keys that are not declared are looked at call by call.
@@ -224,7 +238,8 @@ impl Interpreter {
         reply: &mut Reply<'_>,
     ) -> CmdResult {
         let limit = host.shared.settings.number(ids::BUSY_REPLY_THRESHOLD);
-        if limit > 0 {
+        let is_looked_at = limit > 0 || host.session.applies;
+        if is_looked_at {
             self.lua.set_hook(LOOK_INSTRUCTIONS);
         }
         let (globals, handler) = (self.globals, self.handler);
@@ -257,7 +272,7 @@ impl Interpreter {
             (Err(Failed), _) => Err(failure(stack, what.name).into()),
         };
         stack.set_top(0);
-        if limit > 0 {
+        if is_looked_at {
             self.lua.set_hook(0);
         }
         host.shared.scripts.done(&self.lua.extra().run, &host.shared.engine);

@@ -106,12 +106,20 @@ impl Functions {
     /// # Errors
     /// Where there is no memory.
     pub fn new() -> Result<Functions, Error> {
-        Ok(Functions {
-            interpreter: Interpreter::new(0)?,
-            libraries: BTreeMap::new(),
-            by_name: HashMap::new(),
-            version: 0,
-        })
+        Ok(Functions::of(Interpreter::new(0)?))
+    }
+
+    /// For a single call that the replicas of a group make: see `agreed.rs`.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn agreed() -> Result<Functions, Error> {
+        Ok(Functions::of(Interpreter::agreed()?))
+    }
+
+    fn of(interpreter: Interpreter) -> Functions {
+        let (libraries, by_name) = (BTreeMap::new(), HashMap::new());
+        Functions { interpreter, libraries, by_name, version: 0 }
     }
 
     /// The function of that name.
@@ -183,6 +191,7 @@ impl Functions {
         let interpreter = &mut self.interpreter;
         let run = &interpreter.lua.extra().run;
         run.reset(host.stamp.seed);
+        run.agree(host.session.applies);
         run.loading.set(true);
         run.registered.take();
         interpreter.lua.set_hook(LOOK_INSTRUCTIONS);

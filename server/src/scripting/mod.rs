@@ -9,6 +9,7 @@
 //! that it is, with its stamp. So nothing depends on how Lua orders a table, and a replica needs
 //! neither the script nor Lua.
 
+mod agreed;
 pub mod base;
 pub mod bit;
 pub mod busy;
@@ -43,7 +44,8 @@ thread_local! {
 
 const NESTED: &str = "ERR a script cannot run another one";
 
-/// Works with this worker's interpreter for scripts; a fresh one after SCRIPT FLUSH.
+/// Works with this worker's interpreter for scripts; a fresh one after SCRIPT FLUSH, and for a script that
+/// the replicas of a group run, see `agreed.rs`.
 ///
 /// # Errors
 /// Where there is no memory for it, and whatever `work` returns.
@@ -51,6 +53,12 @@ pub fn with_scripts<T, E: From<Error>>(
     host: &mut Host<'_, '_>,
     work: impl FnOnce(&mut Host<'_, '_>, &mut Interpreter) -> Result<T, E>,
 ) -> Result<T, E> {
+    if host.session.applies {
+        let mut fresh = Interpreter::agreed()?;
+        let result = work(host, &mut fresh);
+        fresh.retire(host);
+        return result;
+    }
     SCRIPTS.with(|scripts| {
         let Ok(mut scripts) = scripts.try_borrow_mut() else {
             return Err(Error::text(NESTED).into());
@@ -83,7 +91,8 @@ pub fn with_functions<T, E: From<Error>>(
     })
 }
 
-/// The same, with whatever functions are there: for one whose library is at hand.
+/// The same, with whatever functions are there: for one whose library is at hand. A fresh interpreter
+/// where the replicas of a group run it.
 ///
 /// # Errors
 /// As [`with_functions`].
@@ -91,6 +100,12 @@ pub fn with_interpreter_of_functions<T, E: From<Error>>(
     host: &mut Host<'_, '_>,
     work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
 ) -> Result<T, E> {
+    if host.session.applies {
+        let mut fresh = Functions::agreed()?;
+        let result = work(host, &mut fresh);
+        fresh.interpreter.retire(host);
+        return result;
+    }
     FUNCTIONS.with(|functions| {
         let Ok(mut functions) = functions.try_borrow_mut() else {
             return Err(Error::text(NESTED).into());

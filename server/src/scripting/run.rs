@@ -12,6 +12,15 @@ use std::time::Instant;
 /// Why a script was ended.
 const KILLED: &str = "ERR Error running script: Script killed by user with SCRIPT KILL.";
 const STOPPING: &str = "ERR The server is being stopped.";
+const TOO_LONG: &str =
+    "ERR The script has run for more instructions than one in a cluster may (AGREED_LOOKS_MAX)";
+
+/// Looks, each after [`LOOK_INSTRUCTIONS`](super::interpreter::LOOK_INSTRUCTIONS), after which a script that
+/// the replicas of a group run is ended: 50 million instructions, half a second of a thread that has the
+/// group's elections to think of.
+pub const AGREED_LOOKS_MAX: u32 = 500;
+/// Calls of commands that count as one of these looks.
+const CALLS_PER_LOOK: u64 = 1_000;
 
 /// What is true of the script that runs now.
 #[derive(Default)]
@@ -52,6 +61,8 @@ pub struct Run {
     ended: Cell<Option<&'static str>>,
     /// Looks after which a script without a server ends.
     pub(super) looks_left: Cell<Option<u32>>,
+    /// The same for one that the replicas of a group run: nothing else ends it.
+    agreed_looks_left: Cell<Option<u32>>,
 }
 
 impl Run {
@@ -114,6 +125,17 @@ impl Run {
         self.started.set(None);
         self.is_busy.set(false);
         self.ended.set(None);
+        self.agreed_looks_left.set(None);
+    }
+
+    /// Says whether it is a script that the replicas of a group run.
+    pub fn agree(&self, is_agreed: bool) {
+        self.agreed_looks_left.set(is_agreed.then_some(AGREED_LOOKS_MAX));
+    }
+
+    /// Whether it is one.
+    pub fn is_agreed(&self) -> bool {
+        self.agreed_looks_left.get().is_some()
     }
 
     /// Ends the script at the next look.
@@ -131,6 +153,26 @@ impl Run {
         self.ended.get() == Some(STOPPING)
     }
 
+    /// Counts a look of a script that the replicas of a group run.
+    fn spend_look(&self) {
+        if let Some(left) = self.agreed_looks_left.get() {
+            self.agreed_looks_left.set(Some(left.saturating_sub(1)));
+            if left == 0 {
+                self.ended.set(Some(TOO_LONG));
+            }
+        }
+    }
+
+    /// Counts a call of a command; why the script may make no more of them, if it may not.
+    pub fn count_call(&self) -> Option<&'static str> {
+        let calls = self.calls.get() + 1;
+        self.calls.set(calls);
+        if calls.is_multiple_of(CALLS_PER_LOOK) && self.ended.get().is_none() {
+            self.spend_look();
+        }
+        self.agreed_looks_left.get().and(self.ended.get())
+    }
+
     /// Looks at a script that has run for a while: serves those who wait. Returns why it is to end,
     /// if it is.
     pub fn look(&self) -> Option<&'static str> {
@@ -140,6 +182,10 @@ impl Run {
                 self.end_now();
             }
         } else if self.ended.get().is_none() {
+            self.spend_look();
+            if self.ended.get().is_some() {
+                return self.ended.get();
+            }
             let verdict = self.with_host(|host| busy::look(host, self));
             self.ended.set(match verdict {
                 None | Some(busy::Verdict::GoOn) => None,

@@ -18,7 +18,8 @@
 //! of anything, and bytecode, which Lua does not check.
 
 use super::lua::{Body, Check, Kind, Lua, REGISTRY, Raise, Stack};
-use super::{base, bit, cjson, cmsgpack, math, packing, redis};
+use super::{agreed, base, bit, cjson, cmsgpack, math, packing, redis};
+use ashlar_engine::known_bugs::{self, Bug};
 use std::ffi::{CStr, c_int};
 
 /// Names of Lua's base library that scripts do not get.
@@ -50,8 +51,11 @@ const REPLACED: [(Option<&CStr>, &CStr, Body); 12] = [
     (Some(c"string"), c"gfind", base::obsolete),
 ];
 
+/// A function of a library, or a global one, and what looks at its arguments.
+pub(super) type Guard = (Option<&'static CStr>, &'static CStr, Check);
+
 /// Lua's own functions that are called only once their arguments are looked at.
-const GUARDED: [(Option<&CStr>, &CStr, Check); 11] = [
+const GUARDED: [Guard; 11] = [
     (None, c"rawset", refuse_protected),
     (None, c"setmetatable", refuse_protected),
     (None, c"rawget", unwrap_protected),
@@ -78,8 +82,8 @@ pub struct Globals {
     pub front: c_int,
 }
 
-/// Fills a fresh state.
-pub fn furnish(lua: &mut Lua) -> Globals {
+/// Fills a fresh state; `is_agreed` where it is for a script that the replicas of a group run.
+pub fn furnish(lua: &mut Lua, is_agreed: bool) -> Globals {
     let stack = &mut lua.stack();
     stack.open_libraries();
     stack.push_globals();
@@ -94,7 +98,9 @@ pub fn furnish(lua: &mut Lua) -> Globals {
             stack.set_field(table, name);
         });
     }
-    for (library, name, check) in GUARDED {
+    let agreed: &[Guard] = if is_agreed { &agreed::GUARDED } else { &[] };
+    let common = GUARDED.iter().filter(|(_, name, _)| agreed.iter().all(|one| one.1 != *name));
+    for (library, name, check) in common.chain(agreed).copied() {
         edit(stack, names, library, |stack, table| {
             stack.get_field(table, name);
             stack.guard(check);
@@ -114,7 +120,7 @@ pub fn furnish(lua: &mut Lua) -> Globals {
     push_library(stack, &cjson::FUNCTIONS);
     cjson::describe(stack);
     stack.set_field(names, c"cjson");
-    push_library(stack, &[(c"clock", base::clock)]);
+    push_library(stack, &[(c"clock", if is_agreed { agreed::clock } else { base::clock })]);
     stack.set_field(names, c"os");
     push_library(stack, &redis::FUNCTIONS);
     redis::describe(stack);
@@ -234,6 +240,9 @@ pub fn push_library(stack: &mut Stack<'_>, functions: &[(&CStr, Body)]) {
 
 /// Replaces the table on top of the stack by an empty, read-only one in front of it.
 fn protect(stack: &mut Stack<'_>) {
+    if known_bugs::is_back(Bug::LibrariesAreWritable) {
+        return;
+    }
     stack.push_table(0, 0);
     stack.insert(-2);
     stack.push_table(0, 4);
@@ -282,7 +291,7 @@ fn refuse_protected(stack: &mut Stack<'_>) -> Result<(), Raise> {
 }
 
 /// Lets a read past metamethods see what is behind the first argument.
-fn unwrap_protected(stack: &mut Stack<'_>) -> Result<(), Raise> {
+pub(super) fn unwrap_protected(stack: &mut Stack<'_>) -> Result<(), Raise> {
     if push_protected(stack, 1) {
         stack.replace(1);
     }
@@ -302,6 +311,9 @@ fn missing(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
 fn pairs(stack: &mut Stack<'_>) -> Result<c_int, Raise> {
     if stack.kind(1) != Kind::Table {
         return Err(stack.type_error(1, "table"));
+    }
+    if stack.extra().is_agreed() {
+        agreed::check_order(stack)?;
     }
     stack.get_field(REGISTRY, c"next");
     stack.push_copy(1);

@@ -10,6 +10,7 @@
 
 mod frozen;
 mod heard;
+mod libraries;
 mod machine;
 mod node;
 mod park;

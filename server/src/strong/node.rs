@@ -2,6 +2,7 @@
 
 use super::frozen::FrozenSlots;
 use super::heard::{self, Heard};
+use super::libraries::{self, Everywhere};
 use super::machine::ShardMachine;
 use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
 use super::policies::{Spread, Waiting};
@@ -66,6 +67,8 @@ pub struct Strong {
     told: Mutex<(Vec<u8>, u64)>,
     /// Who waits for rules of classes.
     policies: Waiting,
+    /// Who waits until all nodes have libraries of functions.
+    libraries: libraries::Waiting,
     /// The groups whose replica here has been as new as its leader's since the start.
     caught_up: Box<[AtomicBool]>,
     /// Reads of `async` keys that this node answered though it does not lead them, and those that it sent to
@@ -191,6 +194,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         heard: Heard::default(),
         told: Mutex::default(),
         policies: Waiting::default(),
+        libraries: libraries::Waiting::default(),
         caught_up: (0..=DATA_GROUPS_MAX).map(|_| AtomicBool::new(false)).collect(),
         nearest: Default::default(),
     });
@@ -358,17 +362,46 @@ impl Strong {
         self.policies.spread(&self.handle, version, done);
     }
 
+    /// Tells `done` which nodes have not said by then that they have the libraries of that version, of those
+    /// that were heard of lately; at once where there are none.
+    pub fn await_libraries(&self, version: u64, wait_us: u64, done: Everywhere) {
+        let until_us = self.handle.now_us().saturating_add(wait_us);
+        self.libraries.wait(version, until_us, done);
+        self.look_for_libraries();
+    }
+
+    /// Looks whether those who wait for libraries have waited for long enough.
+    pub fn look_for_libraries(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (topology, me) = (self.topology(), self.me());
+        let limit_ms = crate::cluster::election_timeout_ms(&shared.settings);
+        self.libraries.look(self.handle.now_us(), |version| {
+            let has = |node: NodeId| match node == me {
+                true => crate::cluster::functions::version(&shared),
+                false => self.heard.libraries_of(node),
+            };
+            let is_heard = |node| self.silent_ms(node).is_some_and(|silent| silent <= limit_ms);
+            let nodes = topology.nodes.keys().copied();
+            nodes.filter(|node| has(*node) < version && (*node == me || is_heard(*node))).collect()
+        });
+    }
+
     fn settled_epoch(&self, group: GroupId) -> u64 {
         self.handle.group(group).map_or(0, |group| group.settled_epoch.load(Ordering::Acquire))
     }
 
-    /// Tells the other nodes of the groups that this one leads, where there is something new or it is
-    /// time again.
+    /// Tells the other nodes of the groups that this one leads, and which libraries it has, where there is
+    /// something new or it is time again.
     pub fn tell(&self) {
         let topology = self.topology();
         let mut led = Vec::new();
         for group in topology.groups.keys().filter(|group| self.leads(**group)) {
             led.push((*group, self.term(*group), self.settled_epoch(*group)));
+        }
+        let libraries = self.shared.upgrade();
+        let libraries = libraries.map_or(0, |shared| crate::cluster::functions::version(&shared));
+        if libraries > 0 {
+            led.push((heard::LIBRARIES, libraries, 0));
         }
         let (message, now_us) = (heard::message(&led), self.handle.now_us());
         {
@@ -654,6 +687,8 @@ impl runtime::Host for NodeHost {
         self.calm.store(calm, Ordering::Release);
         if let Some(strong) = self.shared.strong.get() {
             strong.policies.arrived(&strong.handle, topology);
+            strong.tell();
+            strong.look_for_libraries();
         }
     }
 
@@ -677,6 +712,7 @@ impl runtime::Host for NodeHost {
         if kind == LEADS {
             if let Some(strong) = self.shared.strong.get() {
                 strong.heard.take(from, rest);
+                strong.look_for_libraries();
             }
             return;
         }

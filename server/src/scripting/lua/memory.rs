@@ -4,7 +4,7 @@
 //! lists of a state's own is a few instructions, where the general allocator has to find out where
 //! a block belongs.
 
-use super::{Extra, MEMORY_BYTES_MAX};
+use super::Extra;
 use mlua_sys as ffi;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::cell::Cell;
@@ -180,7 +180,7 @@ pub(super) unsafe extern "C" fn allocate(
     let old_bytes = if old.is_null() { 0 } else { old_bytes };
     let wanted = (used - old_bytes).saturating_add(new_bytes);
     if wanted > LAZY_BYTES_MAX && new_bytes > old_bytes {
-        if wanted > MEMORY_BYTES_MAX && !extra.in_rust.get() {
+        if wanted > extra.bytes_max() && !extra.in_rust.get() {
             return null_mut();
         }
         if !extra.eager.get() {

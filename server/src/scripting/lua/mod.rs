@@ -34,6 +34,8 @@ use std::ptr::NonNull;
 /// Most memory that one interpreter uses, in bytes. A script that needs more is ended with Lua's
 /// own error, `not enough memory`.
 pub const MEMORY_BYTES_MAX: usize = 512 << 20;
+/// The same for a script that the replicas of a group run, each in a state of its own.
+pub const AGREED_BYTES_MAX: usize = 128 << 20;
 
 /// What belongs to a state besides what Lua keeps: its allocator's user data.
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub struct Extra {
     is_known: Cell<bool>,
     /// Whether a function in Rust is on top of the stack: no allocation may fail then.
     in_rust: Cell<bool>,
+    /// Whether the state is one for scripts that the replicas of a group run.
+    is_agreed: Cell<bool>,
     /// A panic on its way through Lua.
     panic: Cell<Option<Box<dyn Any + Send>>>,
     /// The script that is running.
@@ -56,8 +60,17 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// Whether the state is one for scripts that the replicas of a group run.
+    pub fn is_agreed(&self) -> bool {
+        self.is_agreed.get()
+    }
+
     fn is_over(&self) -> bool {
-        self.used_bytes.get() > MEMORY_BYTES_MAX
+        self.used_bytes.get() > self.bytes_max()
+    }
+
+    fn bytes_max(&self) -> usize {
+        if self.is_agreed.get() { AGREED_BYTES_MAX } else { MEMORY_BYTES_MAX }
     }
 }
 
@@ -68,8 +81,9 @@ pub struct Lua {
 }
 
 impl Lua {
-    /// A state without any library; `None` where there is no memory for it.
-    pub fn new() -> Option<Lua> {
+    /// A state without any library; `None` where there is no memory for it. `is_agreed` is for scripts
+    /// that the replicas of a group run.
+    pub fn new(is_agreed: bool) -> Option<Lua> {
         let extra = NonNull::from(Box::leak(Box::<Extra>::default()));
         // SAFETY: `allocate` is given the Extra, which lives until after `lua_close`.
         let state = unsafe { ffi::lua_newstate(memory::allocate, extra.as_ptr().cast()) };
@@ -80,6 +94,7 @@ impl Lua {
         };
         let mut lua = Lua { state, extra };
         lua.extra().in_rust.set(true);
+        lua.extra().is_agreed.set(is_agreed);
         lua.extra().state.set(state.as_ptr());
         lua.extra().eager.set(true);
         lua.relax();
