@@ -5,9 +5,10 @@
 use ashlar_tests::ask::{ask, info, wait_for};
 use ashlar_tests::differential::sequence::is_data;
 use ashlar_tests::grammar::{Generator, Spec, table};
-use ashlar_tests::process::{Server, temporary_dir};
+use ashlar_tests::process::{Server, ashlar_binary, temporary_dir};
 use ashlar_tests::resp::Client;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A directory that servers come back to.
 struct Home(PathBuf);
@@ -373,6 +374,12 @@ fn a_log_without_its_beginning_is_not_read() {
     // As it was before that snapshot got its name.
     std::fs::remove_file(home.snapshots().last().unwrap()).unwrap();
     std::fs::write(home.0.join("ashlar-data/log-begins"), b"").unwrap();
+    for repair in [&[][..], &["--repair"]] {
+        let checked = Command::new(ashlar_binary()).arg("check").arg(&home.0).args(repair).output();
+        let checked = checked.unwrap();
+        let said = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success() && said.starts_with("log-begins is there"), "{said}");
+    }
     let server = home.start(&["--save", "", "--appendonly", "yes"]);
     let mut client = server.client();
     assert_eq!(ask(&mut client, "GET key"), "saved");

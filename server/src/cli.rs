@@ -249,6 +249,17 @@ fn check_data(dir: &Path, repair: bool) -> Start {
         Ok(lock) => lock,
         Err(error) => return fail(&error),
     };
+    match storage::is_log_baseless(&RealDisk, &dir) {
+        Err(error) => return fail(&error),
+        Ok(false) => {}
+        Ok(true) => {
+            let text = "log-begins is there: the log was being turned on, and the snapshot that it \
+                        begins with was not durable yet; the next start loads the newest snapshot \
+                        and drops this log\n";
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return Start::Done(ExitCode::SUCCESS);
+        }
+    }
     // A snapshot has what the log has let go.
     let floor = match storage::newest_snapshot(&RealDisk, &dir) {
         Ok(floor) => floor,

@@ -597,8 +597,7 @@ impl<'e> Worker<'e> {
     fn pass_gate(&mut self, gate: &Gate) {
         if !self.gathered.is_empty() {
             let index = gate.log.appended();
-            let replies = self.gathered.len() + self.held.len();
-            let passage = gate.pass(index, replies);
+            let passage = gate.pass(index, false);
             let gathered = std::mem::take(&mut self.gathered);
             if passage == Passage::Open {
                 self.let_go(gathered, u64::MAX);

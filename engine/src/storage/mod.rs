@@ -34,6 +34,7 @@ pub use files::newest_snapshot;
 pub use fill::Filling;
 pub use recover::{Directory, Opened, RecoverOptions, Recovering};
 pub use save::{SaveProgress, Saved};
+pub use switch::is_log_baseless;
 
 use crate::disk::{Disk, Lock};
 use crate::engine::Engine;

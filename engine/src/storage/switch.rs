@@ -23,12 +23,22 @@ fn marker(dir: &Path) -> PathBuf {
     dir.join("log-begins")
 }
 
+/// Whether the log in the data directory `dir` waits for the snapshot it begins with: the next start removes
+/// it then, whatever it has.
+///
+/// # Errors
+/// If that cannot be found out.
+pub fn is_log_baseless(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    match disk.open(&marker(dir), Mode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        opened => opened.map(|_| true),
+    }
+}
+
 /// Removes a log that no durable snapshot is the beginning of.
 pub(super) fn remove_baseless_log(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    let marker = marker(dir);
-    match disk.open(&marker, Mode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => drop(opened?),
+    if !is_log_baseless(disk, dir)? {
+        return Ok(());
     }
     let log = log_dir(dir);
     for name in disk.list(&log).unwrap_or_default() {
@@ -37,7 +47,7 @@ pub(super) fn remove_baseless_log(disk: &dyn Disk, dir: &Path) -> io::Result<()>
     if disk.list(&log).is_ok() {
         disk.sync_dir(&log)?;
     }
-    disk.remove(&marker)?;
+    disk.remove(&marker(dir))?;
     disk.sync_dir(dir)
 }
 
