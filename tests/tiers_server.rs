@@ -10,6 +10,7 @@ use ashlar_tests::process::Server;
 use ashlar_tests::random::{Random, seeds};
 use ashlar_tests::resp::{Argv, Client, Value, words};
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const MAXMEMORY: u64 = 80 << 20;
@@ -99,6 +100,57 @@ fn data_larger_than_memory_is_all_there() {
         assert!(peak < MAXMEMORY + BOUND, "{store}: {peak} bytes of {MAXMEMORY}");
         every_kind_of_request(&mut client, &server);
     }
+}
+
+/// What pipelines ask for together is many times what may be above `maxmemory`.
+#[test]
+fn reads_of_large_values_wait_for_room() {
+    const LARGE: usize = 1 << 20;
+    const LARGE_KEYS: usize = 150;
+    let server = server("fjall", "1");
+    let large = |key: usize| format!("{key}.").repeat(LARGE / format!("{key}.").len());
+    let mut client = server.client();
+    client.set_timeout(Duration::from_secs(60)).unwrap();
+    for key in 0..LARGE_KEYS {
+        assert_eq!(ask(&mut client, &format!("SET large:{key} {}", large(key))).text(), "OK");
+    }
+    let stop = AtomicBool::new(false);
+    let peak = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut peak = 0;
+            while !stop.load(Ordering::Relaxed) {
+                peak = peak.max(resident(&server));
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            peak
+        });
+        let readers = (0..4).map(|nth| {
+            let mut client = server.client();
+            scope.spawn(move || {
+                client.set_timeout(Duration::from_secs(60)).unwrap();
+                for round in 0..3 {
+                    let keys: Vec<usize> =
+                        (0..32).map(|at| (at * 4 + nth + round * 40) % LARGE_KEYS).collect();
+                    // Not all of it: replies that a client has not read yet are not what is looked at.
+                    let get = |key: &usize| words(&format!("GETRANGE large:{key} 0 999"));
+                    let replies = client.pipeline(&keys.iter().map(get).collect::<Vec<_>>());
+                    for (key, reply) in keys.iter().zip(replies.unwrap()) {
+                        assert_eq!(
+                            reply.bytes(),
+                            Some(&large(*key).as_bytes()[..1000]),
+                            "key {key}"
+                        );
+                    }
+                }
+            })
+        });
+        readers.collect::<Vec<_>>().into_iter().for_each(|reader| reader.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        watch.join().unwrap()
+    });
+    println!("peak {} MiB of {} MiB", peak >> 20, MAXMEMORY >> 20);
+    assert!(peak < MAXMEMORY + BOUND, "{peak} bytes of {MAXMEMORY}");
+    assert!(info(&mut client, "tier_misses") > 0);
 }
 
 /// Keys that are cold now.

@@ -50,7 +50,7 @@ pub fn make_room(host: &mut Host<'_, '_>) -> Room {
     if let Some(cold) = &host.shared.cold
         && settings.number(ids::MAXMEMORY_POLICY) == POLICY_TIER
     {
-        let room = demote(cold, max);
+        let room = demote(cold, max, host.stamp.now_ms);
         // What a primary says cannot wait here.
         return if host.session.from_primary && room == Room::Wait { Room::Yes } else { room };
     }
@@ -62,10 +62,13 @@ pub fn make_room(host: &mut Host<'_, '_>) -> Room {
 }
 
 /// Has values taken out before there is none left, and lets a command wait where there is none.
-fn demote(cold: &ColdTier, max: usize) -> Room {
+fn demote(cold: &ColdTier, max: usize, now_ms: i64) -> Room {
     let used = cold.used_bytes();
     if used > max - max / PRESS_SHARE {
         cold.press();
+        if cold.is_outdated(now_ms) && !cold.is_barren() {
+            return Room::Wait;
+        }
     }
     match used <= max {
         true => Room::Yes,

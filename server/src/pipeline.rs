@@ -305,7 +305,7 @@ fn look_ahead(
                 may_block: false,
                 no_touch: true,
             };
-            needs.extend(host.exec.needs_of(&call));
+            needs.ahead.extend(host.exec.needs_of(&call).values);
         }
     }
     host.exec.release();

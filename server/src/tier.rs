@@ -11,7 +11,7 @@
 
 use crate::alloc;
 use crate::clock;
-use crate::config::{Settings, ids};
+use crate::config::{POLICY_TIER, Settings, ids};
 use crate::host::settle;
 use crate::mailbox::{Address, Message};
 use crate::proc;
@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes that are written to disk before memory is looked at again and waiting connections are woken.
@@ -39,6 +39,14 @@ const AGE_ENTRIES: usize = 20_000;
 const TIDY_TICKS: usize = 10;
 /// How long memory may be short, whatever is taken out, before writers are refused.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes above `maxmemory` that values which come from disk may take: then readers wait until others have
+/// left, and read nothing ahead. Each may have the share of [`Tier::load_with`] in hand.
+const READ_ABOVE_BYTES: usize = 2 << 20;
+/// How long a reader waits before it looks again whether there is room.
+const ROOM_EVERY: Duration = Duration::from_millis(1);
+/// Milliseconds after which a look at the resident memory is too old to let more in on.
+const LOOK_MS_MAX: i64 = 500;
 
 /// Jobs that a reader takes at a time: more would wait for each other.
 const JOBS_MAX: usize = 8;
@@ -72,6 +80,8 @@ pub struct ColdTier {
     pressure: Receiver<()>,
     /// Resident memory beyond what the allocator has given out: fragmentation, stacks.
     overhead: AtomicUsize,
+    /// When that was found out.
+    looked_ms: AtomicI64,
     /// Whether memory stays short, whatever is taken out.
     barren: AtomicBool,
 }
@@ -116,6 +126,7 @@ impl ColdTier {
             pressed,
             pressure,
             overhead: AtomicUsize::new(0),
+            looked_ms: AtomicI64::new(i64::MAX),
             barren: AtomicBool::new(false),
         })
     }
@@ -188,6 +199,35 @@ impl ColdTier {
         }
         let resident = usize::try_from(proc::resident_private_bytes()).unwrap_or(usize::MAX);
         self.overhead.store(resident.saturating_sub(alloc::used_bytes()), Ordering::Relaxed);
+        self.looked_ms.store(clock::now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether the last look at the resident memory is too old: where cores are short, the thread that looks
+    /// may not have its turn for long.
+    pub fn is_outdated(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.looked_ms.load(Ordering::Relaxed)) > LOOK_MS_MAX
+    }
+
+    /// Whether a reader may bring more in: waits for that if it is needed now.
+    fn admits(&self, shared: &Shared, needed: bool) -> bool {
+        let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+        if max == 0 || shared.settings.number(ids::MAXMEMORY_POLICY) != POLICY_TIER {
+            return true;
+        }
+        let mut since = None;
+        while self.used_bytes() > max + READ_ABOVE_BYTES {
+            if !needed {
+                return false;
+            }
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            if self.is_barren() || waited > PATIENCE || shared.stopping.load(Ordering::Acquire) {
+                // Nothing can leave: the one who asks is not to wait for ever.
+                break;
+            }
+            self.press();
+            std::thread::sleep(ROOM_EVERY);
+        }
+        true
     }
 }
 
@@ -247,10 +287,15 @@ type Loaded = (Address, Result<Names, String>);
 
 /// Does several jobs together; where that fails, one by one, so that each gets its own error.
 fn load_all(shared: &Shared, cold: &ColdTier, jobs: Vec<Job>) -> Vec<Loaded> {
-    let load = |needs: &Needs| cold.tier.load(&shared.engine, needs);
+    let room = |needed| cold.admits(shared, needed);
+    let load = |needs: &Needs| cold.tier.load_with(&shared.engine, needs, &room);
     if jobs.len() > 1 && jobs.iter().all(|job| job.needs.names.is_empty()) {
-        let values = jobs.iter().flat_map(|job| job.needs.values.iter().cloned()).collect();
-        if load(&Needs { values, names: Vec::new() }).is_ok() {
+        let mut all = Needs::default();
+        for job in &jobs {
+            all.values.extend_from_slice(&job.needs.values);
+            all.ahead.extend_from_slice(&job.needs.ahead);
+        }
+        if load(&all).is_ok() {
             return jobs.into_iter().map(|job| (job.address, Ok(Names::default()))).collect();
         }
     }

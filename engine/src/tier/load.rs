@@ -17,6 +17,9 @@ const TYPE_BYTES: usize = 2;
 /// Values of one shard that are loaded together, and bytes of them above which the rest comes later.
 const TOGETHER_MAX: usize = 32;
 const TOGETHER_BYTES: usize = 256 << 10;
+/// Bytes of values that are read ahead for calls to come: more of them would leave again before their
+/// calls run.
+const AHEAD_BYTES_MAX: usize = 1 << 20;
 
 /// A value that is asked for.
 struct Wanted<'a> {
@@ -24,6 +27,14 @@ struct Wanted<'a> {
     db: u32,
     key: &'a [u8],
     hash: u64,
+}
+
+/// What one reading came to.
+struct Loaded {
+    /// Values that are done with.
+    done: usize,
+    bytes: usize,
+    result: Result<(), ColdError>,
 }
 
 /// What reading a row came to.
@@ -41,7 +52,23 @@ impl Tier {
     /// # Errors
     /// The first fault; all other values are loaded nevertheless.
     pub fn load(&self, engine: &Engine, needs: &Needs) -> Result<Names, ColdError> {
-        let mut result = self.load_values(engine, &needs.values);
+        self.load_with(engine, needs, &|_| true)
+    }
+
+    /// The same; before each reading of 256 KiB and one value more, `room` is asked, with `true`
+    /// for values that are needed now, for which it waits. If it says `false`, the rest is left out.
+    ///
+    /// # Errors
+    /// As [`Tier::load`]. Faults of values that are not needed now are left to those who need them.
+    pub fn load_with(
+        &self,
+        engine: &Engine,
+        needs: &Needs,
+        room: &dyn Fn(bool) -> bool,
+    ) -> Result<Names, ColdError> {
+        let mut result = self.load_values(engine, &needs.values, &|_| room(true));
+        let ahead = |bytes| bytes < AHEAD_BYTES_MAX && room(false);
+        drop(self.load_values(engine, &needs.ahead, &ahead));
         let mut names = Names::default();
         for &row in &needs.names {
             match self.load_name(row) {
@@ -54,8 +81,13 @@ impl Tier {
     }
 
     /// Loads values, those of one shard together: its lock is taken before and after the reads, in which none
-    /// is held.
-    fn load_values(&self, engine: &Engine, values: &[(u32, Box<[u8]>)]) -> Result<(), ColdError> {
+    /// is held. Before each reading `room` gets the bytes so far.
+    fn load_values(
+        &self,
+        engine: &Engine,
+        values: &[(u32, Box<[u8]>)],
+        room: &dyn Fn(usize) -> bool,
+    ) -> Result<(), ColdError> {
         let mut wanted: SmallVec<[Wanted<'_>; TOGETHER_MAX]> = SmallVec::new();
         for (db, key) in values {
             let (shard, hash) = (engine.shard_of(key), engine.hasher().hash(key));
@@ -63,24 +95,29 @@ impl Tier {
         }
         wanted.sort_unstable_by_key(|wanted| (wanted.shard, wanted.hash));
         wanted.dedup_by(|a, b| a.db == b.db && a.key == b.key);
-        let mut result = Ok(());
+        let (mut result, mut bytes) = (Ok(()), 0);
         for of_shard in wanted.chunk_by(|a, b| a.shard == b.shard) {
             for together in of_shard.chunks(TOGETHER_MAX) {
                 let mut left = together;
                 while !left.is_empty() {
-                    let (done, loaded) = self.load_some(engine, left);
-                    left = &left[done..];
-                    result = result.and(loaded);
+                    if !room(bytes) {
+                        return result;
+                    }
+                    let loaded = self.load_some(engine, left);
+                    left = &left[loaded.done..];
+                    bytes += loaded.bytes;
+                    result = result.and(loaded.result);
                 }
             }
         }
         result
     }
 
-    /// Loads the first of `wanted`, all of one shard, until they have [`TOGETHER_BYTES`]. Returns how many
-    /// are done with.
-    fn load_some(&self, engine: &Engine, wanted: &[Wanted<'_>]) -> (usize, Result<(), ColdError>) {
-        let Some(number) = wanted.first().map(|first| first.shard) else { return (0, Ok(())) };
+    /// Loads the first of `wanted`, all of one shard, until they have [`TOGETHER_BYTES`].
+    fn load_some(&self, engine: &Engine, wanted: &[Wanted<'_>]) -> Loaded {
+        let Some(number) = wanted.first().map(|first| first.shard) else {
+            return Loaded { done: 0, bytes: 0, result: Ok(()) };
+        };
         let mut shard = engine.lock_shard(number);
         let rows: SmallVec<[Option<(RowId, u64)>; TOGETHER_MAX]> = wanted
             .iter()
@@ -109,7 +146,7 @@ impl Tier {
             let loaded = self.finish_load(&mut shard, wanted.hash, name, *begun, (read, decoded));
             result = result.and(loaded);
         }
-        (reads.len(), result)
+        Loaded { done: reads.len(), bytes, result }
     }
 
     /// The same under the shard's lock, for calls that must not let go of it.

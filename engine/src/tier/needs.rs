@@ -11,12 +11,14 @@ use std::sync::Arc;
 pub struct Needs {
     /// Values: database and key.
     pub values: Vec<(u32, Box<[u8]>)>,
+    /// Values that later calls will need: read along where there is room, or left for those calls.
+    pub ahead: Vec<(u32, Box<[u8]>)>,
     /// Rows whose keys' names are asked for.
     pub names: Vec<RowId>,
 }
 
 impl Needs {
-    /// Whether nothing is lacking.
+    /// Whether nothing is lacking now.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty() && self.names.is_empty()
     }
@@ -24,6 +26,7 @@ impl Needs {
     /// Adds what another call lacks.
     pub fn extend(&mut self, other: Needs) {
         self.values.extend(other.values);
+        self.ahead.extend(other.ahead);
         self.names.extend(other.names);
     }
 }

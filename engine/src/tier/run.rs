@@ -171,7 +171,7 @@ impl Executor<'_> {
         let engine = self.engine();
         let Some(tier) = engine.tier() else { return Ok(()) };
         let values = keys.iter().map(|&key| (db, key.into())).collect();
-        tier.load(engine, &Needs { values, names: Vec::new() }).map(drop)
+        tier.load(engine, &Needs { values, ..Needs::default() }).map(drop)
     }
 
     /// Keys that were used often enough stay in memory for good; their shards are still locked.

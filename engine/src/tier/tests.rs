@@ -456,3 +456,33 @@ fn what_is_asked_for_together_is_read_once_and_a_fault_keeps_nothing_else_back()
     assert!(rig.tier.load(rig.store.engine(), &needs).is_err());
     assert_eq!(rig.counts(), (100, 100, 1));
 }
+
+#[test]
+fn what_is_read_ahead_is_left_out_where_there_is_no_room() {
+    let rig = rig();
+    for name in ["a", "b", "c", "d"] {
+        rig.store.set(name, vec![b'x'; 100]).unwrap();
+    }
+    rig.demote();
+    let key = |name: &str| (0, name.as_bytes().into());
+    let needs = super::Needs {
+        values: vec![key("a")],
+        ahead: vec![key("b"), key("c")],
+        ..super::Needs::default()
+    };
+    let asked = std::cell::RefCell::new(Vec::new());
+    let room = |needed| {
+        asked.borrow_mut().push(needed);
+        needed
+    };
+    rig.tier.load_with(rig.store.engine(), &needs, &room).unwrap();
+    assert_eq!((rig.counts(), asked.take()), ((1, 1, 3), vec![true, false]));
+    rig.tier.load_with(rig.store.engine(), &needs, &|_| true).unwrap();
+    assert_eq!(rig.counts(), (3, 3, 1));
+    // A fault of what is only read ahead is told to those who need it.
+    assert!(rig.disk.damage(0));
+    let ahead = super::Needs { ahead: vec![key("d")], ..super::Needs::default() };
+    rig.tier.load(rig.store.engine(), &ahead).unwrap();
+    let needed = super::Needs { values: vec![key("d")], ..super::Needs::default() };
+    assert!(rig.tier.load(rig.store.engine(), &needed).is_err());
+}
