@@ -45,9 +45,9 @@ pub fn list(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> C
             clients.retain(|client| client.type_name() == kind);
         }
         [option, ids @ ..] if option.eq_ignore_ascii_case(b"ID") && !ids.is_empty() => {
-            let ids = ids.iter().map(|id| {
-                number::parse_i64(id).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0)
-            });
+            // Nobody has a number below 1.
+            let id = |id: i64| u64::try_from(id).unwrap_or(0);
+            let ids = ids.iter().map(|text| number::parse_i64(text).map(id));
             let ids: Option<Vec<u64>> = ids.collect();
             let ids = ids.ok_or(Error::text("ERR Invalid client ID"))?;
             clients = ids.iter().filter_map(|id| host.shared.clients.get(*id)).collect();

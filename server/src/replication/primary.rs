@@ -123,7 +123,8 @@ fn serve(
     let feed = &shared.replication.feed;
     let resumed = match &detach.wish {
         Wish::Partial(replid, offset) => {
-            u64::try_from(*offset - 1).is_ok_and(|has| feed.resume(replica.id, replid, has))
+            let has = offset.checked_sub(1).and_then(|has| u64::try_from(has).ok());
+            has.is_some_and(|has| feed.resume(replica.id, replid, has))
         }
         Wish::Sync | Wish::Native(_) => false,
     };
