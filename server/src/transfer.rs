@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Commands that are sent before their replies are read.
-const IN_FLIGHT_MAX: usize = 10_000;
+/// Batches of commands that are sent before their replies are read.
+const IN_FLIGHT_MAX: usize = 16;
 /// Bytes of commands after which they are sent.
 const SEND_BYTES: usize = 128 << 10;
 /// How long the server may be silent.
@@ -163,12 +163,21 @@ impl Progress {
 }
 
 /// What was sent, by the order of the replies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     /// A command that must succeed.
     Command(&'static str),
-    /// A key that may be there already.
-    Key(Vec<u8>),
+    /// A key that may be there already: where its name ends in the batch's.
+    Key(usize),
+}
+
+/// What was sent at a time. The thread of the replies is told of it once, and not of each key: that would
+/// cost more than to send the key.
+#[derive(Debug, Default)]
+struct Batch {
+    sent: Vec<Sent>,
+    /// The names of its keys, one after the other; of none where all are replaced.
+    names: Vec<u8>,
 }
 
 /// Sends a file's keys to a server. Keys that are there already stay unless `replace` is set.
@@ -199,7 +208,8 @@ pub fn import(options: &Options) -> io::Result<Outcome> {
     let (queue, sent) = sync_channel(IN_FLIGHT_MAX);
     let checker = std::thread::Builder::new().name("replies".into());
     let checker = checker.spawn(move || check_replies(replies, &sent))?;
-    let mut import = Import { link: &mut link, queue, out: Vec::new(), options };
+    let (out, batch) = (Vec::new(), Batch::default());
+    let mut import = Import { link: &mut link, queue, out, batch, options };
     let result = import.run(reader, total);
     // Also where the file is damaged: what comes before is to be answered.
     let result = import.flush().and(result);
@@ -215,8 +225,10 @@ pub fn import(options: &Options) -> io::Result<Outcome> {
 
 struct Import<'a> {
     link: &'a mut Link,
-    queue: SyncSender<Sent>,
+    queue: SyncSender<Batch>,
     out: Vec<u8>,
+    /// What `out` holds.
+    batch: Batch,
     options: &'a Options,
 }
 
@@ -263,7 +275,10 @@ impl Import<'_> {
 
     fn key(&mut self, entry: &Entry<'_>, payload: &mut Vec<u8>) -> io::Result<()> {
         let at_ms = entry.expiry_ms.unwrap_or(0).to_string();
-        let sent = Sent::Key(if self.options.replace { Vec::new() } else { entry.key.to_vec() });
+        if !self.options.replace {
+            self.batch.names.extend_from_slice(entry.key);
+        }
+        let sent = Sent::Key(self.batch.names.len());
         if let Some(string) = plain_string(entry) {
             let mut args: Vec<&[u8]> = vec![b"SET", entry.key, string];
             if entry.expiry_ms.is_some() {
@@ -294,18 +309,14 @@ impl Import<'_> {
 
     fn send(&mut self, sent: Sent, args: &[&[u8]]) -> io::Result<()> {
         push_request(args, &mut self.out);
-        if let Err(error) = self.queue.try_send(sent) {
-            // The replies are waited for: what they belong to has to be on its way.
-            self.flush()?;
-            let (std::sync::mpsc::TrySendError::Full(sent)
-            | std::sync::mpsc::TrySendError::Disconnected(sent)) = error;
-            let ended = |_| io::Error::from(io::ErrorKind::ConnectionAborted);
-            self.queue.send(sent).map_err(ended)?;
-        }
+        self.batch.sent.push(sent);
         if self.out.len() >= SEND_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // All before it is on its way, so its turn comes.
+        let ended = |_| io::Error::from(io::ErrorKind::ConnectionAborted);
+        self.queue.send(std::mem::take(&mut self.batch)).map_err(ended)?;
         self.link.stream_mut().write_all(&self.out)?;
         self.out.clear();
         self.out.shrink_to(2 * SEND_BYTES);
@@ -327,7 +338,7 @@ fn plain_string<'a>(entry: &Entry<'a>) -> Option<&'a [u8]> {
 }
 
 /// Reads a reply for each that was sent; returns how many keys were there already.
-fn check_replies(mut stream: Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check_replies(mut stream: Socket, sent: &Receiver<Batch>) -> io::Result<u64> {
     let result = check(&mut stream, sent);
     if result.is_err() {
         // Whoever sends has to stop.
@@ -336,32 +347,51 @@ fn check_replies(mut stream: Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
     result
 }
 
-fn check(stream: &mut Socket, sent: &Receiver<Sent>) -> io::Result<u64> {
+fn check(stream: &mut Socket, sent: &Receiver<Batch>) -> io::Result<u64> {
     let mut kept = 0;
     let mut stream = BufReader::with_capacity(64 << 10, stream);
     let mut line = Vec::new();
-    for sent in sent {
-        next_line(&mut stream, &mut line)?;
-        match (sent, &line[..]) {
-            (_, b"+OK") => {}
-            (Sent::Key(_), b"$-1" | b"_") => kept += 1,
-            (Sent::Key(_), line) if line.starts_with(b"-BUSYKEY") => kept += 1,
-            (Sent::Key(key), line) => {
-                let (key, line) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(line));
-                return Err(io::Error::other(format!("the key {key:?} is refused: {line}")));
-            }
-            // The name of the library.
-            (Sent::Command(_), line_) if line_.starts_with(b"$") => {
+    for batch in sent {
+        let mut name_start = 0;
+        for sent in batch.sent {
+            if stream.fill_buf()?.starts_with(b"+OK\r\n") {
+                stream.consume(5);
+            } else {
                 next_line(&mut stream, &mut line)?;
+                let name = match sent {
+                    Sent::Key(end) => batch.names.get(name_start..end).unwrap_or_default(),
+                    Sent::Command(name) => name.as_bytes(),
+                };
+                kept += u64::from(!is_done(sent, name, &line)?);
+                if matches!(sent, Sent::Command(_)) && line.starts_with(b"$") {
+                    // The name of the library.
+                    next_line(&mut stream, &mut line)?;
+                }
             }
-            (Sent::Command(_), line) if !line.starts_with(b"-") => {}
-            (Sent::Command(name), line) => {
-                let line = String::from_utf8_lossy(line);
-                return Err(io::Error::other(format!("{name} is refused: {line}")));
+            if let Sent::Key(end) = sent {
+                name_start = end;
             }
         }
     }
     Ok(kept)
+}
+
+/// Whether a reply says that something was done; not where a key was there already.
+fn is_done(sent: Sent, name: &[u8], line: &[u8]) -> io::Result<bool> {
+    match (sent, line) {
+        (_, b"+OK") => Ok(true),
+        (Sent::Key(_), b"$-1" | b"_") => Ok(false),
+        (Sent::Key(_), line) if line.starts_with(b"-BUSYKEY") => Ok(false),
+        (Sent::Key(_), line) => {
+            let (key, line) = (String::from_utf8_lossy(name), String::from_utf8_lossy(line));
+            Err(io::Error::other(format!("the key {key:?} is refused: {line}")))
+        }
+        (Sent::Command(_), line) if !line.starts_with(b"-") => Ok(true),
+        (Sent::Command(name), line) => {
+            let line = String::from_utf8_lossy(line);
+            Err(io::Error::other(format!("{name} is refused: {line}")))
+        }
+    }
 }
 
 fn next_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
