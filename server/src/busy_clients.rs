@@ -137,18 +137,9 @@ fn answer_one(
     // It has no locks, and what it runs takes none.
     let mut exec = shared.engine.executor();
     let mut again = crate::conn::Again::default();
-    let mut host = Host {
-        shared,
-        session: &mut conn.session,
-        exec: &mut exec,
-        worker,
-        stamp: shared.stamp(clock::now_ms()),
-        block_until_ms: None,
-        after_park: None,
-        detach: None,
-        others: None,
-        again: &mut again,
-    };
+    let mut host =
+        Host::new(shared, &mut conn.session, &mut exec, shared.stamp(clock::now_ms()), &mut again);
+    host.worker = worker;
     let flow = host.request(found, args, Prefetched::NONE, out);
     conn.closing |= matches!(flow, crate::host::Flow::Close);
     true

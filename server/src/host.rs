@@ -21,6 +21,7 @@ use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use crate::strong::{AgreedRead, Agreement, Confirmed};
 use ashlar_engine::command::{Flags, Group};
+use ashlar_engine::commands::list_blocking::parse_timeout;
 use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
 use ashlar_engine::effects::Notification;
@@ -95,6 +96,30 @@ pub struct Host<'w, 'e> {
     pub others: Option<&'w mut dyn Others>,
     /// The request is run again, see [`Again`].
     pub again: &'w mut Again,
+}
+
+impl<'w, 'e> Host<'w, 'e> {
+    /// One for requests of a session, on the first worker and without anybody else to look after.
+    pub fn new(
+        shared: &'e Shared,
+        session: &'w mut Session,
+        exec: &'w mut Executor<'e>,
+        stamp: Stamp,
+        again: &'w mut Again,
+    ) -> Host<'w, 'e> {
+        Host {
+            shared,
+            session,
+            exec,
+            worker: 0,
+            stamp,
+            block_until_ms: None,
+            after_park: None,
+            detach: None,
+            others: None,
+            again,
+        }
+    }
 }
 
 impl Host<'_, '_> {
@@ -282,16 +307,12 @@ impl Host<'_, '_> {
         Ok(agreement.map(|agreement| Flow::Agree(Box::new(agreement))))
     }
 
-    /// What is wrong with a command that may wait, before anybody does.
+    /// What is wrong with the time that a command may wait, before anybody does.
     fn refuse_blocking(&mut self, resolved: &Resolved, args: &[&[u8]]) -> Option<Error> {
         let seconds = args.last().filter(|_| resolved.command.name.starts_with('B'))?;
         let at_front = matches!(resolved.command.name, "BLMPOP" | "BZMPOP");
         let seconds = if at_front { args.get(1)? } else { seconds };
-        match ashlar_engine::number::parse_f64(seconds) {
-            None => Some(Error::text("ERR timeout is not a float or out of range")),
-            Some(seconds) if seconds < 0.0 => Some(Error::text("ERR timeout is negative")),
-            Some(_) => None,
-        }
+        parse_timeout(seconds, self.stamp.now_ms).err()
     }
 
     /// Runs a command of the engine.

@@ -386,18 +386,15 @@ impl<'e> Worker<'e> {
                 conns: &mut self.conns,
             };
             let mut others = BusyClients { door, later: &mut self.later, looked: false };
-            let mut host = Host {
-                shared: self.shared,
-                session: &mut conn.session,
-                exec: &mut self.exec,
-                worker: self.number,
-                stamp: self.shared.stamp(now_ms),
-                block_until_ms: None,
-                after_park: None,
-                detach: None,
-                others: Some(&mut others),
-                again: &mut conn.again,
-            };
+            let mut host = Host::new(
+                self.shared,
+                &mut conn.session,
+                &mut self.exec,
+                self.shared.stamp(now_ms),
+                &mut conn.again,
+            );
+            host.worker = self.number;
+            host.others = Some(&mut others);
             if !host.again.names.is_empty() {
                 host.exec.give_names(std::mem::take(&mut host.again.names));
             }

@@ -3,13 +3,14 @@
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::scripting::cache::{Sha, parse_sha, sha_of};
-use crate::scripting::interpreter::Invocation;
+use crate::scripting::interpreter::{Interpreter, Invocation};
 use crate::scripting::shebang::ScriptFlags;
 use crate::scripting::with_scripts;
 use ashlar_engine::command::{Command, Flags, Group, Keys};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number::parse_i64;
 use ashlar_engine::reply::Reply;
+use std::ffi::c_int;
 
 const FLAGS: Flags =
     Flags::NOSCRIPT.union(Flags::STALE).union(Flags::SKIP_MONITOR).union(Flags::MAY_REPLICATE);
@@ -131,18 +132,12 @@ fn eval(
     reply: &mut Reply<'_>,
     read_only: bool,
 ) -> CmdResult {
-    split_keys(args, Error::NotInteger)?;
+    let keys = split_keys(args, Error::NotInteger)?;
     let sha = sha_of(args[1]);
-    with_scripts(host, |host, interpreter| {
-        let found = match interpreter.find(&sha) {
-            Some(found) => found,
-            None => {
-                let compiled = interpreter.compile(&sha, args[1])?;
-                host.shared.scripts.cache.add(args[1], sha, compiled.1, false)?;
-                compiled
-            }
-        };
-        run(host, interpreter, found, (&sha, args), reply, read_only)
+    run(host, &sha, keys, reply, read_only, |host, interpreter| {
+        let compiled = interpreter.compile(&sha, args[1])?;
+        host.shared.scripts.cache.add(args[1], sha, compiled.1, false)?;
+        Ok(compiled)
     })
 }
 
@@ -152,18 +147,11 @@ fn evalsha(
     reply: &mut Reply<'_>,
     read_only: bool,
 ) -> CmdResult {
-    split_keys(args, Error::NotInteger)?;
-    let sha = parse_sha(args[1]);
-    with_scripts(host, |host, interpreter| {
-        let Some(sha) = sha else { return Err(no_script().into()) };
-        let found = match interpreter.find(&sha) {
-            Some(found) => found,
-            None => match host.shared.scripts.cache.get(&sha) {
-                Some(script) => interpreter.compile(&sha, &script.body)?,
-                None => return Err(no_script().into()),
-            },
-        };
-        run(host, interpreter, found, (&sha, args), reply, read_only)
+    let keys = split_keys(args, Error::NotInteger)?;
+    let sha = parse_sha(args[1]).ok_or_else(no_script)?;
+    run(host, &sha, keys, reply, read_only, |host, interpreter| {
+        let script = host.shared.scripts.cache.get(&sha).ok_or_else(no_script)?;
+        interpreter.compile(&sha, &script.body)
     })
 }
 
@@ -171,17 +159,24 @@ fn no_script() -> Error {
     Error::text("NOSCRIPT No matching script. Please use EVAL.")
 }
 
+/// Runs a script, which `compile` provides where this worker does not have it yet.
 fn run(
     host: &mut Host<'_, '_>,
-    interpreter: &mut crate::scripting::interpreter::Interpreter,
-    (function, flags): (std::ffi::c_int, ScriptFlags),
-    (sha, args): (&Sha, &[&[u8]]),
+    sha: &Sha,
+    (keys, args): (Args<'_, '_>, Args<'_, '_>),
     reply: &mut Reply<'_>,
     read_only: bool,
+    compile: impl FnOnce(&mut Host<'_, '_>, &mut Interpreter) -> Result<(c_int, ScriptFlags), Error>,
 ) -> CmdResult {
-    let (keys, args) = split_keys(args, Error::NotInteger)?;
-    let what = Invocation { function, flags, name: sha, is_function: false, read_only, keys, args };
-    interpreter.invoke(host, &what, reply)
+    with_scripts(host, |host, interpreter| {
+        let (function, flags) = match interpreter.find(sha) {
+            Some(found) => found,
+            None => compile(host, interpreter)?,
+        };
+        let what =
+            Invocation { function, flags, name: sha, is_function: false, read_only, keys, args };
+        interpreter.invoke(host, &what, reply)
+    })
 }
 
 fn load(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {

@@ -456,18 +456,13 @@ impl<'e> Applier<'e> {
         self.out.clear();
         let stamp = self.shared.stamp(clock::now_ms());
         let mut again = Again::default();
-        let mut host = Host {
-            shared: self.shared,
-            session: &mut self.session,
-            exec: &mut self.exec,
-            worker: 0,
-            stamp: Stamp { site: Stamp::FOLLOWED, ..stamp },
-            block_until_ms: None,
-            detach: None,
-            after_park: None,
-            others: None,
-            again: &mut again,
-        };
+        let mut host = Host::new(
+            self.shared,
+            &mut self.session,
+            &mut self.exec,
+            Stamp { site: Stamp::FOLLOWED, ..stamp },
+            &mut again,
+        );
         let found = self.shared.registry.resolve(args).ok();
         host.request(found, args, Prefetched::NONE, &mut self.out);
     }

@@ -170,18 +170,7 @@ fn run_call<'e>(
         Err(error) => return reply.error(&error),
     };
     let mut again = Again::default();
-    let mut host = Host {
-        shared,
-        session,
-        exec,
-        worker: 0,
-        stamp,
-        block_until_ms: None,
-        after_park: None,
-        detach: None,
-        others: None,
-        again: &mut again,
-    };
+    let mut host = Host::new(shared, session, exec, stamp, &mut again);
     let result = match resolved.host {
         Some(run) => run(&mut host, args, reply),
         None => {

@@ -80,18 +80,14 @@ impl Worker<'_> {
         };
         conn.session.in_transaction = true;
         let mut again = crate::conn::Again::default();
-        let mut host = Host {
-            shared: self.shared,
-            session: &mut conn.session,
-            exec: &mut self.exec,
-            worker: self.number,
-            stamp: self.shared.stamp(now_ms),
-            block_until_ms: None,
-            after_park: None,
-            detach: None,
-            others: None,
-            again: &mut again,
-        };
+        let mut host = Host::new(
+            self.shared,
+            &mut conn.session,
+            &mut self.exec,
+            self.shared.stamp(now_ms),
+            &mut again,
+        );
+        host.worker = self.number;
         host.request(Some(&waiter.resolved), &args, Prefetched::NONE, &mut out);
         conn.session.in_transaction = false;
         self.conns[address.slot] = Some(conn);
