@@ -18,6 +18,7 @@ pub mod facts;
 pub mod gate;
 pub mod histogram;
 pub mod host;
+mod import_cluster;
 pub mod import_dir;
 pub mod info;
 pub mod latency;

@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 /// Batches of commands that are sent before their replies are read.
 const IN_FLIGHT_MAX: usize = 16;
 /// Bytes of commands after which they are sent.
-const SEND_BYTES: usize = 128 << 10;
+pub(crate) const SEND_BYTES: usize = 128 << 10;
 /// How long the server may be silent.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// The number of a plain string's encoding.
@@ -111,7 +111,7 @@ impl Options {
         Link::for_command(&self.host, self.port, TIMEOUT, &self.tls).map_err(explain)
     }
 
-    fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         Credentials { user: self.user.clone(), password: self.password.clone() }
     }
 }
@@ -204,6 +204,9 @@ pub fn import(options: &Options) -> io::Result<Outcome> {
     let mut link = options.connect()?;
     let credentials = options.credentials();
     link.log_in(&credentials)?;
+    if let Some(listed) = crate::import_cluster::nodes(&mut link)? {
+        return crate::import_cluster::import(options, reader, total, link, &listed);
+    }
     let replies = link.stream().try_clone()?;
     let (queue, sent) = sync_channel(IN_FLIGHT_MAX);
     let checker = std::thread::Builder::new().name("replies".into());
@@ -274,33 +277,12 @@ impl Import<'_> {
     }
 
     fn key(&mut self, entry: &Entry<'_>, payload: &mut Vec<u8>) -> io::Result<()> {
-        let at_ms = entry.expiry_ms.unwrap_or(0).to_string();
         if !self.options.replace {
             self.batch.names.extend_from_slice(entry.key);
         }
         let sent = Sent::Key(self.batch.names.len());
-        if let Some(string) = plain_string(entry) {
-            let mut args: Vec<&[u8]> = vec![b"SET", entry.key, string];
-            if entry.expiry_ms.is_some() {
-                args.extend([b"PXAT", at_ms.as_bytes()]);
-            }
-            if !self.options.replace {
-                args.push(b"NX");
-            }
-            return self.send(sent, &args);
-        }
-        payload.clear();
-        payload.push(entry.kind);
-        payload.extend_from_slice(entry.body);
-        rdb::seal(payload);
-        let mut args: Vec<&[u8]> = vec![b"RESTORE", entry.key, at_ms.as_bytes(), payload];
-        if entry.expiry_ms.is_some() {
-            args.push(b"ABSTTL");
-        }
-        if self.options.replace {
-            args.push(b"REPLACE");
-        }
-        self.send(sent, &args)
+        push_key(entry, self.options.replace, payload, &mut self.out);
+        self.queued(sent)
     }
 
     fn push(&mut self, name: &'static str, args: &[&[u8]]) -> io::Result<()> {
@@ -309,6 +291,11 @@ impl Import<'_> {
 
     fn send(&mut self, sent: Sent, args: &[&[u8]]) -> io::Result<()> {
         push_request(args, &mut self.out);
+        self.queued(sent)
+    }
+
+    /// Something was put into the buffer.
+    fn queued(&mut self, sent: Sent) -> io::Result<()> {
         self.batch.sent.push(sent);
         if self.out.len() >= SEND_BYTES { self.flush() } else { Ok(()) }
     }
@@ -322,6 +309,33 @@ impl Import<'_> {
         self.out.shrink_to(2 * SEND_BYTES);
         Ok(())
     }
+}
+
+/// Appends the command that makes a key, which stays as it is where it is there already unless `replace` is set.
+pub(crate) fn push_key(entry: &Entry<'_>, replace: bool, payload: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let at_ms = entry.expiry_ms.unwrap_or(0).to_string();
+    if let Some(string) = plain_string(entry) {
+        let mut args: Vec<&[u8]> = vec![b"SET", entry.key, string];
+        if entry.expiry_ms.is_some() {
+            args.extend([b"PXAT", at_ms.as_bytes()]);
+        }
+        if !replace {
+            args.push(b"NX");
+        }
+        return push_request(&args, out);
+    }
+    payload.clear();
+    payload.push(entry.kind);
+    payload.extend_from_slice(entry.body);
+    rdb::seal(payload);
+    let mut args: Vec<&[u8]> = vec![b"RESTORE", entry.key, at_ms.as_bytes(), payload];
+    if entry.expiry_ms.is_some() {
+        args.push(b"ABSTTL");
+    }
+    if replace {
+        args.push(b"REPLACE");
+    }
+    push_request(&args, out);
 }
 
 /// The bytes of a string that is stored as it is.
@@ -394,7 +408,7 @@ fn is_done(sent: Sent, name: &[u8], line: &[u8]) -> io::Result<bool> {
     }
 }
 
-fn next_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn next_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
     line.clear();
     stream.read_until(b'\n', line)?;
     match line.strip_suffix(b"\r\n") {

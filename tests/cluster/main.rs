@@ -6,6 +6,7 @@
 mod clients;
 mod functions;
 mod growth;
+mod import;
 mod near;
 mod policies;
 mod promise;

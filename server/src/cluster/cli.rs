@@ -124,9 +124,18 @@ impl Options {
 }
 
 /// Sends a command and returns its reply, which is a status, a number or a text.
-fn ask(link: &mut Link, args: &[&str]) -> io::Result<String> {
+pub(crate) fn ask(link: &mut Link, args: &[&str]) -> io::Result<String> {
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
-    let line = link.demand(&args)?;
+    link.send(&args)?;
+    text(link)
+}
+
+/// The answer to a command, be it a line or a text.
+pub(crate) fn text(link: &mut Link) -> io::Result<String> {
+    let line = link.line()?;
+    if line.starts_with(b"-") {
+        return Err(io::Error::other(String::from_utf8_lossy(&line).into_owned()));
+    }
     let Some(len) = line.strip_prefix(b"$") else {
         return Ok(String::from_utf8_lossy(line.get(1..).unwrap_or_default()).into_owned());
     };
