@@ -378,6 +378,11 @@ impl<M: Machine> Node<M> {
         }
     }
 
+    /// Lets all groups take snapshots, each as soon as it can.
+    pub fn want_snapshots(&mut self) {
+        self.groups.values_mut().for_each(Group::want_snapshot);
+    }
+
     /// Hands the leadership of a group over, if this node has it.
     pub fn transfer(&mut self, group: GroupId, to: NodeId) {
         let now_us = self.now_us;

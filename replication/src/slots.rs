@@ -515,7 +515,7 @@ mod tests {
     use ashlar_engine::executor::{Call, Prefetched};
     use ashlar_engine::reply::{Protocol, Reply};
     use ashlar_engine::slot::slot_of;
-    use ashlar_engine::stamp::Stamp;
+    use ashlar_engine::stamp::{Rng, Stamp};
 
     const KEY: &[u8] = b"k";
 
@@ -525,15 +525,19 @@ mod tests {
     }
 
     fn set(group: &GroupShard) {
+        let reply = call(group, &[b"SET", KEY, b"v"]);
+        assert_eq!(reply, b"+OK\r\n");
+    }
+
+    fn call(group: &GroupShard, args: &[&[u8]]) -> Vec<u8> {
         let (mut out, stamp) = (Vec::new(), Stamp::new(1, 1));
-        let args = [&b"SET"[..], KEY, b"v"];
-        let command = Engine::find_command(&args).unwrap();
+        let command = Engine::find_command(args).unwrap();
         let mut exec = group.engine().executor();
         exec.see_only(group.shard());
-        let call =
-            Call { command, args: &args, db: 0, stamp: &stamp, may_block: false, no_touch: true };
+        let call = Call { command, args, db: 0, stamp: &stamp, may_block: false, no_touch: true };
         exec.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2));
-        assert_eq!(out, b"+OK\r\n");
+        drop(exec);
+        out
     }
 
     fn slot() -> Vec<SlotRange> {
@@ -547,6 +551,70 @@ mod tests {
         args.extend([number.clone(), number]);
         let result = group.move_slots(&OwnedCall { db: 0, args });
         assert!(matches!(result, Some(Ok(()))), "{:?}", String::from_utf8_lossy(name));
+    }
+
+    /// Leaders follow each other while a key changes. What one of them has sent arrives now, later, or never; the last
+    /// one sends all that there is. Says what the key came to.
+    fn leaders_send(seed: u64) -> (u64, Vec<u8>) {
+        let mut rng = Rng::new(seed);
+        let (source, mut group) = (group(), group());
+        let (mut late, mut value) = (Vec::new(), 0u64);
+        let mut arrives = |(attempt, sequence, last, bytes): (u64, u64, bool, Vec<u8>)| {
+            let number = slot()[0].0.to_string().into_bytes();
+            let last = if last { b"1".to_vec() } else { b"0".to_vec() };
+            let text = |number: u64| number.to_string().into_bytes();
+            let name = calls::INSTALL.to_vec();
+            let args = vec![name, text(5), text(attempt), text(sequence), last, bytes];
+            let args = [args, vec![number.clone(), number]].concat();
+            matches!(group.move_slots(&OwnedCall { db: 0, args }), Some(Ok(())))
+        };
+        for attempt in 1..4 {
+            for sequence in 0..1 + rng.next_u64() % 3 {
+                value += 1;
+                call(&source, &[b"SET", KEY, value.to_string().as_bytes()]);
+                let piece = (attempt, sequence, false, source.copy(&slot(), 0, 1 << 20).bytes);
+                match rng.next_u64() % 3 {
+                    0 => _ = arrives(piece),
+                    1 => late.push(piece),
+                    _ => {}
+                }
+            }
+        }
+        let all = source.copy(&slot(), 0, 1 << 20).bytes;
+        // Nothing has changed since.
+        let none = source.copy(&[(0, 0)], 0, 1 << 20).bytes;
+        for (sequence, bytes) in [(0, all), (1, none)] {
+            assert!(arrives((4, sequence, sequence == 1, bytes)), "the last leader is heard");
+            for _ in 0..rng.next_u64() % 3 {
+                late.pop().map(&mut arrives);
+            }
+        }
+        for piece in late {
+            arrives(piece);
+        }
+        (value, call(&group, &[b"GET", KEY]))
+    }
+
+    fn holds(seed: u64) -> bool {
+        let (value, found) = leaders_send(seed);
+        let value = value.to_string();
+        found == format!("${}\r\n{value}\r\n", value.len()).into_bytes()
+    }
+
+    #[test]
+    fn late_pieces_of_earlier_leaders_change_nothing() {
+        (1..=200).for_each(|seed| assert!(holds(seed), "seed {seed}: {:?}", leaders_send(seed)));
+    }
+
+    /// The same test finds a group that takes whatever comes.
+    #[cfg(feature = "known-bugs")]
+    #[test]
+    fn old_pieces_that_are_accepted_are_found() {
+        use crate::known_bugs::{Bug, switch_on};
+        switch_on(Some(Bug::OldPieceAccepted));
+        let lost = (1..=200).filter(|seed| !holds(*seed)).count();
+        switch_on(None);
+        assert!(lost > 0, "the test finds nothing");
     }
 
     /// Slots that left come back by another move, which the leader that cleans up has not heard of.

@@ -5,6 +5,9 @@
 //! start: Directory (lock, seed) -> workers answer LOADING -> newest snapshot, log -> Gate, open for all
 //! later: SAVE | BGSAVE | `save` | log growth | SHUTDOWN -> Storage::snapshot, on a thread of its own
 //! ```
+//! A node of a cluster has none of this: its groups have logs and snapshots of their own, which have every write
+//! that was answered, and are asked for new snapshots where somebody wants one.
+//!
 //! With `save ""` and `appendonly no` nothing is kept: the directory is opened only if it is there
 //! already, or once somebody calls SAVE.
 
@@ -91,6 +94,8 @@ pub struct Persistence {
     /// Held by the thread that brings that about, `switcher`.
     switching: Mutex<()>,
     switcher: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Asks the groups of a cluster's node for snapshots.
+    groups: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Why a snapshot was not begun.
@@ -157,6 +162,7 @@ impl Persistence {
             basing: AtomicBool::new(false),
             switching: Mutex::new(()),
             switcher: Mutex::new(None),
+            groups: OnceLock::new(),
         }
     }
 
@@ -226,11 +232,33 @@ impl Persistence {
         self.started_unix.load(Ordering::Acquire) != 0
     }
 
+    /// From now on the data is kept by groups that agree; `ask` asks them for snapshots.
+    pub fn leave_to_groups(&self, ask: impl Fn() + Send + Sync + 'static) {
+        // There is one node.
+        let _ = self.groups.set(Box::new(ask));
+    }
+
+    /// Where groups keep the data: asks them for snapshots. All that was answered is in their logs, so nobody has to
+    /// wait.
+    fn save_groups(&self) -> bool {
+        let Some(ask) = self.groups.get() else { return false };
+        ask();
+        self.changes.store(0, Ordering::Relaxed);
+        self.scheduled.store(false, Ordering::Relaxed);
+        let unix = clock::now_ms() / 1000;
+        *self.last.lock() = LastSave { unix, seconds: 0, ..LastSave::default() };
+        self.saves.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
     /// Takes a snapshot and waits for it.
     ///
     /// # Errors
     /// If one is on its way, or it fails.
     pub fn save(&self, settings: &Settings) -> Result<(), NotStarted> {
+        if self.save_groups() {
+            return Ok(());
+        }
         let storage = self.begin(settings, false)?;
         self.take(settings, &storage, |_| true).map_err(NotStarted::Failed)
     }
@@ -244,6 +272,9 @@ impl Persistence {
         settings: &Settings,
         rewrites: bool,
     ) -> Result<(), NotStarted> {
+        if self.save_groups() {
+            return Ok(());
+        }
         let storage = self.begin(settings, rewrites)?;
         let this = self.clone();
         let stops = stops_writes(settings);
@@ -409,7 +440,7 @@ impl Persistence {
     /// Whether one of the points of `save` is reached.
     fn is_due(&self, settings: &Settings, now_ms: i64) -> bool {
         let changes = self.changes.load(Ordering::Relaxed);
-        if changes == 0 || self.rests(now_ms) {
+        if changes == 0 || self.rests(now_ms) || self.groups.get().is_some() {
             return false;
         }
         let since = now_ms / 1000 - self.last.lock().unix;
@@ -448,6 +479,7 @@ impl Persistence {
             let _ = thread.join();
         }
         if saves
+            && self.groups.get().is_none()
             && self.changes.load(Ordering::Relaxed) > 0
             && !self.loading.load(Ordering::Acquire)
         {

@@ -133,3 +133,47 @@ fn snapshots_are_written_while_writes_go_on() {
 fn client_of(cluster: &Cluster, nodes: &[usize]) -> ClusterClient {
     ClusterClient::new(nodes.iter().map(|node| cluster.node(*node).port()))
 }
+
+/// What a node keeps is its groups' business: `save` stops nobody, and who asks for a snapshot gets some.
+#[test]
+fn save_points_stop_no_writes() {
+    let mut cluster = Cluster::created(3, 3, 2, &["--save", "1 1"]);
+    cluster.wait_ok();
+    // When the newest one was written.
+    let newest = |cluster: &Cluster| {
+        let dir = cluster.node(0).dir().join("ashlar-data/node/snapshots");
+        let files = std::fs::read_dir(dir).expect("the node's files");
+        let written = files.filter_map(|file| file.ok()?.metadata().ok()?.modified().ok());
+        written.max()
+    };
+    let mut client = client(&cluster);
+    for nth in 0..300 {
+        client.line(&format!("SET key:{nth} {nth}")).expect("a reply");
+    }
+    let before = newest(&cluster);
+    // Longer than `save` waits, and the time after which a failure would show.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    for nth in 0..300 {
+        let reply = client.line(&format!("SET key:{nth} new")).expect("a reply");
+        assert_eq!(reply.text(), "OK");
+    }
+    assert!(cluster.node(0).text("INFO persistence").contains("rdb_last_bgsave_status:ok"));
+    assert_eq!(newest(&cluster), before);
+    for line in ["SAVE", "BGSAVE", "BGREWRITEAOF"] {
+        let reply = cluster.node(0).text(line);
+        assert!(reply.starts_with("OK") || reply.contains("started"), "{line}: {reply}");
+    }
+    cluster.wait_until("there are snapshots", |cluster| newest(cluster) > before);
+    assert!(cluster.node(0).text("INFO persistence").contains("rdb_changes_since_last_save:0"));
+    // An orderly end saves nothing that is not there, and a start has all of it.
+    for at in 0..3 {
+        cluster.stop(at);
+    }
+    for at in 0..3 {
+        cluster.restart(at);
+    }
+    cluster.wait_ok();
+    for nth in 0..300 {
+        assert_eq!(client.line(&format!("GET key:{nth}")).expect("a reply").text(), "new");
+    }
+}

@@ -775,6 +775,11 @@ impl<M: Machine> Group<M> {
         self.raft.mut_store().set_snapshot(metadata);
     }
 
+    /// Asks for a snapshot, however small the log is.
+    pub fn want_snapshot(&mut self) {
+        self.snapshot_wanted = true;
+    }
+
     /// Takes a snapshot once the log is large, or where another node needs one.
     fn consider_snapshot(&mut self, out: &mut Outbox) {
         let log = self.raft.store();

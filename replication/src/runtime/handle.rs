@@ -30,6 +30,8 @@ pub enum Event {
     Transfer(GroupId, NodeId),
     /// Send to the host of other nodes; of all where none is named.
     Message(Vec<NodeId>, Vec<u8>),
+    /// Take snapshots of all groups, though their logs are small.
+    SaveAll,
     /// A snapshot of a group up to an index is durable, with so many bytes, or could not be written.
     SnapshotWritten(GroupId, u64, Option<u64>),
     /// End.

@@ -133,6 +133,11 @@ impl<H: Host> Driver<H> {
             }
             Event::Change(change, done) => self.change(*change, done),
             Event::Transfer(group, to) => self.transfer(group, to),
+            Event::SaveAll => {
+                if let Some(node) = &mut self.node {
+                    node.want_snapshots();
+                }
+            }
             Event::Message(to, payload) => {
                 let (kind, payload) = match payload.split_first() {
                     Some((&kind, payload)) => (kind, payload),

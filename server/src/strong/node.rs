@@ -198,6 +198,8 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         caught_up: (0..=DATA_GROUPS_MAX).map(|_| AtomicBool::new(false)).collect(),
         nearest: Default::default(),
     });
+    let handle = strong.handle.clone();
+    shared.persistence.leave_to_groups(move || drop(handle.ask(Event::SaveAll)));
     drop(shared.strong.set(strong.clone()));
     drop(shared.cluster.set(strong.clone()));
     // What the runtime said before anybody could hear it.

@@ -34,6 +34,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// Its directory.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn dir(&self) -> &std::path::Path {
+        self.server().dir()
+    }
+
     /// The port for clients.
     pub fn port(&self) -> u16 {
         self.port
@@ -146,9 +154,11 @@ impl Cluster {
             ("--down-after-milliseconds", "2000".to_owned()),
             ("--cluster-node-timeout", "2000".to_owned()),
             ("--io-threads", "1".to_owned()),
-            ("--save", String::new()),
         ];
-        let own = own.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        // A node of release 0.1 takes no writes any more once `save` says that it is time.
+        let old = (self.program != ashlar_binary()).then(|| ("--save", String::new()));
+        let own = own.into_iter().chain(old);
+        let own = own.flat_map(|(name, value)| [name.to_owned(), value]);
         let settings = own.chain(settings.iter().map(|word| (*word).to_owned())).collect();
         let (dir, program) = (temporary_dir()?, self.program.clone());
         let mut node = Node { server: None, dir, port, settings, program };
