@@ -183,6 +183,13 @@ fn every_kind_of_request(client: &mut Client, server: &Server) {
     assert_eq!(items[0].bytes(), Some(value(key(4), 0).as_bytes()));
     assert_eq!(items[2].bytes(), Some(value(key(5), 0).as_bytes()));
     assert!(!ask(client, "SCAN 0 COUNT 50").is_error());
+    // INFO of everything, alone and behind others whose locks are still held.
+    assert!(ask(client, "INFO").text().contains("tier_cold_keys:"));
+    let lines = ["GET other", "INFO tiers", "MULTI", "GET other", "INFO everything", "EXEC"];
+    let replies = client.pipeline(&lines.map(words)).unwrap();
+    for text in [replies[1].text(), replies[5].items().unwrap()[1].text()] {
+        assert!(text.contains("tier_cold_keys:"), "{text}");
+    }
     assert!(ask(client, "RANDOMKEY").text().starts_with("key:"));
     // Deleting and overwriting.
     assert_eq!(ask(client, &format!("SET key:{} new", key(6))).text(), "OK");

@@ -11,6 +11,7 @@ use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::tier::ColdTier;
 use ashlar_engine::engine::{DbStats, Engine};
+use ashlar_engine::tier::KeyCounts;
 use std::sync::atomic::Ordering;
 
 /// The server at one moment.
@@ -21,6 +22,8 @@ pub struct Facts<'a> {
     pub databases: Vec<DbStats>,
     /// Tracked keys, and pairs of a tracked key and a reader, as far as they are wanted.
     pub tracked: (usize, usize),
+    /// Keys of each tier, as far as they are wanted.
+    pub tiers: KeyCounts,
 }
 
 impl InfoSource for Facts<'_> {
@@ -172,7 +175,7 @@ impl InfoSource for Facts<'_> {
         self.shared.sites.as_deref()
     }
 
-    fn cold(&self) -> Option<(&ColdTier, &Engine)> {
-        self.shared.cold.as_ref().map(|cold| (cold, &*self.shared.engine))
+    fn cold(&self) -> Option<(&ColdTier, KeyCounts)> {
+        self.shared.cold.as_ref().map(|cold| (cold, self.tiers))
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ashlar_engine::engine::{DbStats, Engine};
 use ashlar_engine::log::{Health, LogStats};
 use ashlar_engine::storage::Saved;
+use ashlar_engine::tier::KeyCounts;
 
 use crate::acl::Reason;
 use crate::config::{Settings, human_bytes, ids, percentiles};
@@ -227,7 +228,7 @@ pub trait InfoSource {
         None
     }
     /// The cold tier, if there is one, with the data that it serves.
-    fn cold(&self) -> Option<(&ColdTier, &Engine)> {
+    fn cold(&self) -> Option<(&ColdTier, KeyCounts)> {
         None
     }
     /// The allocator's name.
@@ -614,11 +615,11 @@ fn stats(source: &dyn InfoSource, out: &mut String) {
 
 /// Keys and bytes of each tier, and what moves between them.
 fn tiers(source: &dyn InfoSource, out: &mut String) {
-    let Some((cold, engine)) = source.cold() else {
+    let Some((cold, counts)) = source.cold() else {
         return field(out, "cold_store", "no");
     };
     let tier = cold.tier();
-    let (counts, stats) = (tier.key_counts(engine), &tier.stats);
+    let stats = &tier.stats;
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (disk, rows) = (tier.store().size(), get(&stats.row_bytes));
     field(out, "cold_store", tier.name());

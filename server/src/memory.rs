@@ -23,7 +23,7 @@ pub enum Room {
 }
 
 /// Of `maxmemory`, the part that is free when values begin to be taken out: one of so many.
-const PRESS_SHARE: usize = 32;
+pub const PRESS_SHARE: usize = 32;
 
 /// Keys that one command evicts at most before it is let through: a client does not pay for what
 /// many wrote. The next command goes on.

@@ -34,6 +34,10 @@ const RETRY_MS: i64 = 5_000;
 const WORK: Duration = Duration::from_micros(500);
 /// ... for this part of it.
 const REST_PER_WORK: u32 = 1;
+/// Between two steps it lets others go first who wait for its core: a worker that wakes up has its turn after
+/// some 50 us, where it would wait for the end of the snapshot's (a millisecond or more). So much longer than
+/// it works it may take for that; then it is no more polite than other threads.
+const YIELDED_PER_WORK: u32 = 4;
 
 /// A snapshot that was taken, or failed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -329,11 +333,25 @@ impl Persistence {
     /// Takes a snapshot that leaves most of the machine to others.
     fn take_gently(&self, stops: bool, storage: &Storage) -> Result<(), String> {
         let (mut worked, cancelled) = (Instant::now(), &self.cancelled);
+        let (mut step_began, mut work_all, mut yielded_all) =
+            (worked, Duration::ZERO, Duration::ZERO);
         self.take_with(stops, storage, || {
-            let work = worked.elapsed();
+            let step_ended = Instant::now();
+            work_all += step_ended - step_began;
+            let work = step_ended - worked;
             if work >= WORK {
                 std::thread::sleep(work.min(WORK * 4) * REST_PER_WORK);
                 worked = Instant::now();
+                step_began = worked;
+            } else if yielded_all <= work_all * YIELDED_PER_WORK {
+                std::thread::yield_now();
+                step_began = Instant::now();
+                let yielded = step_began - step_ended;
+                yielded_all += yielded;
+                // It was no work.
+                worked += yielded;
+            } else {
+                step_began = step_ended;
             }
             !cancelled.load(Ordering::Relaxed)
         })

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::config::{POLICY_TIER, Settings, ids};
 use crate::host::settle;
 use crate::mailbox::{Address, Message};
+use crate::memory::PRESS_SHARE;
 use crate::proc;
 use crate::shared::Shared;
 use ashlar_engine::tier::store::{ColdError, StoreKind, open, open_durable};
@@ -215,7 +216,12 @@ impl ColdTier {
             return true;
         }
         let mut since = None;
-        while self.used_bytes() > max + READ_ABOVE_BYTES {
+        loop {
+            let used = self.used_bytes();
+            let outdated = used > max - max / PRESS_SHARE && self.is_outdated(clock::now_ms());
+            if used <= max + READ_ABOVE_BYTES && !outdated {
+                break;
+            }
             if !needed {
                 return false;
             }

@@ -143,8 +143,7 @@ fn cut(kind: StoreKind, cuts: usize) -> String {
             }
         }
         let (store, storage) = open(kind, &dir, rng.next_u64());
-        let tier = store.engine().tier().expect("it has a tier");
-        cold = cold.max(tier.key_counts(store.engine()).cold);
+        cold = cold.max(store.engine().executor().tier_counts().cold);
         // Of the step after the last one a first part may be there.
         let beyond: BTreeMap<_, _> = changes(seed, last + 1).into_iter().collect();
         for number in 0..KEYS {

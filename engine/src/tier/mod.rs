@@ -49,7 +49,7 @@ pub(crate) use needs::ColdCall;
 pub use needs::{Name, Names, Needs};
 pub use upkeep::Tidied;
 
-use crate::engine::Engine;
+use crate::executor::Executor;
 use crate::keyspace::{KeyHasher, Shard};
 use parking_lot::{Mutex, RwLock};
 pub use stats::KeyCounts;
@@ -88,6 +88,27 @@ pub struct Tier {
     sweep: Mutex<Option<Vec<u8>>>,
     /// The last fault of the store.
     fault: RwLock<Option<ColdError>>,
+}
+
+impl Executor<'_> {
+    /// Keys in memory and on disk, and the memory that the names of the latter take. Locks one shard
+    /// after the other.
+    pub fn tier_counts(&mut self) -> KeyCounts {
+        let mut counts = KeyCounts::default();
+        self.for_each_shard(|shard| {
+            for db in shard.dbs() {
+                counts.hot += db.table().len();
+                let Some(cold) = db.cold() else { continue };
+                let (index, expires) = cold.bytes();
+                counts.cold += cold.len();
+                counts.cached += cold.cached();
+                counts.named += cold.index().len();
+                counts.index_bytes += index;
+                counts.expires_bytes += expires;
+            }
+        });
+        counts
+    }
 }
 
 impl Tier {
@@ -185,26 +206,6 @@ impl Tier {
         self.stats.faults.fetch_add(1, Ordering::Relaxed);
         *self.fault.write() = Some(error.clone());
         error
-    }
-
-    /// Keys in memory and on disk, and the memory that the names of the latter take. Locks one shard
-    /// after the other.
-    pub fn key_counts(&self, engine: &Engine) -> KeyCounts {
-        let mut counts = KeyCounts::default();
-        for number in 0..engine.shard_count() {
-            let shard = engine.lock_shard(number);
-            for db in shard.dbs() {
-                counts.hot += db.table().len();
-                let Some(cold) = db.cold() else { continue };
-                let (index, expires) = cold.bytes();
-                counts.cold += cold.len();
-                counts.cached += cold.cached();
-                counts.named += cold.index().len();
-                counts.index_bytes += index;
-                counts.expires_bytes += expires;
-            }
-        }
-        counts
     }
 
     /// Where a key is: `hot`, `cached` (in memory, with a row on disk that has the same value) or `cold`.

@@ -46,7 +46,7 @@ impl Rig {
     }
 
     fn counts(&self) -> (usize, usize, usize) {
-        let KeyCounts { hot, cached, cold, .. } = self.tier.key_counts(self.store.engine());
+        let KeyCounts { hot, cached, cold, .. } = self.store.engine().executor().tier_counts();
         (hot, cached, cold)
     }
 

@@ -9,6 +9,7 @@ use crate::{clock, info};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::reply::Reply;
+use ashlar_engine::tier::KeyCounts;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = Flags::ADMIN.union(Flags::LOADING).union(Flags::STALE);
@@ -166,7 +167,12 @@ fn info(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
         true => host.exec.tracked(),
         false => (0, 0),
     };
-    let facts = Facts { shared: host.shared, databases, tracked };
+    // All of it is asked of the executor: it may hold locks that nobody else gets meanwhile.
+    let tiers = match info::includes(names, "Tiers") {
+        true => host.exec.tier_counts(),
+        false => KeyCounts::default(),
+    };
+    let facts = Facts { shared: host.shared, databases, tracked, tiers };
     reply.verbatim("txt", &info::text(&facts, names));
     Ok(())
 }
@@ -230,7 +236,8 @@ fn histogram(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> 
 const DOCTOR_BYTES_MIN: u64 = 5 << 20;
 
 fn memory_doctor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let facts = Facts { shared: host.shared, databases: Vec::new(), tracked: (0, 0) };
+    let tiers = KeyCounts::default();
+    let facts = Facts { shared: host.shared, databases: Vec::new(), tracked: (0, 0), tiers };
     let memory = info::InfoSource::memory(&facts);
     let rss = crate::proc::resident_bytes();
     let mut report = String::new();
@@ -263,7 +270,8 @@ fn memory_doctor(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) ->
 
 fn memory_stats(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let databases = host.exec.db_stats();
-    let facts = Facts { shared: host.shared, databases, tracked: (0, 0) };
+    let tiers = KeyCounts::default();
+    let facts = Facts { shared: host.shared, databases, tracked: (0, 0), tiers };
     let memory = info::InfoSource::memory(&facts);
     let keys: u64 = facts.databases.iter().map(|db| db.keys as u64).sum();
     let dataset = memory.used.saturating_sub(memory.overhead);
