@@ -7,7 +7,7 @@ use crate::registry::{Registry, Resolved};
 use ashlar_engine::command::{Flags, KeyList};
 use ashlar_engine::error::Error;
 use ashlar_engine::glob;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most patterns of keys, or of channels, in one selector.
 pub const PATTERNS_MAX: usize = 10_000;
@@ -86,7 +86,7 @@ pub struct Selector {
     /// Allowed commands and subcommands, by number in the registry.
     commands: Box<[u64]>,
     /// First arguments with which a command is allowed that is not allowed as such.
-    first_args: BTreeMap<usize, Vec<Box<[u8]>>>,
+    first_args: BTreeMap<usize, BTreeSet<Box<[u8]>>>,
     /// Whether the rules began with `+@all`.
     base_all: bool,
     /// The rules about commands since then, in order: what ACL LIST shows.
@@ -175,9 +175,7 @@ impl Selector {
         }
         let args = self.first_args.entry(id).or_default();
         let arg = arg.to_ascii_lowercase().into_bytes().into_boxed_slice();
-        if !args.contains(&arg) {
-            args.push(arg);
-        }
+        args.insert(arg);
         self.note(full, true);
         Ok(())
     }
