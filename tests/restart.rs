@@ -5,10 +5,10 @@
 use ashlar_tests::ask::{ask, info, wait_for};
 use ashlar_tests::differential::sequence::is_data;
 use ashlar_tests::grammar::{Generator, Spec, table};
-use ashlar_tests::process::{Server, ashlar_binary, temporary_dir};
+use ashlar_tests::process::{Server, ashlar_binary, free_port, temporary_dir};
 use ashlar_tests::resp::Client;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A directory that servers come back to.
 struct Home(PathBuf);
@@ -385,4 +385,41 @@ fn a_log_without_its_beginning_is_not_read() {
     assert_eq!(ask(&mut client, "GET key"), "saved");
     assert_eq!(ask(&mut client, "DBSIZE"), "1");
     assert_eq!(ask(&mut client, "SET key again"), "OK");
+}
+
+/// Whoever reads what a server says may go: it goes on, says what it has to say to nobody, and stops when it is told to.
+#[test]
+fn a_server_outlives_the_reader_of_its_log() {
+    let port = free_port().unwrap();
+    let mut child = Command::new(ashlar_binary())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert!(line.starts_with("ashlar "), "{line}");
+    drop((out, child.stderr.take()));
+    let mut client = Client::connect(port).unwrap();
+    // Each is something to be logged: by the thread of signals, and by a worker.
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    assert_eq!(client.line("REPLICAOF 127.0.0.1 1").unwrap().text(), "OK");
+    assert_eq!(client.line("REPLICAOF NO ONE").unwrap().text(), "OK");
+    assert_eq!(client.line("PING").unwrap().text(), "PONG");
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let since = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if since.elapsed().as_secs() > 30 {
+            child.kill().unwrap();
+            panic!("it does not stop");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    assert!(status.success(), "{status}");
 }

@@ -4,6 +4,7 @@ use ashlar_server::alloc::{Counting, GiveBack};
 use ashlar_server::cli::{self, Start};
 use ashlar_server::config::{Settings, ids};
 use ashlar_server::server::Server;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -55,16 +56,28 @@ fn main() -> ExitCode {
         Start::Run(settings) => match run(*settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("ashlar: {error}");
+                say(&mut std::io::stderr(), &format!("ashlar: {error}\n"));
                 ExitCode::FAILURE
             }
         },
     }
 }
 
+/// Writes a text where somebody may read it. Whoever did may have gone: that is no reason to stop, as it is for
+/// `print!`.
+fn say(to: &mut impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
 fn run(settings: Settings) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let log = tracing_subscriber::fmt().with_target(false).with_max_level(level(&settings));
+    // What cannot be written is lost: the subscriber would complain on standard error, and end the thread that logs
+    // where nobody reads that either.
+    let log = tracing_subscriber::fmt()
+        .with_target(false)
+        .with_max_level(level(&settings))
+        .with_ansi(std::io::stdout().is_terminal())
+        .log_internal_errors(false);
     let file = settings.string(ids::LOGFILE);
     if file.is_empty() {
         log.init();
@@ -83,7 +96,7 @@ fn run(settings: Settings) -> std::io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let server = Server::start(settings)?;
         let settings = &server.shared().settings;
-        print!("{}", cli::banner(settings));
+        say(&mut std::io::stdout(), &cli::banner(settings));
         for result in [cli::write_pid_file(settings), cli::notify_ready(settings)] {
             if let Err(error) = result {
                 tracing::warn!("{error}");
