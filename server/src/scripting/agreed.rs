@@ -3,7 +3,8 @@
 //! In a cluster the group agrees on the script and not on its effects, so whatever ends a script, or
 //! is seen by it, has to be the same on every replica:
 //!
-//! - Each runs in a fresh state. So its memory, and with it the moment at which it has too much, follows
+//! - Each runs in a state that is as good as fresh: one that is put back to what it was when it was made
+//!   ([`Lua::put_back`](super::lua::Lua::put_back)). So its memory, and with it the moment at which it has too much, follows
 //!   from the script alone, and not from what else a node has run or kept.
 //! - It is ended by a number of instructions and not by a time ([`AGREED_LOOKS_MAX`](super::run::AGREED_LOOKS_MAX)).
 //!   No SCRIPT KILL, no stop of a server and no bound on the time of loading ends it.
@@ -96,13 +97,55 @@ mod tests {
 
     /// Counts how far it comes until it has no memory.
     const FILL: &str = "local t, n = {}, 0 \
-        pcall(function() while true do n = n + 1 t[n] = ('x'):rep(100000) .. n end end) \
+        pcall(function() while true do \
+            n = n + 1 t[n] = {} for i = 1, 5000 do t[n][i] = i end \
+        end end) \
         t = nil return n";
 
     #[test]
     fn memory_ends_a_script_at_the_same_moment_everywhere() {
         let ends = [(); 2].map(|()| run(&mut Interpreter::agreed().unwrap(), FILL));
         assert_eq!(ends[0], ends[1]);
+    }
+
+    /// Scripts of all kinds, with what they leave behind: garbage, coroutines in the middle, errors, no memory.
+    const KINDS: [&str; 12] = [
+        "return collectgarbage('count') * 1024",
+        "local t = {} for n = 1, 3000 do t['k' .. n] = {n, tostring(n)} end return #t['k77'][2]",
+        "local s = '' for n = 1, 200 do s = s .. ('y'):rep(n) end return #s",
+        "local f = coroutine.wrap(function(...) for n = 1, 9 do coroutine.yield(n) end end) f() return f()",
+        "return cjson.encode({a = {1, 2, {b = 'c'}}}) .. #cmsgpack.pack({1, 'two', {3}})",
+        "cjson.encode_max_depth(2) local ok, why = pcall(cjson.encode, {{{{}}}}) return why",
+        "error({err = 'ERR own'})",
+        "local function f() return f() + 1 end return f()",
+        "local ok = pcall(function() return ('x'):rep(200 * 1024 * 1024) end) return tostring(ok)",
+        "return #string.format('%s %d %q', 'a', 7, 'q') + struct.size('i') + bit.band(7, 3)",
+        "return redis.sha1hex(tostring(math.random(1000))) .. ('abc'):gsub('b', '%0%0')",
+        "local t = setmetatable({}, {__gc = 1, __mode = 'k'}) t[{}] = 1 collectgarbage() return next(t) == nil",
+    ];
+
+    #[test]
+    fn a_state_that_was_put_back_is_as_good_as_fresh() {
+        let wanted: Vec<String> =
+            KINDS.iter().map(|script| run(&mut Interpreter::agreed().unwrap(), script)).collect();
+        let mut used = Interpreter::agreed().unwrap();
+        let mut rng = ashlar_engine::stamp::Rng::new(7);
+        for nth in 0..200 {
+            // First each of them behind each other one, then at random.
+            let at = if nth < 144 {
+                nth % 12 * (nth % 2) + nth / 12 * (1 - nth % 2)
+            } else {
+                rng.next_u64() as usize % 12
+            };
+            assert_eq!(run(&mut used, KINDS[at]), wanted[at], "run {nth}: {}", KINDS[at]);
+            assert!(used.put_back());
+        }
+        // Where a state ends does not depend on who was there before.
+        assert_eq!(run(&mut used, FILL), run(&mut Interpreter::agreed().unwrap(), FILL));
+        assert!(used.put_back());
+        assert_eq!(run(&mut used, KINDS[0]), wanted[0]);
+        // One that is not put back shows that somebody was there.
+        assert_ne!(run(&mut used, KINDS[0]), wanted[0]);
     }
 
     #[test]

@@ -93,6 +93,14 @@ impl Interpreter {
         Interpreter::furnished(0, true)
     }
 
+    /// Makes one for the replicas of a group as it was when it was made, for the next script. Returns whether it
+    /// could; if not, it is to go.
+    pub fn put_back(&mut self) -> bool {
+        self.scripts.clear();
+        self.lists = None;
+        self.lua.put_back()
+    }
+
     fn furnished(version: u64, is_agreed: bool) -> Result<Interpreter, Error> {
         let lua = Lua::new(is_agreed);
         let mut lua = lua.ok_or(Error::text("ERR no memory for a Lua interpreter"))?;
@@ -102,6 +110,9 @@ impl Interpreter {
         let handler = stack.keep();
         let scripts = HashMap::default();
         let lists = None;
+        if is_agreed {
+            lua.keep_image();
+        }
         Ok(Interpreter { lua, globals, handler, scripts, lists, version, reported_bytes: 0 })
     }
 
@@ -280,7 +291,7 @@ impl Interpreter {
     }
 
     /// Enters how much memory the interpreter has into the server's sum, once that has changed much.
-    fn report(&mut self, host: &Host<'_, '_>) {
+    pub(super) fn report(&mut self, host: &Host<'_, '_>) {
         let used = self.lua.used_bytes();
         if used.abs_diff(self.reported_bytes) < REPORTED_STEP_BYTES {
             return;

@@ -109,15 +109,8 @@ impl Functions {
         Ok(Functions::of(Interpreter::new(0)?))
     }
 
-    /// For a single call that the replicas of a group make: see `agreed.rs`.
-    ///
-    /// # Errors
-    /// Where there is no memory.
-    pub fn agreed() -> Result<Functions, Error> {
-        Ok(Functions::of(Interpreter::agreed()?))
-    }
-
-    fn of(interpreter: Interpreter) -> Functions {
+    /// Those of an interpreter, none of which is loaded yet.
+    pub fn of(interpreter: Interpreter) -> Functions {
         let (libraries, by_name) = (BTreeMap::new(), HashMap::new());
         Functions { interpreter, libraries, by_name, version: 0 }
     }

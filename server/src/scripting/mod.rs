@@ -40,6 +40,23 @@ thread_local! {
     /// The interpreters of this thread. A worker is a thread, and Lua states stay on theirs.
     static SCRIPTS: RefCell<Option<Interpreter>> = const { RefCell::new(None) };
     static FUNCTIONS: RefCell<Option<Functions>> = const { RefCell::new(None) };
+    /// For what the replicas of a group run: as good as fresh, see `agreed.rs`.
+    static AGREED: RefCell<Option<Interpreter>> = const { RefCell::new(None) };
+}
+
+/// A fresh interpreter for what the replicas of a group run.
+fn take_agreed() -> Result<Interpreter, Error> {
+    AGREED.take().map_or_else(Interpreter::agreed, Ok)
+}
+
+/// Makes it fresh again, for the next one.
+fn keep_agreed(mut used: Interpreter, host: &Host<'_, '_>) {
+    if used.put_back() {
+        used.report(host);
+        AGREED.set(Some(used));
+    } else {
+        used.retire(host);
+    }
 }
 
 const NESTED: &str = "ERR a script cannot run another one";
@@ -54,9 +71,9 @@ pub fn with_scripts<T, E: From<Error>>(
     work: impl FnOnce(&mut Host<'_, '_>, &mut Interpreter) -> Result<T, E>,
 ) -> Result<T, E> {
     if host.session.applies {
-        let mut fresh = Interpreter::agreed()?;
+        let mut fresh = take_agreed()?;
         let result = work(host, &mut fresh);
-        fresh.retire(host);
+        keep_agreed(fresh, host);
         return result;
     }
     SCRIPTS.with(|scripts| {
@@ -101,9 +118,9 @@ pub fn with_interpreter_of_functions<T, E: From<Error>>(
     work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
 ) -> Result<T, E> {
     if host.session.applies {
-        let mut fresh = Functions::agreed()?;
+        let mut fresh = Functions::of(take_agreed()?);
         let result = work(host, &mut fresh);
-        fresh.interpreter.retire(host);
+        keep_agreed(fresh.interpreter, host);
         return result;
     }
     FUNCTIONS.with(|functions| {

@@ -31,6 +31,8 @@ pub struct ClusterClient {
     leaders: HashMap<u16, u16>,
     /// How long a command may take.
     pub timeout: Duration,
+    /// How long a node may take to answer.
+    pub patience: Duration,
     /// Whether GET and LRANGE are asked of whichever node first, which is told that replicas will do.
     pub reads_anywhere: bool,
     /// Reads that the first node has answered.
@@ -48,6 +50,7 @@ impl ClusterClient {
             connections: HashMap::new(),
             leaders: HashMap::new(),
             timeout: Duration::from_secs(20),
+            patience: Duration::from_secs(5),
             reads_anywhere: false,
             answered_anywhere: 0,
             retries: 0,
@@ -129,14 +132,14 @@ impl ClusterClient {
         if self.connections.get(&port).is_some_and(|client| !is_open(client)) {
             self.connections.remove(&port);
         }
-        let reads_anywhere = self.reads_anywhere;
+        let (reads_anywhere, patience) = (self.reads_anywhere, self.patience);
         match self.connections.entry(port) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(place) => {
                 // The node may be on its way.
                 let mut client =
                     Client::connect(port).inspect_err(|_| std::thread::sleep(PAUSE))?;
-                client.set_timeout(Duration::from_secs(5))?;
+                client.set_timeout(patience)?;
                 if reads_anywhere {
                     client.line("READONLY")?;
                 }

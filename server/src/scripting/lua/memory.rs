@@ -5,6 +5,7 @@
 //! a block belongs.
 
 use super::Extra;
+use super::image::Arena;
 use mlua_sys as ffi;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 /// Lua's types have at most this alignment; blocks are multiples of it.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 /// Largest block that is kept, in bytes.
 const SMALL_BYTES_MAX: usize = 256;
 const CLASSES: usize = SMALL_BYTES_MAX / ALIGN;
@@ -26,20 +27,26 @@ const LAZY_BYTES_MAX: usize = 8 << 20;
 const LAZY_PAUSE: i32 = 400;
 const PAUSE: i32 = 200;
 
+/// The first free block of each size.
+pub(super) type Lists = [*mut Free; CLASSES];
+
 /// Blocks that are free, by size.
 pub(super) struct Blocks {
     lists: [Cell<*mut Free>; CLASSES],
     kept_bytes: Cell<usize>,
+    /// Where the blocks are, of a state that can be put back.
+    arena: Option<Arena>,
 }
 
 /// A free block; its size is at least that of a pointer.
-struct Free {
+pub(super) struct Free {
     next: *mut Free,
 }
 
 impl Default for Blocks {
     fn default() -> Blocks {
-        Blocks { lists: std::array::from_fn(|_| Cell::new(null_mut())), kept_bytes: Cell::new(0) }
+        let lists = std::array::from_fn(|_| Cell::new(null_mut()));
+        Blocks { lists, kept_bytes: Cell::new(0), arena: None }
     }
 }
 
@@ -55,6 +62,31 @@ fn layout_of(bytes: usize) -> Option<Layout> {
 }
 
 impl Blocks {
+    /// Those of a state that can be put back; `None` where there is no memory.
+    pub fn in_arena() -> Option<Blocks> {
+        let mut blocks = Blocks::default();
+        blocks.arena = Some(Arena::new()?);
+        Some(blocks)
+    }
+
+    /// Remembers all as it is now; whether it can be put back.
+    pub fn keep_image(&self) -> bool {
+        let lists = std::array::from_fn(|class| self.lists[class].get());
+        self.arena.as_ref().is_some_and(|arena| arena.keep_image(lists))
+    }
+
+    /// Puts all back to what was remembered, if anything was.
+    ///
+    /// # Safety
+    /// As for [`Arena::put_back`].
+    pub unsafe fn put_back(&self) -> bool {
+        // SAFETY: the caller promises the same.
+        let lists = self.arena.as_ref().and_then(|arena| unsafe { arena.put_back() });
+        let Some(lists) = lists else { return false };
+        self.lists.iter().zip(lists).for_each(|(list, first)| list.set(first));
+        true
+    }
+
     /// A block for so many bytes, which are not 0; null where there is no memory.
     #[inline]
     fn take(&self, bytes: usize) -> *mut c_void {
@@ -64,14 +96,18 @@ impl Blocks {
             if !block.is_null() {
                 // SAFETY: what is in a list is a block of its own that nobody uses.
                 list.set(unsafe { (*block).next });
-                self.kept_bytes.set(self.kept_bytes.get() - (class_of(bytes) + 1) * ALIGN);
+                if self.arena.is_none() {
+                    let kept = self.kept_bytes.get() - (class_of(bytes) + 1) * ALIGN;
+                    self.kept_bytes.set(kept);
+                }
                 return block.cast();
             }
         }
-        match layout_of(bytes) {
+        match (layout_of(bytes), &self.arena) {
+            (Some(layout), Some(arena)) => arena.take(layout).cast(),
             // SAFETY: the size is not 0.
-            Some(layout) => unsafe { alloc(layout).cast() },
-            None => null_mut(),
+            (Some(layout), None) => unsafe { alloc(layout).cast() },
+            (None, _) => null_mut(),
         }
     }
 
@@ -82,19 +118,36 @@ impl Blocks {
     #[inline]
     unsafe fn give_back(&self, block: *mut c_void, bytes: usize) {
         let Some(layout) = layout_of(bytes) else { return };
+        if let Some(arena) = &self.arena {
+            if bytes > SMALL_BYTES_MAX || !arena.has(block.cast()) {
+                // SAFETY: as the caller says, and it is none of the small ones.
+                return unsafe { arena.give_back(block.cast(), layout) };
+            }
+            // However many there are, they stay in the arena.
+            // SAFETY: the caller's block is a small one.
+            return unsafe { self.put_into_list(block, bytes) };
+        }
         if bytes <= SMALL_BYTES_MAX {
             let kept = self.kept_bytes.get() + layout.size();
             if kept <= KEPT_BYTES_MAX {
-                let list = &self.lists[class_of(bytes)];
-                let block = block.cast::<Free>();
-                // SAFETY: the block is this function's, and has room and alignment for a pointer.
-                unsafe { block.write(Free { next: list.get() }) };
-                list.set(block);
+                // SAFETY: the caller's block is as that function wants it.
+                unsafe { self.put_into_list(block, bytes) };
                 return self.kept_bytes.set(kept);
             }
         }
         // SAFETY: it came from the general allocator with this layout.
         unsafe { dealloc(block.cast(), layout) };
+    }
+
+    /// # Safety
+    /// The block is one for so many bytes, at most `SMALL_BYTES_MAX`, and nobody uses it any more.
+    #[inline]
+    unsafe fn put_into_list(&self, block: *mut c_void, bytes: usize) {
+        let list = &self.lists[class_of(bytes)];
+        let block = block.cast::<Free>();
+        // SAFETY: the block is this function's, and has room and alignment for a pointer.
+        unsafe { block.write(Free { next: list.get() }) };
+        list.set(block);
     }
 
     /// A block of another size with the same content.
@@ -108,7 +161,7 @@ impl Blocks {
         if from == to {
             return old;
         }
-        if old_bytes > SMALL_BYTES_MAX && bytes > SMALL_BYTES_MAX {
+        if old_bytes > SMALL_BYTES_MAX && bytes > SMALL_BYTES_MAX && self.arena.is_none() {
             // SAFETY: it came from the general allocator with this layout.
             return unsafe { realloc(old.cast(), from, to.size()).cast() };
         }
@@ -126,6 +179,10 @@ impl Blocks {
 
 impl Drop for Blocks {
     fn drop(&mut self) {
+        if self.arena.is_some() {
+            // All that is in the lists goes with it.
+            return;
+        }
         for (class, list) in self.lists.iter().enumerate() {
             while !list.get().is_null() {
                 let block = list.get();

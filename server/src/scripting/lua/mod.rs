@@ -12,6 +12,7 @@
 //! is too much is noticed when the function returns.
 
 mod function;
+mod image;
 mod internals;
 mod memory;
 mod names;
@@ -53,6 +54,8 @@ pub struct Extra {
     in_rust: Cell<bool>,
     /// Whether the state is one for scripts that the replicas of a group run.
     is_agreed: Cell<bool>,
+    /// Bytes in use, and `eager`, when the state was remembered.
+    image: Cell<Option<(usize, bool)>>,
     /// A panic on its way through Lua.
     panic: Cell<Option<Box<dyn Any + Send>>>,
     /// The script that is running.
@@ -84,7 +87,10 @@ impl Lua {
     /// A state without any library; `None` where there is no memory for it. `is_agreed` is for scripts
     /// that the replicas of a group run.
     pub fn new(is_agreed: bool) -> Option<Lua> {
-        let extra = NonNull::from(Box::leak(Box::<Extra>::default()));
+        // Those for the replicas of a group are put back after each script.
+        let blocks = if is_agreed { memory::Blocks::in_arena()? } else { Default::default() };
+        let extra = Extra { blocks, ..Extra::default() };
+        let extra = NonNull::from(Box::leak(Box::new(extra)));
         // SAFETY: `allocate` is given the Extra, which lives until after `lua_close`.
         let state = unsafe { ffi::lua_newstate(memory::allocate, extra.as_ptr().cast()) };
         let Some(state) = NonNull::new(state) else {
@@ -102,6 +108,33 @@ impl Lua {
         // SAFETY: the Extra outlives the state.
         internals::check(&mut lua.stack(), unsafe { extra.as_ref() });
         Some(lua)
+    }
+
+    /// Remembers the state as it is now, for [`Lua::put_back`].
+    pub fn keep_image(&mut self) {
+        let extra = self.extra();
+        if extra.blocks.keep_image() {
+            extra.image.set(Some((extra.used_bytes.get(), extra.eager.get())));
+        }
+    }
+
+    /// Makes it a fresh state as it was when [`Lua::keep_image`] was called, whatever has run since; numbers of what is
+    /// kept that are not from before stand for nothing any more. Returns whether it could: if not, nothing has changed.
+    pub fn put_back(&mut self) -> bool {
+        let Some((used_bytes, eager)) = self.extra().image.get() else { return false };
+        // SAFETY: nothing runs, as this is the only reference to the state; the addresses that its Run keeps are
+        // dropped with it below, and the one of the state itself was there before.
+        let is_back = unsafe { self.extra().blocks.put_back() };
+        if is_back {
+            // SAFETY: made by `new`; as this is the only reference to the state, there is none to this either.
+            let extra = unsafe { self.extra.as_mut() };
+            extra.used_bytes.set(used_bytes);
+            extra.eager.set(eager);
+            extra.in_rust.set(true);
+            extra.panic.set(None);
+            extra.run = Run::default();
+        }
+        is_back
     }
 
     /// Lets the collector wait for longer, if there is little in memory: between two scripts.
