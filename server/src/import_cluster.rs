@@ -12,8 +12,10 @@
 use crate::cluster::cli::ask;
 use crate::replication::link::Link;
 use crate::replication::socket::Socket;
-use crate::transfer::{Options, Outcome, Progress, SEND_BYTES, TIMEOUT, next_line, push_key};
-use ashlar_engine::rdb::{Reader, Record};
+use crate::transfer::{
+    Options, Outcome, SEND_BYTES, TIMEOUT, Target, hand_on, next_line, push_key,
+};
+use ashlar_engine::rdb::{Entry, Reader};
 use ashlar_engine::slot::{SLOTS, slot_of};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -69,6 +71,8 @@ struct Lane {
 
 struct Import<'a> {
     options: &'a Options,
+    /// To the node that was named: it is told of libraries, which are those of all nodes.
+    first: Link,
     shared: Arc<Shared>,
     /// The address of each slot's node.
     owners: Vec<Option<String>>,
@@ -123,15 +127,15 @@ pub(crate) fn import<R: Read>(
     options: &Options,
     reader: Reader<R>,
     total: u64,
-    mut first: Link,
+    first: Link,
     listed: &str,
 ) -> io::Result<Outcome> {
     let known = vec![format!("{}:{}", options.host, options.port)];
     let owners = owners(listed, &options.host);
     let (shared, lanes) = (Arc::default(), HashMap::new());
     let (payload, progress) = (Vec::new(), (0, Instant::now()));
-    let mut import = Import { options, shared, owners, known, lanes, payload, progress };
-    let result = import.run(reader, total, &mut first).and_then(|outcome| {
+    let mut import = Import { options, first, shared, owners, known, lanes, payload, progress };
+    let result = hand_on(reader, total, options.quiet, &mut import).and_then(|outcome| {
         import.finish()?;
         Ok(outcome)
     });
@@ -144,53 +148,32 @@ pub(crate) fn import<R: Read>(
     result.map(|outcome| Outcome { kept: state.kept, keys: outcome.keys - state.kept, ..outcome })
 }
 
-impl Import<'_> {
-    fn run<R: Read>(
-        &mut self,
-        mut reader: Reader<R>,
-        total: u64,
-        first: &mut Link,
-    ) -> io::Result<Outcome> {
-        let mut progress = Progress::new(self.options.quiet, total);
-        let mut outcome = Outcome::default();
-        let mut nth = 0u32;
-        while let Some(record) = reader.next_record().map_err(io::Error::other)? {
-            match record {
-                Record::Aux(..) | Record::Sizes(..) | Record::Db(0) => {}
-                Record::Db(db) => {
-                    let text = format!("the file has keys of database {db}: a cluster has one, 0");
-                    return Err(io::Error::other(text));
-                }
-                Record::ModuleAux(name) => {
-                    eprintln!("data of the module {name} is left out");
-                }
-                Record::Function(code) => {
-                    let code = std::str::from_utf8(&code).map_err(io::Error::other)?;
-                    let policy = if self.options.replace { &["REPLACE"][..] } else { &[] };
-                    ask(first, &[&["FUNCTION", "LOAD"], policy, &[code]].concat())?;
-                }
-                Record::Entry(entry) if entry.has_expired(crate::clock::now_ms()) => {
-                    outcome.expired += 1;
-                }
-                Record::Entry(entry) => {
-                    let mut bytes = Vec::new();
-                    push_key(&entry, self.options.replace, &mut self.payload, &mut bytes);
-                    let (slot, key) = (slot_of(entry.key), entry.key.to_vec());
-                    self.add(Request { slot, key, bytes })?;
-                    outcome.keys += 1;
-                }
-            }
-            nth = nth.wrapping_add(1);
-            if nth.is_multiple_of(1024) {
-                outcome.bytes = reader.position();
-                progress.show(&outcome, false);
+impl Target for Import<'_> {
+    fn database(&mut self, db: u64) -> io::Result<()> {
+        match db {
+            0 => Ok(()),
+            _ => {
+                let text = format!("the file has keys of database {db}: a cluster has one, 0");
+                Err(io::Error::other(text))
             }
         }
-        outcome.bytes = reader.position();
-        progress.show(&outcome, true);
-        Ok(outcome)
     }
 
+    fn library(&mut self, code: &[u8]) -> io::Result<()> {
+        let code = std::str::from_utf8(code).map_err(io::Error::other)?;
+        let policy = if self.options.replace { &["REPLACE"][..] } else { &[] };
+        ask(&mut self.first, &[&["FUNCTION", "LOAD"], policy, &[code]].concat()).map(drop)
+    }
+
+    fn key(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        push_key(entry, self.options.replace, &mut self.payload, &mut bytes);
+        let (slot, key) = (slot_of(entry.key), entry.key.to_vec());
+        self.add(Request { slot, key, bytes })
+    }
+}
+
+impl Import<'_> {
     /// A new request: waits until there is room for it.
     fn add(&mut self, request: Request) -> io::Result<()> {
         loop {

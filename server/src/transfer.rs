@@ -211,9 +211,9 @@ pub fn import(options: &Options) -> io::Result<Outcome> {
     let (queue, sent) = sync_channel(IN_FLIGHT_MAX);
     let checker = std::thread::Builder::new().name("replies".into());
     let checker = checker.spawn(move || check_replies(replies, &sent))?;
-    let (out, batch) = (Vec::new(), Batch::default());
-    let mut import = Import { link: &mut link, queue, out, batch, options };
-    let result = import.run(reader, total);
+    let (out, payload, batch) = (Vec::new(), Vec::new(), Batch::default());
+    let mut import = Import { link: &mut link, queue, out, payload, batch, options };
+    let result = hand_on(reader, total, options.quiet, &mut import);
     // Also where the file is damaged: what comes before is to be answered.
     let result = import.flush().and(result);
     drop(import);
@@ -230,61 +230,80 @@ struct Import<'a> {
     link: &'a mut Link,
     queue: SyncSender<Batch>,
     out: Vec<u8>,
+    /// A value on its way to `out`.
+    payload: Vec<u8>,
     /// What `out` holds.
     batch: Batch,
     options: &'a Options,
 }
 
-impl Import<'_> {
-    fn run<R: Read>(&mut self, mut reader: Reader<R>, total: u64) -> io::Result<Outcome> {
-        let mut progress = Progress::new(self.options.quiet, total);
-        let (mut outcome, mut payload) = (Outcome::default(), Vec::new());
-        let mut nth = 0u32;
-        loop {
-            let record = reader.next_record().map_err(io::Error::other)?;
-            let Some(record) = record else { break };
-            match record {
-                Record::Aux(..) | Record::Sizes(..) => {}
-                Record::Db(db) => {
-                    self.push("SELECT", &[b"SELECT", db.to_string().as_bytes()])?;
-                }
-                Record::ModuleAux(name) => {
-                    eprintln!("data of the module {name} is left out");
-                }
-                Record::Function(code) => {
-                    let policy: &[u8] = if self.options.replace { b"REPLACE" } else { b"" };
-                    let args = [b"FUNCTION", &b"LOAD"[..], policy, &code];
-                    let args: Vec<&[u8]> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
-                    self.push("FUNCTION LOAD", &args)?;
-                }
-                Record::Entry(entry) if entry.has_expired(crate::clock::now_ms()) => {
-                    outcome.expired += 1
-                }
-                Record::Entry(entry) => {
-                    self.key(&entry, &mut payload)?;
-                    outcome.keys += 1;
-                }
+/// Where the records of a file go.
+pub(crate) trait Target {
+    /// The keys that follow are of this database.
+    fn database(&mut self, db: u64) -> io::Result<()>;
+    /// A library of functions.
+    fn library(&mut self, code: &[u8]) -> io::Result<()>;
+    /// A key that has not expired.
+    fn key(&mut self, entry: &Entry<'_>) -> io::Result<()>;
+}
+
+/// Hands all records of a file on, and shows how far it is.
+pub(crate) fn hand_on<R: Read>(
+    mut reader: Reader<R>,
+    total: u64,
+    quiet: bool,
+    target: &mut impl Target,
+) -> io::Result<Outcome> {
+    let (mut progress, mut outcome) = (Progress::new(quiet, total), Outcome::default());
+    let mut nth = 0u32;
+    while let Some(record) = reader.next_record().map_err(io::Error::other)? {
+        match record {
+            Record::Aux(..) | Record::Sizes(..) => {}
+            Record::Db(db) => target.database(db)?,
+            Record::ModuleAux(name) => eprintln!("data of the module {name} is left out"),
+            Record::Function(code) => target.library(&code)?,
+            Record::Entry(entry) if entry.has_expired(crate::clock::now_ms()) => {
+                outcome.expired += 1;
             }
-            nth = nth.wrapping_add(1);
-            if nth.is_multiple_of(1024) {
-                outcome.bytes = reader.position();
-                progress.show(&outcome, false);
+            Record::Entry(entry) => {
+                target.key(&entry)?;
+                outcome.keys += 1;
             }
         }
-        outcome.bytes = reader.position();
-        progress.show(&outcome, true);
-        Ok(outcome)
+        nth = nth.wrapping_add(1);
+        if nth.is_multiple_of(1024) {
+            outcome.bytes = reader.position();
+            progress.show(&outcome, false);
+        }
+    }
+    outcome.bytes = reader.position();
+    progress.show(&outcome, true);
+    Ok(outcome)
+}
+
+impl Target for Import<'_> {
+    fn database(&mut self, db: u64) -> io::Result<()> {
+        self.push("SELECT", &[b"SELECT", db.to_string().as_bytes()])
     }
 
-    fn key(&mut self, entry: &Entry<'_>, payload: &mut Vec<u8>) -> io::Result<()> {
+    fn library(&mut self, code: &[u8]) -> io::Result<()> {
+        let policy: &[u8] = if self.options.replace { b"REPLACE" } else { b"" };
+        let args = [b"FUNCTION", &b"LOAD"[..], policy, code];
+        let args: Vec<&[u8]> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
+        self.push("FUNCTION LOAD", &args)
+    }
+
+    fn key(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         if !self.options.replace {
             self.batch.names.extend_from_slice(entry.key);
         }
         let sent = Sent::Key(self.batch.names.len());
-        push_key(entry, self.options.replace, payload, &mut self.out);
+        push_key(entry, self.options.replace, &mut self.payload, &mut self.out);
         self.queued(sent)
     }
+}
 
+impl Import<'_> {
     fn push(&mut self, name: &'static str, args: &[&[u8]]) -> io::Result<()> {
         self.send(Sent::Command(name), args)
     }
