@@ -69,11 +69,13 @@ pub enum Bug {
     ClockGoesBack,
     /// A removal undoes what the site has not seen.
     RemovalUndoesUnseen,
+    /// A site that is new here brings back what was removed and forgotten: it was made from an old copy of another one.
+    CopyBringsBack,
 }
 
 impl Bug {
     /// Those of sites that merge.
-    pub const SITES: [Bug; 7] = [
+    pub const SITES: [Bug; 8] = [
         Bug::MergeOverwrites,
         Bug::ForgetEarly,
         Bug::CursorRunsAhead,
@@ -81,6 +83,7 @@ impl Bug {
         Bug::Echo,
         Bug::ClockGoesBack,
         Bug::RemovalUndoesUnseen,
+        Bug::CopyBringsBack,
     ];
 
     /// Those that show only where whole nodes run: with files, a topology, and slots that move.

@@ -4,7 +4,7 @@ use crate::site::{Site, text};
 use crate::world::{Shape, World};
 
 fn world(sites: u16) -> World {
-    World::new(Shape { sites, steps: 0, expires: false }, 1, None)
+    World::new(Shape { sites, steps: 0, expires: false, restores: false }, 1, None)
 }
 
 fn call(world: &mut World, site: usize, line: &str) -> String {
@@ -179,6 +179,49 @@ fn what_was_forgotten_stays_gone() {
     }
     same(&mut world);
     assert_eq!(call(&mut world, 0, "EXISTS s"), "0");
+}
+
+/// A site is lost, and comes back from an old copy of its files under another number. What was removed since, and is
+/// forgotten by all, stays gone; what the lost site alone had done before the copy was made comes with it.
+#[test]
+fn what_was_forgotten_is_not_brought_back_by_an_old_copy() {
+    let mut world = world(3);
+    for line in ["SADD s a b", "SET k x", "INCRBY n 5", "HSET h f 1 g 2", "RPUSH l a b"] {
+        call(&mut world, 2, line);
+    }
+    for line in ["SADD others a", "SET otherk x", "INCRBY othern 5", "RPUSH otherl a"] {
+        call(&mut world, 0, line);
+    }
+    world.heal().expect("they come to rest");
+    call(&mut world, 2, "SADD s late");
+    world.copy_last();
+    world.heal().expect("they come to rest");
+    for line in ["SREM s a", "DEL k", "DEL n", "HDEL h f", "LPOP l", "DEL others", "DEL otherk"] {
+        call(&mut world, 1, line);
+    }
+    call(&mut world, 0, "INCRBY n 2");
+    call(&mut world, 2, "SADD s since");
+    world.forget().expect("they come to rest");
+    assert_eq!(world.sites[0].node.site().undone(), 0, "all removals are forgotten");
+    world.restore_last();
+    world.repair().expect("they come to rest");
+    same(&mut world);
+    for (line, wanted) in [
+        ("SISMEMBER s a", "0"),
+        ("SISMEMBER s b", "1"),
+        ("SISMEMBER s late", "1"),
+        ("SISMEMBER s since", "1"),
+        ("EXISTS k others otherk", "0"),
+        ("GET n", "2"),
+        ("HEXISTS h f", "0"),
+        ("HEXISTS h g", "1"),
+        ("LLEN l", "1"),
+        ("EXISTS othern otherl", "2"),
+    ] {
+        for site in 0..3 {
+            assert_eq!(call(&mut world, site, line), wanted, "{line} at {site}");
+        }
+    }
 }
 
 /// Two sites' entries of a stream all come, under ids that no other site gives.

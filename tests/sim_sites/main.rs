@@ -25,6 +25,12 @@ fn simulate(shape: &Shape, seed: u64, bug: Option<Bug>) -> Result<(usize, usize)
     let mut world = World::new(shape.clone(), seed, bug);
     world.run()?;
     world.heal()?;
+    if shape.restores {
+        world.forget()?;
+        world.restore_last();
+        world.heal()?;
+        world.repair()?;
+    }
     // Whatever is to expire has expired, and is gone from every site.
     world.now_ms += 10_000;
     check(&mut world)?;
@@ -142,17 +148,33 @@ fn all_hold(name: &str, shape: &Shape) {
 
 #[test]
 fn two_sites_converge() {
-    all_hold("two_sites_converge", &Shape { sites: 2, steps: 1_500, expires: false });
+    all_hold(
+        "two_sites_converge",
+        &Shape { sites: 2, steps: 1_500, expires: false, restores: false },
+    );
 }
 
 #[test]
 fn three_sites_converge() {
-    all_hold("three_sites_converge", &Shape { sites: 3, steps: 2_000, expires: false });
+    all_hold(
+        "three_sites_converge",
+        &Shape { sites: 3, steps: 2_000, expires: false, restores: false },
+    );
 }
 
 #[test]
 fn keys_that_expire_leave_every_site() {
-    all_hold("keys_that_expire_leave_every_site", &Shape { sites: 3, steps: 2_000, expires: true });
+    all_hold(
+        "keys_that_expire_leave_every_site",
+        &Shape { sites: 3, steps: 2_000, expires: true, restores: false },
+    );
+}
+
+/// One site is lost in the end, and comes back from an old copy of its files.
+#[test]
+fn a_site_from_an_old_copy_brings_nothing_back() {
+    let shape = Shape { sites: 3, steps: 1_500, expires: false, restores: true };
+    all_hold("a_site_from_an_old_copy_brings_nothing_back", &shape);
 }
 
 /// Each known bug is found within a bounded number of seeds.
@@ -162,7 +184,8 @@ fn known_bugs_are_found() {
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();
     for bug in Bug::SITES {
-        let shape = Shape { sites: 3, steps: 2_000, expires: false };
+        let restores = bug == Bug::CopyBringsBack;
+        let shape = Shape { sites: 3, steps: 2_000, expires: false, restores };
         let found = (1..=SEEDS_MAX)
             .find_map(|seed| Some((seed, try_simulate(&shape, seed, Some(bug)).err()?)));
         match found {

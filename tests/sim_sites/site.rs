@@ -124,6 +124,22 @@ impl Site {
         self.links.insert(member, link);
     }
 
+    /// A copy of its files under another number.
+    pub fn copy(&self, id: u16) -> Site {
+        let mut copy = Site::new(id, &[]);
+        copy.image.clone_from(&self.image);
+        copy.log = Arc::new(MemoryLog(Mutex::new(self.log.0.lock().expect("no panic").clone())));
+        copy.offset_ms = self.offset_ms;
+        copy
+    }
+
+    /// Another site takes no part any more.
+    pub fn leave(&mut self, member: u16) {
+        self.node.site().remove_member(member);
+        self.links.remove(&member);
+        self.sessions.remove(&member);
+    }
+
     /// Takes a snapshot, and lets go of the log before it.
     pub fn snapshot(&mut self, now_ms: i64) {
         self.image = Some(self.engine.image());

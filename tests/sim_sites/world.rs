@@ -15,6 +15,8 @@ pub struct Shape {
     pub steps: usize,
     /// Whether keys expire, and so wall clocks matter to what shows.
     pub expires: bool,
+    /// Whether a site is replaced in the end by one that is made from a copy of its files, of the middle of the run.
+    pub restores: bool,
 }
 
 /// A batch on its way.
@@ -53,6 +55,7 @@ pub struct World {
     /// Elements that may be merged until the links are at rest.
     pub merged_max: u64,
     members: Vec<u16>,
+    copy: Option<Site>,
 }
 
 const START_MS: i64 = 1_700_000_000_000;
@@ -75,12 +78,16 @@ impl World {
             unique: 0,
             merged_max: 20_000,
             members,
+            copy: None,
         }
     }
 
     /// Runs with faults.
     pub fn run(&mut self) -> Result<(), String> {
-        for _ in 0..self.shape.steps {
+        for step in 0..self.shape.steps {
+            if self.shape.restores && step == self.shape.steps / 2 {
+                self.copy_last();
+            }
             self.now_ms += self.random.below(20) as i64;
             match self.random.below(100) {
                 0..=49 => self.client()?,
@@ -330,6 +337,71 @@ impl World {
         let members = self.members.clone();
         self.sites[at].start(&members);
         self.up[at] = true;
+    }
+
+    /// Copies the files of the last site.
+    pub fn copy_last(&mut self) {
+        let id = self.members.len() as u16 + 1;
+        self.copy = self.sites.last().map(|site| site.copy(id));
+    }
+
+    /// Has all sites forget what they may, of all that they have undone.
+    ///
+    /// # Errors
+    /// If the links do not come to rest.
+    pub fn forget(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            self.heal()?;
+            let now_ms = self.now_ms;
+            for site in &mut self.sites {
+                site.promise(now_ms);
+                (0..20).for_each(|_| site.tidy(now_ms));
+            }
+        }
+        self.heal()
+    }
+
+    /// Has sites whose digests differ send what differs again, as links do.
+    ///
+    /// # Errors
+    /// If digests still differ after some rounds, or links do not come to rest.
+    pub fn repair(&mut self) -> Result<(), String> {
+        const ROUNDS_MAX: usize = 5;
+        for _ in 0..ROUNDS_MAX {
+            self.heal()?;
+            let digests: BTreeMap<u16, Vec<u64>> =
+                self.sites.iter().map(|site| (site.id, site.node.site().group_digests())).collect();
+            let mut same = true;
+            for site in &mut self.sites {
+                for (peer, link) in &mut site.links {
+                    let pairs = digests[&site.id].iter().zip(&digests[peer]).enumerate();
+                    let differ: BTreeSet<usize> = pairs
+                        .filter(|(_, (mine, theirs))| mine != theirs)
+                        .map(|(at, _)| at)
+                        .collect();
+                    same &= differ.is_empty();
+                    link.outgoing.repair(differ);
+                }
+            }
+            if same {
+                return Ok(());
+            }
+        }
+        Err("sites still differ after repairs".to_string())
+    }
+
+    /// The last site is gone for good, and one that is made from the copy of its files takes its place, under another
+    /// number.
+    pub fn restore_last(&mut self) {
+        let (Some(mut copy), Some(old)) = (self.copy.take(), self.sites.pop()) else { return };
+        self.members.retain(|member| *member != old.id);
+        for site in &mut self.sites {
+            site.leave(old.id);
+            site.join(copy.id);
+        }
+        copy.start(&self.members);
+        self.members.push(copy.id);
+        self.sites.push(copy);
     }
 
     /// A new site, empty, that every other one hears of.

@@ -286,6 +286,41 @@ impl Element {
         live
     }
 
+    /// Undoes what is in force here, was known once where `mine` is, and is there no more: it was undone and
+    /// that was forgotten. `known` tells whether all that a site did up to a stamp is known there. Says whether
+    /// there was anything.
+    pub fn undo_forgotten(
+        &mut self,
+        mine: Option<&Element>,
+        known: impl Fn(SiteId, u64) -> bool,
+    ) -> bool {
+        let mut any = false;
+        for part in &mut self.parts {
+            let none = Part::of(part.site);
+            let held = mine.and_then(|mine| mine.part(part.site)).unwrap_or(&none);
+            let is_gone = |stamp: u64, held_stamp: u64| {
+                stamp > held_stamp.max(held.seen).max(part.seen) && known(part.site, stamp)
+            };
+            let wrote = if is_gone(part.wrote, held.wrote) { part.wrote } else { 0 };
+            let counted = if is_gone(part.counted, held.counted) { part.counted } else { 0 };
+            let gone = wrote.max(counted);
+            let keeps = |stamp: u64| stamp > 0 && stamp <= gone;
+            if gone == 0 || keeps(held.wrote) || keeps(held.counted) {
+                continue;
+            }
+            let sum = if part.counted <= gone { part.sum } else { Sum::default() };
+            (part.seen, part.seen_sum) = (gone, sum);
+            part.settle();
+            any = true;
+        }
+        any
+    }
+
+    /// The last removal or overwriting was at this stamp, or later.
+    pub fn set_removed_at(&mut self, stamp: u64) {
+        self.removed_at = self.removed_at.max(stamp);
+    }
+
     /// Takes in what another site knows of it.
     pub fn join(&mut self, other: &Element) {
         for part in &other.parts {

@@ -21,6 +21,7 @@ use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::Type;
 use ashlar_engine::value::view::View;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use std::borrow::Cow;
 
 /// Elements of a record of [`Sites::dump`].
 const DUMP_ELEMENTS_MAX: usize = 1_000;
@@ -68,15 +69,13 @@ impl SiteNode {
 
     /// The site has been brought up to date from its log.
     pub fn recovered(&self) {
-        let mut site = self.site.lock();
-        let last = site.clock.last();
-        site.recent.begin_at(last);
+        self.site.lock().recovered();
     }
 
     /// Moves the clock to the time and records it, so that this site does nothing at or below the stamp
     /// that is returned, not even after a restart with a clock that is wrong.
     pub fn promise(&self, exec: &mut Executor<'_>, stamp: &Stamp) -> u64 {
-        let own = self.site.lock().clock.advance(stamp.now_ms);
+        let own = self.site.lock().promise(stamp.now_ms);
         self.record_vector(exec, stamp);
         own
     }
@@ -244,8 +243,9 @@ impl SiteNode {
         }
         let merged = merged(stamp);
         for items in batch.items.chunk_by(|a, b| a.key == b.key) {
-            let Some(first) = items.first() else { continue };
-            self.take_key(exec, &first.key, items, &merged, known);
+            // All that it has, for it is new here.
+            let is_first = batch.from == 0;
+            self.take_key(exec, items, is_first, &merged, known);
         }
         let news = {
             let mut site = self.site.lock();
@@ -265,11 +265,12 @@ impl SiteNode {
     fn take_key(
         &self,
         exec: &mut Executor<'_>,
-        key: &[u8],
         items: &[Item],
+        is_first: bool,
         stamp: &Stamp,
         news_after: u64,
     ) {
+        let Some(key) = items.first().map(|first| &first.key) else { return };
         let (calls, record) = self.at_key(exec, key, stamp, |cx| {
             let entry = cx.peek(key);
             let before = Before {
@@ -279,11 +280,17 @@ impl SiteNode {
                 news_after,
             };
             let mut site = self.site.lock();
+            let (mut items, mut undone) = (Cow::Borrowed(items), Vec::new());
+            if is_first {
+                undone = site.undo_forgotten(items.to_mut(), cx.now_ms());
+            }
             let mut open = site.open(key);
             let mut more = Vec::new();
-            let calls = merge(&mut open, key, items, &before, &mut more);
+            let calls = merge(&mut open, key, &items, &before, &mut more);
             let names = items.iter().map(|item| item.name.as_slice());
             let record = open.record(names.chain(more.iter().map(Vec::as_slice)));
+            drop(open);
+            undone.iter().for_each(|(stamp, name)| site.tell(*stamp, key, name));
             (calls, record)
         });
         exec.begin_batch();
@@ -440,6 +447,9 @@ fn peers_record(site: &Site) -> Vec<u8> {
 fn vector_record(site: &Site) -> Vec<u8> {
     let mut out = vec![OF_SITES];
     codec::push_vector(&mut out, &site.vector(site.clock.last()));
+    if !site.left().is_empty() {
+        codec::push_vector(&mut out, site.left());
+    }
     out
 }
 
@@ -452,6 +462,11 @@ fn restore(site: &mut Site, key: &[u8], record: &[u8]) -> Result<(), Malformed> 
                 if of != site.id() {
                     site.now_knows(of, stamp);
                 }
+            }
+            // Release 0.2 and later.
+            if !reader.0.is_empty() {
+                let left = codec::read_vector(&mut reader)?;
+                left.into_iter().for_each(|(of, stamp)| site.knew(of, stamp));
             }
         }
         OF_PEERS => {

@@ -255,11 +255,7 @@ impl<'a> Edit<'a> {
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let (site, key) = (&mut *self.open.site, self.open.key);
         for (stamp, name) in &self.changed {
-            match site.members.is_empty() {
-                false => site.recent.push(*stamp, key, name),
-                // Nobody listens: whoever comes is told of all keys.
-                true => site.recent.begin_at(*stamp),
-            }
+            site.tell(*stamp, key, name);
         }
         if self.changed.len() > 1 {
             self.changed.sort_unstable_by(|a, b| a.1.cmp(&b.1));

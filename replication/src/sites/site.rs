@@ -11,7 +11,7 @@
 //! anything that is lost, doubled or late does no harm.
 
 use super::clock::{Clock, ms_of};
-use super::codec::Vector;
+use super::codec::{Item, Vector};
 use super::conflicts::Conflicts;
 use super::element::{Element, SiteId};
 use super::hash;
@@ -39,6 +39,11 @@ pub struct Site {
     pub(super) keys: Table,
     /// What is known of the other sites.
     vector: Vector,
+    /// What was known of sites that take no part any more.
+    left: Vector,
+    /// Stamps above the first and up to the second may have been given to acts that a crash has taken from this site's
+    /// log, and that others know.
+    lost: (u64, u64),
     /// The other sites, and what they said to know.
     pub(super) members: BTreeMap<SiteId, Vector>,
     /// Elements that were changed here.
@@ -66,6 +71,8 @@ impl Site {
             clock: Clock::default(),
             keys: Table::new(seed),
             vector: Vector::new(),
+            left: Vector::new(),
+            lost: (0, 0),
             members: BTreeMap::new(),
             recent: Recent::default(),
             conflicts: Conflicts::default(),
@@ -163,11 +170,6 @@ impl Site {
         vector
     }
 
-    /// Forgets up to which stamp a site is known, so that it sends everything again.
-    pub fn forget_site(&mut self, site: SiteId) {
-        self.vector.remove(&site);
-    }
-
     /// Another site takes part from now on.
     pub fn add_member(&mut self, site: SiteId) {
         if site != self.id {
@@ -178,7 +180,81 @@ impl Site {
     /// A site takes no part any more.
     pub fn remove_member(&mut self, site: SiteId) {
         self.members.remove(&site);
-        self.vector.remove(&site);
+        if let Some(known) = self.vector.remove(&site) {
+            self.knew(site, known);
+        }
+    }
+
+    /// What was known of sites that take no part any more.
+    pub(super) fn left(&self) -> &Vector {
+        &self.left
+    }
+
+    /// All that a site did up to a stamp was known here when it left.
+    pub(super) fn knew(&mut self, site: SiteId, stamp: u64) {
+        let known = self.left.entry(site).or_default();
+        *known = (*known).max(stamp);
+    }
+
+    /// The site has been brought up to date from its log. What it did since may be known to others only.
+    pub(super) fn recovered(&mut self) {
+        let last = self.clock.last();
+        self.recent.begin_at(last);
+        self.lost = (last, u64::MAX);
+    }
+
+    /// Moves the clock to the time: nothing that is done here later is at or below the stamp that this returns.
+    pub(super) fn promise(&mut self, now_ms: i64) -> u64 {
+        let own = self.clock.advance(now_ms);
+        self.lost.1 = self.lost.1.min(own);
+        own
+    }
+
+    /// Whether an act of a site is known here, or was and is forgotten.
+    fn has_known(&self, site: SiteId, stamp: u64) -> bool {
+        if site == self.id {
+            let (after, until) = self.lost;
+            return stamp <= self.clock.last() && (stamp <= after || stamp > until);
+        }
+        let known = |of: &Vector| of.get(&site).copied().unwrap_or(0);
+        stamp <= known(&self.vector).max(known(&self.left))
+    }
+
+    /// What a site that is new here sends of a key may be of before a removal that all others have forgotten, as
+    /// where it was made from an old copy of another site. All that is known of, and is not there, was removed:
+    /// it is undone in `items`, and named in the result with a stamp, to be [told](Site::tell) to all.
+    pub(super) fn undo_forgotten(
+        &mut self,
+        items: &mut [Item],
+        now_ms: i64,
+    ) -> Vec<(u64, Vec<u8>)> {
+        let mut undone = Vec::new();
+        for item in items {
+            if bug!(CopyBringsBack) {
+                break;
+            }
+            let any = {
+                let state = self.keys.get(&item.key);
+                let mine = state.as_ref().and_then(|state| state.get(&item.name));
+                let known = |site, stamp| self.has_known(site, stamp);
+                item.element.undo_forgotten(mine.as_deref(), known)
+            };
+            if any {
+                let stamp = self.clock.tick(now_ms);
+                item.element.set_removed_at(stamp);
+                undone.push((stamp, item.name.clone()));
+            }
+        }
+        undone
+    }
+
+    /// Has the links send an element that changed here.
+    pub(super) fn tell(&mut self, stamp: u64, key: &[u8], name: &[u8]) {
+        match self.members.is_empty() {
+            false => self.recent.push(stamp, key, name),
+            // Nobody listens: whoever comes is told of all keys.
+            true => self.recent.begin_at(stamp),
+        }
     }
 
     /// The other sites.
