@@ -6,6 +6,7 @@
 use crate::context::Cx;
 use crate::error::CmdResult;
 use crate::reply::Reply;
+use crate::value::part::Ask;
 use bitflags::bitflags;
 use smallvec::SmallVec;
 
@@ -213,6 +214,46 @@ impl Keys {
     }
 }
 
+/// What a command that only reads needs of the value of its key.
+#[derive(Clone, Copy, Debug)]
+pub enum Reads {
+    /// All of it.
+    Whole,
+    /// Its type and length.
+    Head,
+    /// The fields or members that the arguments from here on name.
+    Members(usize),
+    /// The element or byte with the index at `args[at]`.
+    Element(usize),
+    /// Those from the index at `args[at]` to that behind it.
+    Range(usize),
+}
+
+impl Reads {
+    /// Whether it needs all.
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Reads::Whole)
+    }
+
+    /// What a call asks for; `None` where that is the whole.
+    pub fn ask(self, args: &[&[u8]]) -> Option<Ask> {
+        let index = |at: usize| args.get(at).and_then(|arg| crate::number::parse_i64(arg));
+        Some(match self {
+            Reads::Whole => return None,
+            Reads::Head => Ask::Head,
+            Reads::Members(from) => {
+                Ask::Members(args.get(from..)?.iter().map(|&name| name.into()).collect())
+            }
+            // Without numbers the command comes to an error.
+            Reads::Element(at) => index(at).map_or(Ask::Head, |at| Ask::Range(at, at)),
+            Reads::Range(at) => match (index(at), index(at + 1)) {
+                (Some(first), Some(last)) => Ask::Range(first, last),
+                _ => Ask::Head,
+            },
+        })
+    }
+}
+
 /// One command, or one subcommand.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
@@ -240,6 +281,8 @@ pub struct Command {
     pub categories: &'static [&'static str],
     /// Position of the first field or member that it looks up, to be prefetched; 0 for none.
     pub member: usize,
+    /// What it reads of the value of its key, which is its first argument.
+    pub reads: Reads,
     /// The function that runs it; `None` for a container and for commands of the server.
     pub run: Option<Run>,
 }
@@ -267,6 +310,7 @@ impl Command {
             subcommands: &[],
             categories: &[],
             member: 0,
+            reads: Reads::Whole,
             run: None,
         }
     }
@@ -303,6 +347,13 @@ impl Command {
     /// Says which argument is the first field or member that it looks up.
     pub const fn member(mut self, at: usize) -> Command {
         self.member = at;
+        self
+    }
+
+    /// Says what it reads of the value of its key, `args[1]`, where that is less than the whole: so much is read of a
+    /// large value on disk, and given to it by [`Cx::part`].
+    pub const fn reads(mut self, reads: Reads) -> Command {
+        self.reads = reads;
         self
     }
 

@@ -14,7 +14,9 @@ use crate::rdb;
 use crate::sites::Sites;
 use crate::stamp::{Rng, Stamp};
 use crate::tier::Tier;
+use crate::tier::row::RowId;
 use crate::value::NewValue;
+use crate::value::part::Part;
 use smallvec::SmallVec;
 
 /// Most shards an engine has: a SCAN cursor has that much room for their number.
@@ -228,9 +230,31 @@ impl Cx<'_> {
             if cold.expired(self.expiry_now_ms) {
                 self.effects.lapsed.borrow_mut().push((self.db, key.into()));
             } else {
-                self.effects.cold.need_value(self.db, key);
+                if self.valid_part(db, cold.row, key).is_none() {
+                    let often = db.is_used(self.hash(key), self.config.hot_threshold);
+                    self.effects.cold.need_value(self.db, key, often);
+                }
             }
         }
+    }
+
+    /// What was read for this call of a key's large value, whose row this is.
+    fn valid_part(&self, db: &Db, row: RowId, key: &[u8]) -> Option<&Part> {
+        self.effects.cold.part(row, key, |number| db.is_read(row, number))
+    }
+
+    /// What this call asks of the large value of a live key, where that is on disk: for commands whose table entry says
+    /// what they read, after [`Cx::get`] has found nothing.
+    pub fn part(&self, key: &[u8]) -> Option<&Part> {
+        if !self.effects.cold.has_parts() {
+            return None;
+        }
+        let db = self.shard(key).db(self.db);
+        let cold = db.find_cold(self.hash(key), key)?;
+        if cold.expired(self.expiry_now_ms) {
+            return None;
+        }
+        self.valid_part(db, cold.row, key)
     }
 
     /// Whether any key of the selected database may be on disk, as far as the locked shards tell.
@@ -287,6 +311,14 @@ impl Cx<'_> {
 
     #[cold]
     fn missed(&self, key: &[u8]) {
+        if self.part(key).is_some() {
+            self.effects.hits.set(self.effects.hits.get() + 1);
+            if !self.no_touch {
+                let db = self.shard(key).db(self.db);
+                db.use_cached(self.hash(key), self.config.hot_threshold);
+            }
+            return;
+        }
         self.effects.misses.set(self.effects.misses.get() + 1);
         if self.config.notify.contains(Event::KEY_MISS) {
             self.effects.missed.borrow_mut().push((self.db, key.into()));

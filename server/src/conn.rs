@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::strong::AgreedRead;
 use crate::strong::Confirmed;
 use crate::tls::TlsStream;
-use ashlar_engine::tier::Names;
+use ashlar_engine::tier::Brought;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{self, Read, Write};
@@ -235,8 +235,8 @@ pub struct Conn {
 pub struct Again {
     /// Whether it is: the next request was begun before.
     pub begun: bool,
-    /// Names that were read for it.
-    pub names: Names,
+    /// What was read for it, and for those behind it.
+    pub brought: Brought,
     /// Why it cannot be run.
     pub error: Option<String>,
     /// How often it has been run without having been answered.
@@ -255,7 +255,7 @@ impl Again {
     #[inline]
     pub fn answered(&mut self) {
         let marked = self.begun || self.tries != 0 || self.read.is_some();
-        if marked || self.error.is_some() || self.refused.is_some() || !self.names.is_empty() {
+        if marked || self.error.is_some() || self.refused.is_some() || !self.brought.is_empty() {
             *self = Again { confirmed: self.confirmed, ..Again::default() };
         }
     }

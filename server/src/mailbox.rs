@@ -1,7 +1,7 @@
 //! Messages to a worker: the only way to reach a connection from outside its thread.
 
 use crate::strong::Agreed;
-use ashlar_engine::tier::Names;
+use ashlar_engine::tier::Brought;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io;
@@ -43,7 +43,7 @@ pub enum Message {
     Adopt(mio::net::UnixStream),
     /// What the connection's next request needs from disk is in memory, with names that were read; or the
     /// error that it gets.
-    Loaded(Address, Result<Names, String>),
+    Loaded(Address, Result<Brought, String>),
     /// The agreement that the connection waits for has come about, or not.
     Agreed(Address, Agreed),
     /// Counts down: this worker is between two calls.

@@ -305,7 +305,7 @@ fn look_ahead(
                 may_block: false,
                 no_touch: true,
             };
-            needs.ahead.extend(host.exec.needs_of(&call).values);
+            needs.ahead.extend(host.exec.needs_ahead(&call));
         }
     }
     host.exec.release();

@@ -18,7 +18,7 @@ use crate::memory::PRESS_SHARE;
 use crate::proc;
 use crate::shared::Shared;
 use ashlar_engine::tier::store::{ColdError, StoreKind, open, open_durable};
-use ashlar_engine::tier::{Names, Needs, Tier};
+use ashlar_engine::tier::{Brought, Needs, Tier};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -289,7 +289,7 @@ fn read(shared: &Shared) {
 }
 
 /// What a connection is told of its job.
-type Loaded = (Address, Result<Names, String>);
+type Loaded = (Address, Result<Brought, String>);
 
 /// Does several jobs together; where that fails, one by one, so that each gets its own error.
 fn load_all(shared: &Shared, cold: &ColdTier, jobs: Vec<Job>) -> Vec<Loaded> {
@@ -301,8 +301,9 @@ fn load_all(shared: &Shared, cold: &ColdTier, jobs: Vec<Job>) -> Vec<Loaded> {
             all.values.extend_from_slice(&job.needs.values);
             all.ahead.extend_from_slice(&job.needs.ahead);
         }
-        if load(&all).is_ok() {
-            return jobs.into_iter().map(|job| (job.address, Ok(Names::default()))).collect();
+        if let Ok(brought) = load(&all) {
+            // Parts of large values go to all: those who asked for them know them by what they asked.
+            return jobs.into_iter().map(|job| (job.address, Ok(brought.clone()))).collect();
         }
     }
     let each = |job: Job| {

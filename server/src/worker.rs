@@ -395,10 +395,11 @@ impl<'e> Worker<'e> {
             );
             host.worker = self.number;
             host.others = Some(&mut others);
-            if !host.again.names.is_empty() {
-                host.exec.give_names(std::mem::take(&mut host.again.names));
+            if !host.again.brought.is_empty() {
+                host.exec.give(std::mem::take(&mut host.again.brought));
             }
             let step = pipeline.step(&mut host, &mut conn.resume, bytes, at, &mut self.out);
+            host.exec.drop_parts();
             at = step.at;
             match step.flow {
                 Flow::Next => {}

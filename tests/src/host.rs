@@ -127,8 +127,8 @@ impl InProcess {
                 let needs = executor.take_needs();
                 executor.release();
                 let tier = self.engine.tier().expect("an engine with a tier");
-                let names = tier.load(&self.engine, &needs).expect("the store works");
-                executor.give_names(names);
+                let brought = tier.load(&self.engine, &needs).expect("the store works");
+                executor.give(brought);
             }
         }));
         match outcome {

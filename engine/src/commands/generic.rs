@@ -1,11 +1,12 @@
 //! Commands on keys of any type.
 
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::keyspace::Detached;
 use crate::reply::Reply;
+use crate::value::Type;
 
 const READ_FAST: Flags = Flags::READONLY.union(Flags::FAST);
 const WRITE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
@@ -40,6 +41,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("TYPE", 2, Group::Generic, type_of)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the type of a key's value."),
     Command::new("RENAME", 3, Group::Generic, rename)
@@ -90,7 +92,11 @@ fn touch(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn type_of(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    reply.simple(cx.look(args[1]).map_or("none", |entry| entry.type_of().name()));
+    let value_type = match cx.look(args[1]) {
+        Some(entry) => Some(entry.type_of()),
+        None => cx.part(args[1]).map(|part| part.value_type),
+    };
+    reply.simple(value_type.map_or("none", Type::name));
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use super::hash_ttl::purge_fields;
 use super::scan::parse_cursor;
 use super::{sample, scan_args::ScanArgs};
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
@@ -20,6 +20,7 @@ use crate::value::dense::check_room;
 use crate::value::hash::{Hash, HashMut, HashRef, Limits};
 use crate::value::holder::Draft;
 use crate::value::packed::{Elem, IntBuf};
+use crate::value::part::Part;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.union(Flags::FAST);
@@ -38,12 +39,14 @@ pub const COMMANDS: &[Command] = &[
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key field")
         .docs("2.0.0", "O(1)", "Tells whether a hash has a field."),
     Command::new("HGET", 3, Group::Hash, hget)
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key field")
         .docs("2.0.0", "O(1)", "Returns the value of a field of a hash."),
     Command::new("HGETALL", 2, Group::Hash, hgetall)
@@ -70,11 +73,13 @@ pub const COMMANDS: &[Command] = &[
     Command::new("HLEN", 2, Group::Hash, hlen)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("2.0.0", "O(1)", "Returns the number of fields of a hash."),
     Command::new("HMGET", -3, Group::Hash, hmget)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key field...")
         .docs("2.0.0", "O(N) for N fields", "Returns the values of several fields of a hash."),
     Command::new("HMSET", -4, Group::Hash, hmset)
@@ -108,6 +113,7 @@ pub const COMMANDS: &[Command] = &[
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key field")
         .docs("3.2.0", "O(1)", "Returns the length of a field's value."),
     Command::new("HVALS", 2, Group::Hash, hvals).flags(READ).keys(Keys::FIRST).syntax("key").docs(
@@ -122,7 +128,7 @@ pub const COMMANDS: &[Command] = &[
 pub(super) fn read<'c>(cx: &'c Cx<'_>, key: &[u8]) -> Result<HashRef<'c>, Error> {
     match cx.get(key) {
         Some(entry) => HashRef::of(entry, cx.now_ms()),
-        None => Ok(HashRef::Packed(&[])),
+        None => cx.part(key).map_or(Ok(HashRef::Packed(&[])), Part::hash),
     }
 }
 
@@ -430,7 +436,7 @@ fn hscan(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut buf = IntBuf::new();
     let mut next = 0;
     match hash {
-        HashRef::Packed(_) | HashRef::Shaped(..) => {
+        HashRef::Packed(_) | HashRef::Shaped(..) | HashRef::Part(_) => {
             found.extend(hash.iter().filter(|(field, _)| options.wants(field.as_bytes(&mut buf))));
         }
         HashRef::Big(big, now_ms) => {

@@ -322,7 +322,7 @@ fn httl(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     for field in fields {
         let deadline = match hash {
             HashRef::Big(hash, _) => hash.deadline(field),
-            HashRef::Packed(_) | HashRef::Shaped(..) => None,
+            HashRef::Packed(_) | HashRef::Shaped(..) | HashRef::Part(_) => None,
         };
         reply.int(match deadline {
             _ if hash.get(field).is_none() => -2,

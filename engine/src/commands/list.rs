@@ -1,7 +1,7 @@
 //! Lists.
 
 use super::mpop;
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error, Stop};
@@ -14,6 +14,7 @@ use crate::value::list::codec::{self, Framed};
 use crate::value::list::packed::{self, Limit};
 use crate::value::list::{List, ListRef, Side};
 use crate::value::packed::{Elem, IntBuf};
+use crate::value::part::Part;
 use crate::value::{NewValue, Value};
 use smallvec::SmallVec;
 
@@ -56,16 +57,19 @@ pub const COMMANDS: &[Command] = &[
     Command::new("LLEN", 2, Group::List, llen)
         .flags(READ.union(Flags::FAST))
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the number of elements of a list."),
     Command::new("LINDEX", 3, Group::List, lindex)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Element(2))
         .syntax("key index:integer")
         .docs("1.0.0", "O(N/800) to find the element", "Returns the element at an index."),
     Command::new("LRANGE", 4, Group::List, lrange)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Range(2))
         .syntax("key start:integer stop:integer")
         .docs("1.0.0", "O(N) for N elements returned", "Returns the elements of a range."),
     Command::new("LSET", 4, Group::List, lset)
@@ -129,6 +133,14 @@ pub(super) fn list_of(entry: EntryRef<'_>) -> Result<ListRef<'_>, Error> {
             Some(Value::List(list)) => Ok(ListRef::Big(list)),
             _ => Err(Error::WrongType),
         },
+    }
+}
+
+/// The list of `key`, if there is one.
+fn read<'c>(cx: &'c Cx<'_>, key: &[u8]) -> Result<Option<ListRef<'c>>, Error> {
+    match cx.get(key) {
+        Some(entry) => list_of(entry).map(Some),
+        None => cx.part(key).map(Part::list).transpose(),
     }
 }
 
@@ -388,10 +400,7 @@ fn rpop(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
 }
 
 fn llen(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let len = match cx.get(args[1]) {
-        Some(entry) => list_of(entry)?.len(),
-        None => 0,
-    };
+    let len = read(cx, args[1])?.map_or(0, |list| list.len());
     reply.int(len as i64);
     Ok(())
 }
@@ -403,11 +412,10 @@ fn index_of(index: i64, len: usize) -> Option<usize> {
 }
 
 fn lindex(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let Some(entry) = cx.get(args[1]) else {
+    let Some(list) = read(cx, args[1])? else {
         reply.null();
         return Ok(());
     };
-    let list = list_of(entry)?;
     let index = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
     match index_of(index, list.len()).and_then(|index| list.get(index)) {
         Some(elem) => reply.bulk(elem.as_bytes(&mut IntBuf::new())),
@@ -427,11 +435,10 @@ fn range_of(start: i64, stop: i64, len: usize) -> (usize, usize) {
 fn lrange(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let start = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
     let stop = number::parse_i64(args[3]).ok_or(Error::NotInteger)?;
-    let Some(entry) = cx.get(args[1]) else {
+    let Some(list) = read(cx, args[1])? else {
         reply.array(0);
         return Ok(());
     };
-    let list = list_of(entry)?;
     let (start, count) = range_of(start, stop, list.len());
     reply.array(count);
     let mut strings = reply.strings();

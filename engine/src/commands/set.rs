@@ -3,7 +3,7 @@
 use super::hash::write_elem;
 use super::scan::parse_cursor;
 use super::{sample, scan_args::ScanArgs};
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
@@ -12,6 +12,7 @@ use crate::reply::Reply;
 use crate::stamp::Rng;
 use crate::value::dense::check_room;
 use crate::value::packed::{Elem, IntBuf};
+use crate::value::part::Part;
 use crate::value::set::{self, Limits, SetMut, SetRef};
 use crate::value::small::SmallBytes;
 
@@ -30,17 +31,20 @@ pub const COMMANDS: &[Command] = &[
     Command::new("SCARD", 2, Group::Set, scard)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("1.0.0", "O(1)", "Returns the number of members of a set."),
     Command::new("SISMEMBER", 3, Group::Set, sismember)
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key member")
         .docs("1.0.0", "O(1)", "Tells whether a set has a member."),
     Command::new("SMISMEMBER", -3, Group::Set, smismember)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key member...")
         .docs("6.2.0", "O(N) for N members", "Tells which of several members a set has."),
     Command::new("SMEMBERS", 2, Group::Set, smembers)
@@ -81,7 +85,7 @@ pub const COMMANDS: &[Command] = &[
 pub(super) fn read<'c>(cx: &'c Cx<'_>, key: &[u8]) -> Result<SetRef<'c>, Error> {
     match cx.get(key) {
         Some(entry) => SetRef::of(entry),
-        None => Ok(SetRef::Packed(&[])),
+        None => cx.part(key).map_or(Ok(SetRef::Packed(&[])), Part::set),
     }
 }
 

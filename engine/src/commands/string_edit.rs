@@ -1,7 +1,7 @@
 //! Parts of strings: reading and overwriting ranges, appending, measuring.
 
 use super::string::string;
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::config::Event;
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
@@ -30,16 +30,19 @@ pub const COMMANDS: &[Command] = &[
     Command::new("GETRANGE", 4, Group::String, getrange)
         .flags(Flags::READONLY)
         .keys(Keys::FIRST)
+        .reads(Reads::Range(2))
         .syntax("key start:integer end:integer")
         .docs("2.4.0", "O(N) for N bytes", "Returns part of the string value of a key."),
     Command::new("SUBSTR", 4, Group::String, getrange)
         .flags(Flags::READONLY)
         .keys(Keys::FIRST)
+        .reads(Reads::Range(2))
         .syntax("key start:integer end:integer")
         .docs("1.0.0", "O(N) for N bytes", "Returns part of the string value of a key."),
     Command::new("STRLEN", 2, Group::String, strlen)
         .flags(Flags::READONLY.union(Flags::FAST))
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("2.2.0", "O(1)", "Returns the length of a string in bytes."),
 ];
@@ -156,7 +159,14 @@ fn getrange(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult
     let start = number::parse_i64(args[2]).ok_or(Error::NotInteger)?;
     let end = number::parse_i64(args[3]).ok_or(Error::NotInteger)?;
     let mut buf = IntBuf::new();
-    let text = lookup(cx, args[1], &mut buf)?.unwrap_or_default();
+    let text = lookup(cx, args[1], &mut buf)?;
+    if let (None, Some(part)) = (text, cx.part(args[1])) {
+        let range = range(start, end, part.len as i64);
+        let range = range.map_or(0..0, |(first, last)| first as usize..last as usize + 1);
+        reply.bulk(part.text(range)?);
+        return Ok(());
+    }
+    let text = text.unwrap_or_default();
     let part = match range(start, end, text.len() as i64) {
         Some((first, last)) => text.get(first as usize..=last as usize),
         None => None,
@@ -178,6 +188,11 @@ pub(super) fn range(start: i64, end: i64, len: i64) -> Option<(i64, i64)> {
 
 fn strlen(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut buf = IntBuf::new();
-    reply.int(lookup(cx, args[1], &mut buf)?.unwrap_or_default().len() as i64);
+    let len = match (lookup(cx, args[1], &mut buf)?, cx.part(args[1])) {
+        (Some(text), _) => text.len(),
+        (None, Some(part)) => part.text(0..0).map(|_| part.len)?,
+        (None, None) => 0,
+    };
+    reply.int(len as i64);
     Ok(())
 }

@@ -58,6 +58,12 @@ impl Db {
         u32::from(cold.sketch.borrow_mut().add(hash, cold.cached())) >= threshold
     }
 
+    /// Whether a key has been used so often of late, in memory or in parts from disk.
+    #[cold]
+    pub fn is_used(&self, hash: u64, threshold: u32) -> bool {
+        self.cold().is_some_and(|cold| u32::from(cold.sketch.borrow().count(hash)) >= threshold)
+    }
+
     /// A cached key stays in memory for good: its row is given up.
     pub fn promote(&mut self, hash: u64, key: &[u8]) -> bool {
         let Some(entry) = self.find(hash, key).filter(|entry| entry.is_backed()) else {
@@ -77,6 +83,13 @@ impl Db {
         let row = self.find_cold(hash, key)?.row;
         let cold = self.cold_mut().as_deref_mut()?;
         Some((row, cold.begin_load(row.print)))
+    }
+
+    /// Whether the key has still the value of which a part was read.
+    pub fn is_read(&self, row: RowId, number: u64) -> bool {
+        self.cold().is_some_and(|cold| {
+            cold.generation() == row.generation && cold.is_read(row.print, number)
+        })
     }
 
     /// Whether the row that was read may be used.
@@ -133,6 +146,13 @@ impl Db {
         }
         entry.set_backed(true);
         Some(RowId { generation: cold.generation(), print, epoch })
+    }
+
+    /// The entry of a key that is being written to a row, if it has not changed since it was marked.
+    pub fn marked(&self, row: RowId, key: &[u8]) -> Option<EntryPtr> {
+        let cold = self.cold().filter(|cold| cold.generation() == row.generation)?;
+        let entry = self.find(self.hasher().hash(key), key)?;
+        (entry.is_backed() && cold.is_moving(row.print)).then_some(entry)
     }
 
     /// The value of a marked entry was written, or in part if not `whole`: the entry goes, unless it was

@@ -57,7 +57,7 @@ pub(crate) struct ColdDb {
     /// Keys with an entry as well, and those of them that expire.
     cached: usize,
     cached_expiring: usize,
-    /// Rows that are being read, with the number of the read: a change of the key ends it.
+    /// Rows that are being read, or of which parts were, with the number of the read: a change of the key ends it.
     loading: HashMap<Fingerprint, u64, State>,
     /// Keys that are being written, so that no two with one fingerprint are.
     moving: HashSet<Fingerprint, State>,
@@ -228,6 +228,11 @@ impl ColdDb {
             && self.moving.insert(print)
     }
 
+    /// Whether a key is being written.
+    pub fn is_moving(&self, print: Fingerprint) -> bool {
+        self.moving.contains(&print)
+    }
+
     /// A key was written.
     pub fn end_move(&mut self, print: Fingerprint) {
         self.moving.remove(&print);
@@ -300,6 +305,12 @@ impl ColdDb {
             self.loading.remove(&print);
         }
         valid
+    }
+
+    /// Whether the key has not changed since a read of its row with this number began. The number stays known
+    /// until then, for parts of a large value, whose read does not end with the value in memory.
+    pub fn is_read(&self, print: Fingerprint, number: u64) -> bool {
+        self.loading.get(&print) == Some(&number)
     }
 
     /// The row under its fingerprint is another key's.

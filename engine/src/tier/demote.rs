@@ -5,6 +5,8 @@
 //! without a lock     write the rows
 //! under the lock     what is still marked goes; its name goes into the index
 //! ```
+//! A large value is copied in steps while it is written, see `large::demote`.
+//!
 //! One thread at a time does this, with [`Tier::tidy`]. It deletes garbage first, so that a row
 //! never gets a new value while its old chunks are still there.
 //!
@@ -15,7 +17,7 @@
 
 use super::row::{COLD_BYTES_MAX, ColdValue, RowId};
 use super::store::{Batch, ColdError};
-use super::{Tier, row};
+use super::{Tier, large, row};
 use crate::engine::Engine;
 use crate::keyspace::access::{self, AccessScheme};
 use crate::keyspace::{Db, EntryPtr, EntryRef, Garbage, Shard};
@@ -81,11 +83,14 @@ fn waste(idle_ms: u64, uses: u8) -> u64 {
 }
 
 /// A marked entry with its value.
-struct Leaving {
-    shard: usize,
-    row: RowId,
-    value: ColdValue,
+pub(super) struct Leaving {
+    pub shard: usize,
+    pub row: RowId,
+    /// Only the key where it `is_large`.
+    pub value: ColdValue,
     memory: usize,
+    /// Whether it is copied in steps.
+    is_large: bool,
 }
 
 /// A candidate of a sample: the higher the score, the sooner it goes.
@@ -112,7 +117,10 @@ fn memory_of(db: &Db, entry: EntryPtr) -> usize {
 /// Whether an entry can leave memory at all. A hash with fields that expire cannot: nothing would
 /// delete them while it is on disk.
 fn can_leave(db: &Db, entry: EntryPtr) -> bool {
-    entry.big().and_then(Value::next_deadline).is_none() && memory_of(db, entry) <= COLD_BYTES_MAX
+    /// Memory of a stream above which it stays: it is written out as a whole.
+    const STREAM_BYTES_MAX: usize = 64 << 20;
+    let max = if large::can_write(entry) { COLD_BYTES_MAX } else { STREAM_BYTES_MAX };
+    entry.big().and_then(Value::next_deadline).is_none() && memory_of(db, entry) <= max
 }
 
 impl Tier {
@@ -301,8 +309,11 @@ impl Tier {
         let tier = engine.tier()?;
         let row = db.begin_demotion(tier, entry, self.epoch.load(Ordering::Acquire))?;
         let memory = memory_of(db, entry);
+        let is_large = large::can_write(entry) && memory > self.large_bytes.load(Ordering::Relaxed);
         let mut body = entry.key().to_vec();
-        form::encode(&EntryRef::new(entry, db), &mut body);
+        if !is_large {
+            form::encode(&EntryRef::new(entry, db), &mut body);
+        }
         if body.len() > COLD_BYTES_MAX {
             let key = entry.key().to_vec();
             db.end_demotion(row, &key, false, &mut Vec::new());
@@ -310,12 +321,35 @@ impl Tier {
         }
         let (expiry, access) = (entry.expiry(), entry.access());
         let value = ColdValue { expiry, access, body, key_len: entry.key().len() };
-        Some(Leaving { shard, row, value, memory })
+        Some(Leaving { shard, row, value, memory, is_large })
     }
 
     /// Writes marked entries to disk and lets go of those that are still marked. Returns the bytes
     /// that were written.
     fn write_out(
+        &self,
+        engine: &Engine,
+        leaving: Vec<Leaving>,
+        done: &mut Demoted,
+    ) -> Result<usize, ColdError> {
+        let (large, small): (Vec<_>, Vec<_>) = leaving.into_iter().partition(|one| one.is_large);
+        let mut bytes = self.write_small(engine, small, done);
+        for one in large {
+            // After a fault the marks of the others are taken away.
+            bytes = match bytes {
+                Ok(bytes) => self.write_one_large(engine, &one, done).map(|more| bytes + more),
+                Err(error) => {
+                    let mut shard = engine.lock_shard(one.shard);
+                    end(&mut shard, &one, false, &mut Vec::new());
+                    Err(error)
+                }
+            };
+        }
+        bytes
+    }
+
+    /// The same of values that were copied already: all of them together.
+    fn write_small(
         &self,
         engine: &Engine,
         leaving: Vec<Leaving>,
@@ -342,21 +376,54 @@ impl Tier {
         for one in leaving {
             let body = one.value.body.len();
             bytes += body;
-            self.stats.row_bytes.fetch_add(row::disk_bytes(body), Ordering::Relaxed);
-            let mut garbage = Vec::new();
-            let mut shard = engine.lock_shard(one.shard);
-            let gone = end(&mut shard, &one, true, &mut garbage);
-            drop(shard);
-            drop(garbage);
-            if gone {
-                done.written += 1;
-                done.bytes += one.memory;
-                self.stats.demotions.fetch_add(1, Ordering::Relaxed);
-                self.stats.demoted_bytes.fetch_add(body as u64, Ordering::Relaxed);
-            } else {
-                self.stats.stale_demotions.fetch_add(1, Ordering::Relaxed);
-            }
+            self.let_go(engine, &one, (body, row::disk_bytes(body)), done);
         }
         Ok(bytes)
+    }
+
+    /// The same of a value that is copied in steps.
+    fn write_one_large(
+        &self,
+        engine: &Engine,
+        one: &Leaving,
+        done: &mut Demoted,
+    ) -> Result<usize, ColdError> {
+        match self.write_large(engine, one) {
+            Ok(Some(head)) => {
+                self.let_go(engine, one, (head.body_len, head.disk_bytes()), done);
+                Ok(head.body_len)
+            }
+            unfinished => {
+                let mut shard = engine.lock_shard(one.shard);
+                end(&mut shard, one, false, &mut Vec::new());
+                drop(shard);
+                self.stats.stale_demotions.fetch_add(1, Ordering::Relaxed);
+                unfinished.map(|_| 0).map_err(|error| self.failed(error))
+            }
+        }
+    }
+
+    /// Lets go of an entry whose value was written, if it is still marked.
+    fn let_go(
+        &self,
+        engine: &Engine,
+        one: &Leaving,
+        (body, disk): (usize, u64),
+        done: &mut Demoted,
+    ) {
+        self.stats.row_bytes.fetch_add(disk, Ordering::Relaxed);
+        let mut garbage = Vec::new();
+        let mut shard = engine.lock_shard(one.shard);
+        let gone = end(&mut shard, one, true, &mut garbage);
+        drop(shard);
+        drop(garbage);
+        if gone {
+            done.written += 1;
+            done.bytes += one.memory;
+            self.stats.demotions.fetch_add(1, Ordering::Relaxed);
+            self.stats.demoted_bytes.fetch_add(body as u64, Ordering::Relaxed);
+        } else {
+            self.stats.stale_demotions.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! walk     SCAN, KEYS and RANDOMKEY over both tiers
 //! sketch   how often cached keys are used
 //! row      a value as rows of at most 4 KiB, each with a checksum
+//! large    values of which parts are read and which are written in steps
 //! snapshot the index as part of a snapshot
 //! store    the seam to what keeps rows: sled (default), fjall, memory (tests)
 //! ```
@@ -26,6 +27,7 @@ pub mod fingerprint;
 pub mod fjall;
 pub mod hook;
 pub mod index;
+mod large;
 mod load;
 pub mod memory;
 mod needs;
@@ -45,8 +47,9 @@ mod store_tests;
 mod tests;
 
 pub use demote::{Demoted, Memory};
+pub use large::{LARGE_BYTES, PART_BYTES_MAX};
 pub(crate) use needs::ColdCall;
-pub use needs::{Name, Names, Needs};
+pub use needs::{Brought, ColdPart, Name, Names, Needs, Want};
 pub use upkeep::Tidied;
 
 use crate::executor::Executor;
@@ -55,7 +58,7 @@ use parking_lot::{Mutex, RwLock};
 pub use stats::KeyCounts;
 use stats::Stats;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use store::{ColdError, ColdStore};
 
 /// The tier of one engine.
@@ -88,6 +91,8 @@ pub struct Tier {
     sweep: Mutex<Option<Vec<u8>>>,
     /// The last fault of the store.
     fault: RwLock<Option<ColdError>>,
+    /// Bytes of memory of a value above which it is written as a large one.
+    large_bytes: AtomicUsize,
 }
 
 impl Executor<'_> {
@@ -133,12 +138,19 @@ impl Tier {
             older_is_void: AtomicBool::new(false),
             sweep: Mutex::default(),
             fault: RwLock::default(),
+            large_bytes: AtomicUsize::new(LARGE_BYTES),
         })
     }
 
     /// The store's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Sets the bytes of memory of a value above which parts of it can be read from disk, [`LARGE_BYTES`] otherwise:
+    /// for tests, which have small values.
+    pub fn set_large_bytes(&self, bytes: usize) {
+        self.large_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The store.

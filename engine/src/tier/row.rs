@@ -4,27 +4,37 @@
 //! row key:    generation u32 | fingerprint [10] | epoch u8 | chunk u32        big-endian: in order
 //! every row:  crc32c u32 (over the row key and what follows) | write number u32 | ...
 //! chunk 0:    version u8 = 1 | flags u8 (1: has an expiry) | access u32 | expiry i64
-//!             | key length u32 | body length u64 | body
-//! others:     body
+//!             | key length u32 | body length u64 | stream
+//!             version 2 has before the stream: elements u64 | directory u8 | places u32
+//! others:     stream
 //! ```
-//! Numbers in values are little-endian. The body is the key, then the value in its byte form
-//! (`value::form`), cut into chunks that fill a row. All rows of one write carry its number, so that
-//! chunks of two writes are never put together.
+//! Numbers in values are little-endian. The stream is the body, cut into chunks that fill a row, and with version 2 a
+//! directory behind it, see `large`. The body is the key, then the value in its byte form (`value::form`). All rows of
+//! one write carry its number, so that chunks of two writes are never put together.
 
 use super::fingerprint::Fingerprint;
+use super::large::{Directory, Reader};
 use super::store::{Batch, ColdError, ColdStore, ROW_BYTES_MAX};
 
-const VERSION: u8 = 1;
+/// Of a value that is read as a whole.
+const WHOLE: u8 = 1;
+/// Of a large value, parts of which can be read.
+const LARGE: u8 = 2;
 const HAS_EXPIRY: u8 = 1;
-/// Bytes before the body in chunk 0.
+/// Bytes before the stream in chunk 0.
 const FIRST_HEADER: usize = 8 + 2 + 4 + 8 + 4 + 8;
-/// Bytes before the body in other chunks.
-const HEADER: usize = 8;
+/// The same of a large value.
+const LARGE_HEADER: usize = FIRST_HEADER + 8 + 1 + 4;
+/// Bytes before the stream in other chunks.
+pub(super) const HEADER: usize = 8;
 const FIRST_BODY: usize = ROW_BYTES_MAX - FIRST_HEADER;
-const BODY: usize = ROW_BYTES_MAX - HEADER;
+/// Bytes of the stream in other chunks than the first.
+pub(super) const BODY: usize = ROW_BYTES_MAX - HEADER;
+/// Bytes of a large value's stream in chunk 0.
+pub(super) const LARGE_FIRST: usize = ROW_BYTES_MAX - LARGE_HEADER;
 
 /// Largest key with its value, in its byte form, that leaves memory.
-pub const COLD_BYTES_MAX: usize = 64 << 20;
+pub const COLD_BYTES_MAX: usize = 1 << 30;
 
 /// Which rows hold a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +71,7 @@ impl RowId {
         Some((RowId { generation, print: Fingerprint::from_bytes(*print), epoch }, chunk))
     }
 
-    fn damaged(self, what: &str) -> ColdError {
+    pub(super) fn damaged(self, what: &str) -> ColdError {
         let RowId { generation, print, epoch } = self;
         let print = print.to_bytes().map(|byte| format!("{byte:02x}")).concat();
         ColdError::Damaged(format!("row {generation}/{print}/{epoch}: {what}"))
@@ -93,7 +103,8 @@ impl ColdValue {
     }
 }
 
-fn seal(key: &[u8], row: &mut [u8]) {
+/// Sets the checksum of a row.
+pub(super) fn seal(key: &[u8], row: &mut [u8]) {
     let crc = crc32c::crc32c_append(crc32c::crc32c(key), &row[4..]);
     row[..4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -115,16 +126,9 @@ pub fn write(
     value: &ColdValue,
 ) -> Result<(), ColdError> {
     let (first, mut rest) = value.body.split_at(value.body.len().min(FIRST_BODY));
-    let mut row = Vec::with_capacity(FIRST_HEADER + first.len());
-    row.extend_from_slice(&[0; 4]);
-    row.extend_from_slice(&write.to_le_bytes());
-    row.push(VERSION);
-    row.push(if value.expiry.is_some() { HAS_EXPIRY } else { 0 });
-    row.extend_from_slice(&value.access.to_le_bytes());
-    row.extend_from_slice(&value.expiry.unwrap_or(0).to_le_bytes());
-    row.extend_from_slice(&(value.key_len as u32).to_le_bytes());
-    row.extend_from_slice(&(value.body.len() as u64).to_le_bytes());
-    row.extend_from_slice(first);
+    let ColdValue { expiry, access, key_len, .. } = *value;
+    let head = Head { write, expiry, access, key_len, body_len: value.body.len(), large: None };
+    let mut row = head.to_row(first);
     let mut chunk = 0;
     loop {
         let key = id.key(chunk);
@@ -152,8 +156,8 @@ pub fn disk_bytes(body_len: usize) -> u64 {
     (FIRST_HEADER + (rows - 1) * HEADER + rows * RowId::KEY_BYTES + body_len) as u64
 }
 
-/// Adds the deletion of a value's rows to a batch; returns how many there are, and their bytes. Where
-/// the first row is damaged only that one goes: further ones are unknown.
+/// Adds the deletion of a value's rows to a batch; returns how many there are, and their bytes. Where there is no first
+/// row, or it is damaged, the others are looked for: it is written last for large values. Their bytes count as none then.
 ///
 /// # Errors
 /// If the store failed.
@@ -162,28 +166,65 @@ pub fn delete(
     batch: &mut Batch,
     id: RowId,
 ) -> Result<(u64, u64), ColdError> {
-    let Some(row) = store.get(&id.key(0))? else { return Ok((0, 0)) };
-    let body_len = Head::read(id, &row).map_or(0, |head| head.body_len);
+    let first = store.get(&id.key(0))?;
+    let Some(head) = first.and_then(|row| Head::read(id, &row).ok()) else {
+        return delete_all(store, batch, id);
+    };
     // The first row goes last: while it is there, the others can be found.
-    for chunk in (0..chunks(body_len)).rev() {
-        batch.delete(id.key(chunk));
-        if batch.is_full() {
-            store.apply(batch)?;
-            batch.clear();
+    for chunk in (0..head.rows()).rev() {
+        delete_one(store, batch, id.key(chunk))?;
+    }
+    Ok((u64::from(head.rows()), head.disk_bytes()))
+}
+
+fn delete_one(store: &dyn ColdStore, batch: &mut Batch, key: Vec<u8>) -> Result<(), ColdError> {
+    batch.delete(key);
+    if batch.is_full() {
+        store.apply(batch)?;
+        batch.clear();
+    }
+    Ok(())
+}
+
+/// Deletes all rows that are there.
+fn delete_all(
+    store: &dyn ColdStore,
+    batch: &mut Batch,
+    id: RowId,
+) -> Result<(u64, u64), ColdError> {
+    /// Keys that are gathered before they are deleted.
+    const TOGETHER: usize = 4096;
+    let (mut from, end, mut count) = (id.key(0), id.key(u32::MAX), 0);
+    loop {
+        let mut keys = Vec::new();
+        store.range(&from, &end, &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() < TOGETHER
+        })?;
+        let Some(last) = keys.last() else { return Ok((count, 0)) };
+        from.clone_from(last);
+        from.push(0);
+        count += keys.len() as u64;
+        for key in keys {
+            delete_one(store, batch, key)?;
         }
     }
-    Ok((u64::from(chunks(body_len)), disk_bytes(body_len)))
 }
 
-struct Head {
-    write: u32,
-    expiry: Option<i64>,
-    access: u32,
-    key_len: usize,
-    body_len: usize,
+/// What the first row tells of a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub write: u32,
+    pub expiry: Option<i64>,
+    pub access: u32,
+    pub key_len: usize,
+    pub body_len: usize,
+    /// Of a large value.
+    pub large: Option<Directory>,
 }
 
-fn check(id: RowId, chunk: u32, row: &[u8]) -> Result<u32, ColdError> {
+/// Checks a row and returns the number of its write.
+pub(super) fn check(id: RowId, chunk: u32, row: &[u8]) -> Result<u32, ColdError> {
     let (Some(crc), Some(write)) = (row.first_chunk::<4>(), row.get(4..8)) else {
         return Err(id.damaged("a row is too short"));
     };
@@ -195,23 +236,81 @@ fn check(id: RowId, chunk: u32, row: &[u8]) -> Result<u32, ColdError> {
 }
 
 impl Head {
-    fn read(id: RowId, row: &[u8]) -> Result<Head, ColdError> {
+    pub fn read(id: RowId, row: &[u8]) -> Result<Head, ColdError> {
         let write = check(id, 0, row)?;
-        let header = row.get(8..FIRST_HEADER).ok_or(id.damaged("the first row is too short"))?;
-        let number = |at: usize, len: usize| {
-            let mut bytes = [0; 8];
-            bytes[..len].copy_from_slice(&header[at..at + len]);
-            u64::from_le_bytes(bytes)
+        let short = || id.damaged("the first row is too short");
+        let mut rest = row.get(8..).ok_or_else(short)?;
+        let mut take = |len: usize| {
+            let (bytes, after) = rest.split_at_checked(len).ok_or_else(short)?;
+            rest = after;
+            let mut number = [0; 8];
+            number[..len].copy_from_slice(bytes);
+            Ok(u64::from_le_bytes(number))
         };
-        if header[0] != VERSION {
-            return Err(id.damaged(&format!("version {} is unknown", header[0])));
-        }
-        let expiry = (header[1] & HAS_EXPIRY != 0).then_some(number(6, 8) as i64);
-        let (key_len, body_len) = (number(14, 4) as usize, number(18, 8) as usize);
-        if body_len > COLD_BYTES_MAX || key_len > body_len {
+        let (version, flags) = (take(1)? as u8, take(1)? as u8);
+        let (access, expiry) = (take(4)? as u32, take(8)? as i64);
+        let (key_len, body_len) = (take(4)? as usize, take(8)? as usize);
+        let large = match version {
+            WHOLE => None,
+            LARGE => Some(Directory {
+                elements: take(8)?,
+                kind: take(1)? as u8,
+                places: take(4)? as u32,
+            }),
+            version => return Err(id.damaged(&format!("version {version} is unknown"))),
+        };
+        let makes_sense = large.is_none_or(|directory| directory.makes_sense());
+        if body_len > COLD_BYTES_MAX || key_len > body_len || !makes_sense {
             return Err(id.damaged("the lengths make no sense"));
         }
-        Ok(Head { write, expiry, access: number(2, 4) as u32, key_len, body_len })
+        let expiry = (flags & HAS_EXPIRY != 0).then_some(expiry);
+        Ok(Head { write, expiry, access, key_len, body_len, large })
+    }
+
+    /// The first row, without its checksum; `stream` is what it has of the stream.
+    pub fn to_row(self, stream: &[u8]) -> Vec<u8> {
+        let mut row = Vec::with_capacity(self.header_len() + stream.len());
+        row.extend_from_slice(&[0; 4]);
+        row.extend_from_slice(&self.write.to_le_bytes());
+        row.push(if self.large.is_some() { LARGE } else { WHOLE });
+        row.push(if self.expiry.is_some() { HAS_EXPIRY } else { 0 });
+        row.extend_from_slice(&self.access.to_le_bytes());
+        row.extend_from_slice(&self.expiry.unwrap_or(0).to_le_bytes());
+        row.extend_from_slice(&(self.key_len as u32).to_le_bytes());
+        row.extend_from_slice(&(self.body_len as u64).to_le_bytes());
+        if let Some(directory) = self.large {
+            row.extend_from_slice(&directory.elements.to_le_bytes());
+            row.push(directory.kind);
+            row.extend_from_slice(&directory.places.to_le_bytes());
+        }
+        row.extend_from_slice(stream);
+        row
+    }
+
+    pub fn header_len(&self) -> usize {
+        if self.large.is_some() { LARGE_HEADER } else { FIRST_HEADER }
+    }
+
+    /// Bytes of the stream in chunk 0, if there are enough.
+    pub fn first_len(&self) -> usize {
+        ROW_BYTES_MAX - self.header_len()
+    }
+
+    /// Bytes of body and directory.
+    pub fn stream_len(&self) -> usize {
+        self.body_len + self.large.map_or(0, |directory| directory.bytes())
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u32 {
+        (1 + self.stream_len().saturating_sub(self.first_len()).div_ceil(BODY)) as u32
+    }
+
+    /// Bytes of the rows, with their keys.
+    pub fn disk_bytes(&self) -> u64 {
+        let rows = self.rows() as usize;
+        let headers = self.header_len() + (rows - 1) * HEADER + rows * RowId::KEY_BYTES;
+        (headers + self.stream_len()) as u64
     }
 }
 
@@ -225,27 +324,7 @@ pub fn read(
     id: RowId,
     wanted: usize,
 ) -> Result<Option<ColdValue>, ColdError> {
-    let Some(row) = store.get(&id.key(0))? else { return Ok(None) };
-    let head = Head::read(id, &row)?;
-    let mut body = row;
-    body.drain(..FIRST_HEADER);
-    let enough = head.key_len.saturating_add(wanted).min(head.body_len);
-    for chunk in 1..chunks(head.body_len) {
-        if body.len() >= enough {
-            break;
-        }
-        let row = store.get(&id.key(chunk))?;
-        let row = row.ok_or(id.damaged(&format!("chunk {chunk} is missing")))?;
-        if check(id, chunk, &row)? != head.write {
-            return Err(id.damaged(&format!("chunk {chunk} is of another write")));
-        }
-        body.extend_from_slice(&row[HEADER..]);
-    }
-    if body.len() < enough || body.len() > head.body_len {
-        return Err(id.damaged("the chunks have another length"));
-    }
-    let Head { expiry, access, key_len, .. } = head;
-    Ok(Some(ColdValue { expiry, access, body, key_len }))
+    Reader::open(store, id)?.map(|reader| reader.value(wanted)).transpose()
 }
 
 #[cfg(test)]

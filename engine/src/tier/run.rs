@@ -7,7 +7,7 @@
 
 use super::needs::Needs;
 use super::store::ColdError;
-use super::{Names, Tier};
+use super::{Brought, Tier, Want};
 use crate::command::{Command, Flags, KeyList, Run};
 use crate::error::Error;
 use crate::executor::{Call, Executor, Outcome, Prefetched};
@@ -47,9 +47,27 @@ impl Executor<'_> {
         *self.effects.cold.needs.get_mut() = needs;
     }
 
-    /// Names that were loaded for the next call.
-    pub fn give_names(&mut self, names: Names) {
-        self.effects.cold.names.extend(names);
+    /// What was read for the next calls.
+    pub fn give(&mut self, brought: Brought) {
+        self.effects.cold.give(brought);
+    }
+
+    /// Forgets what was read in part: the calls that asked for it have run, or will not.
+    #[inline]
+    pub fn drop_parts(&mut self) {
+        if self.effects.cold.has_parts() {
+            self.effects.cold.drop_parts();
+        }
+    }
+
+    /// What a call would need that is to be run soon, as far as its declared keys tell; of large values what it
+    /// would read.
+    pub fn needs_ahead(&mut self, call: &Call<'_>) -> Vec<Want> {
+        let mut values = self.needs_of(call).values;
+        if !values.is_empty() {
+            self.ask_for_parts(call, &mut values);
+        }
+        values
     }
 
     /// What a call would need that is not run yet, as far as its declared keys tell.
@@ -76,9 +94,21 @@ impl Executor<'_> {
                 }
                 let cold = db.find_cold(hasher.hash(key), key);
                 if cold.is_some_and(|cold| !cold.expired(now_ms)) {
-                    needs.values.push((call.db, key.into()));
+                    needs.values.push(Want::whole(call.db, key));
                 }
             });
+        }
+    }
+
+    /// Where parts of large values are enough for a call, says which.
+    fn ask_for_parts(&self, call: &Call<'_>, values: &mut [Want]) {
+        if !call.command.flags.contains(Flags::READONLY) || call.command.reads.is_whole() {
+            return;
+        }
+        let key = call.args.get(1).copied();
+        if let Some(ask) = call.command.reads.ask(call.args) {
+            let own = values.iter_mut().filter(|want| key == Some(&want.key));
+            own.for_each(|want| want.ask = Some(ask.clone()));
         }
     }
 
@@ -96,6 +126,9 @@ impl Executor<'_> {
                 if outcome != Outcome::NeedsCold {
                     self.promote_used();
                     self.effects.cold.names.clear();
+                    if !self.loads_elsewhere && !self.is_pinned() {
+                        self.drop_parts();
+                    }
                 }
                 return outcome;
             }
@@ -127,6 +160,9 @@ impl Executor<'_> {
                 return Outcome::NeedsCold;
             }
         }
+        if self.effects.cold.has_parts() {
+            self.effects.cold.ask = if reads { call.command.reads.ask(call.args) } else { None };
+        }
         let (hits, misses) = (self.effects.hits.get(), self.effects.misses.get());
         let missed = self.effects.missed.get_mut().len();
         let outcome = self.run_once(call, run, hint, reply);
@@ -138,6 +174,9 @@ impl Executor<'_> {
         self.effects.hits.set(hits);
         self.effects.misses.set(misses);
         self.effects.missed.get_mut().truncate(missed);
+        let mut values = std::mem::take(&mut self.effects.cold.needs.get_mut().values);
+        self.ask_for_parts(call, &mut values);
+        self.effects.cold.needs.get_mut().values = values;
         Outcome::NeedsCold
     }
 
@@ -148,17 +187,19 @@ impl Executor<'_> {
         let Some(tier) = engine.tier() else { return Ok(()) };
         if !self.is_pinned() {
             self.release();
-            let names = tier.load(engine, &needs)?;
-            self.effects.cold.names.extend(names);
+            let brought = tier.load(engine, &needs)?;
+            self.effects.cold.give(brought);
             return Ok(());
         }
-        for (db, key) in &needs.values {
-            let number = engine.shard_of(key);
-            self.with_shard(number, |shard| tier.load_locked(engine, shard, *db, key))?;
+        for want in &needs.values {
+            let number = engine.shard_of(&want.key);
+            let part = self.with_shard(number, |shard| tier.load_locked(engine, shard, want))?;
+            let parts = part.into_iter().collect();
+            self.effects.cold.give(Brought { parts, ..Brought::default() });
         }
         let names = Needs { names: needs.names, ..Needs::default() };
-        let names = tier.load(engine, &names)?;
-        self.effects.cold.names.extend(names);
+        let brought = tier.load(engine, &names)?;
+        self.effects.cold.give(brought);
         Ok(())
     }
 
@@ -170,7 +211,7 @@ impl Executor<'_> {
         self.release();
         let engine = self.engine();
         let Some(tier) = engine.tier() else { return Ok(()) };
-        let values = keys.iter().map(|&key| (db, key.into())).collect();
+        let values = keys.iter().map(|&key| Want::whole(db, key)).collect();
         tier.load(engine, &Needs { values, ..Needs::default() }).map(drop)
     }
 

@@ -11,6 +11,10 @@ pub struct Stats {
     pub stale_loads: AtomicU64,
     /// Bytes of values that were read.
     pub load_bytes: AtomicU64,
+    /// Parts of large values that were read for a call, the rest of which stayed on disk.
+    pub parts: AtomicU64,
+    /// Bytes of rows that were read for them.
+    pub part_bytes: AtomicU64,
     /// Names that were read for SCAN, KEYS and RANDOMKEY.
     pub names: AtomicU64,
     /// Calls that waited for the disk.

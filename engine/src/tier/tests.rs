@@ -441,10 +441,10 @@ fn what_is_asked_for_together_is_read_once_and_a_fault_keeps_nothing_else_back()
     rig.demote();
     let mut needs = super::Needs::default();
     for nth in (0..100).chain(0..100) {
-        needs.values.push((0, format!("k{nth}").into_bytes().into()));
+        needs.values.push(super::Want::whole(0, format!("k{nth}").as_bytes()));
     }
-    needs.values.push((0, b"large"[..].into()));
-    needs.values.push((0, b"nothing"[..].into()));
+    needs.values.push(super::Want::whole(0, b"large"));
+    needs.values.push(super::Want::whole(0, b"nothing"));
     let before = rig.disk.reads();
     rig.tier.load(rig.store.engine(), &needs).unwrap();
     let rows = 100 + u64::from(super::row::chunks(300_000 + 10));
@@ -464,7 +464,7 @@ fn what_is_read_ahead_is_left_out_where_there_is_no_room() {
         rig.store.set(name, vec![b'x'; 100]).unwrap();
     }
     rig.demote();
-    let key = |name: &str| (0, name.as_bytes().into());
+    let key = |name: &str| super::Want::whole(0, name.as_bytes());
     let needs = super::Needs {
         values: vec![key("a")],
         ahead: vec![key("b"), key("c")],

@@ -10,13 +10,15 @@
 use super::{NewValue, Type, Value, hash, list, set, stream, zset};
 use crate::keyspace::{EntryRef, INLINE_BYTES_MAX, Kind};
 
+/// The first byte of the form of a value with a structure of its own.
+pub(super) const BIG: u8 = Kind::Big as u8;
 // A type that gets a structure of its own gets a number here.
-const BIG_STR: u8 = 0;
-const BIG_LIST: u8 = 1;
+pub(super) const BIG_STR: u8 = 0;
+pub(super) const BIG_LIST: u8 = 1;
 const BIG_STREAM: u8 = 2;
-const BIG_HASH: u8 = 3;
-const BIG_SET: u8 = 4;
-const BIG_ZSET: u8 = 5;
+pub(super) const BIG_HASH: u8 = 3;
+pub(super) const BIG_SET: u8 = 4;
+pub(super) const BIG_ZSET: u8 = 5;
 
 /// Appends the form of an entry's value to `out`.
 pub fn encode(entry: &EntryRef<'_>, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@ use crate::keyspace::Kind;
 
 pub mod bits;
 pub mod blob;
+pub mod build;
 pub mod dense;
 pub mod form;
 pub mod geohash;
@@ -13,8 +14,10 @@ pub mod holder;
 mod index;
 pub mod list;
 pub mod packed;
+pub mod part;
 pub mod set;
 pub mod small;
+pub mod steps;
 pub mod stream;
 pub mod string;
 pub mod varint;

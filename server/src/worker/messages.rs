@@ -5,7 +5,7 @@ use super::{WRITE_BYTES, Worker};
 use crate::conn::{Again, Conn, Waiting};
 use crate::mailbox::{Address, Mailbox, Message};
 use crate::strong::Agreed;
-use ashlar_engine::tier::Names;
+use ashlar_engine::tier::Brought;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -164,14 +164,14 @@ impl Worker<'_> {
     }
 
     /// What a connection's next request needs is in memory.
-    pub(super) fn loaded(&mut self, address: Address, loaded: Result<Names, String>) {
+    pub(super) fn loaded(&mut self, address: Address, loaded: Result<Brought, String>) {
         let Some(conn) = self.conn(address) else { return };
         if !matches!(conn.waiting, Some(Waiting::Cold)) {
             return;
         }
         conn.waiting = None;
         match loaded {
-            Ok(names) => conn.again.names = names,
+            Ok(brought) => conn.again.brought = brought,
             Err(error) => conn.again.error = Some(error),
         }
         self.touched.push(address.slot);

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::keyspace::{EntryMut, EntryRef, INLINE_BYTES_MAX, Kind};
 use crate::reply::Reply;
 use crate::value::blob::Blob;
+use crate::value::part::Part;
 use crate::value::zset::{Zset, ZsetRef, packed};
 use crate::value::{NewValue, Value};
 use std::ops::Range;
@@ -40,7 +41,10 @@ pub(crate) fn zset_of(entry: EntryRef<'_>) -> Result<ZsetRef<'_>, Error> {
 
 /// The sorted set at a key, if there is one.
 pub(crate) fn read<'c>(cx: &'c Cx<'_>, key: &[u8]) -> Result<Option<ZsetRef<'c>>, Error> {
-    cx.get(key).map(zset_of).transpose()
+    match cx.get(key) {
+        Some(entry) => zset_of(entry).map(Some),
+        None => cx.part(key).map(Part::zset).transpose(),
+    }
 }
 
 /// The sorted set at a key, empty where there is none.

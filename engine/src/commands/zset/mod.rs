@@ -5,7 +5,7 @@ pub mod combine;
 pub mod pop;
 pub mod range;
 
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::commands::sample;
 use crate::commands::scan::parse_cursor;
 use crate::commands::scan_args::ScanArgs;
@@ -48,17 +48,20 @@ pub const COMMANDS: &[Command] = &[
     Command::new("ZCARD", 2, Group::SortedSet, zcard)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Head)
         .syntax("key")
         .docs("1.2.0", "O(1)", "Returns the number of members."),
     Command::new("ZSCORE", 3, Group::SortedSet, zscore)
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key member")
         .docs("1.2.0", "O(1)", "Returns the score of a member."),
     Command::new("ZMSCORE", -3, Group::SortedSet, zmscore)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Members(2))
         .syntax("key member...")
         .docs("6.2.0", "O(N) for N members", "Returns the scores of several members."),
     Command::new("ZRANDMEMBER", -2, Group::SortedSet, zrandmember)
@@ -359,7 +362,7 @@ fn zscan(cx: &mut Cx<'_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
         }
     };
     let next = match zset {
-        ZsetRef::Packed(_) => {
+        ZsetRef::Packed(_) | ZsetRef::Part(_) => {
             zset.for_each(visit);
             0
         }

@@ -15,6 +15,7 @@ use self::shape::Shape;
 use self::ttl::Deadlines;
 use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, read_canonical};
+use super::part::{Found, Part};
 use super::varint;
 use crate::known_bugs::{self, Bug};
 use std::fmt;
@@ -223,17 +224,37 @@ impl Hash {
     /// [`super::packed`] has them, followed, if any field expires, by the milliseconds when this
     /// one does (little-endian; -1 for never).
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        self.fields.iter().for_each(|pair| self.encode_pair(pair, out));
+    }
+
+    /// Appends what comes before the first field in the canonical form.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
         let with_deadlines = if self.deadlines.is_some() { FLAG_DEADLINES } else { 0 };
         out.push(with_deadlines | if self.is_compact { FLAG_COMPACT } else { 0 });
         varint::push(out, self.fields.len() as u64);
-        for pair in self.fields.iter() {
-            Encoded::new(pair.field()).push_to(out);
-            Encoded::new(pair.value()).push_to(out);
-            if let Some(deadlines) = &self.deadlines {
-                let at_ms = deadlines.get(pair.field()).unwrap_or(-1);
-                out.extend_from_slice(&at_ms.to_le_bytes());
-            }
+    }
+
+    /// Appends the field at a position, in the canonical form; its name.
+    pub(super) fn encode_at(&self, position: usize, out: &mut Vec<u8>) -> Option<&[u8]> {
+        let pair = self.fields.at(position)?;
+        self.encode_pair(pair, out);
+        Some(pair.field())
+    }
+
+    fn encode_pair(&self, pair: &Pair, out: &mut Vec<u8>) {
+        Encoded::new(pair.field()).push_to(out);
+        Encoded::new(pair.value()).push_to(out);
+        if let Some(deadlines) = &self.deadlines {
+            let at_ms = deadlines.get(pair.field()).unwrap_or(-1);
+            out.extend_from_slice(&at_ms.to_le_bytes());
         }
+    }
+
+    /// An empty hash for what a canonical form's flags say; `None` where fields expire.
+    pub(super) fn of_flags(flags: u8) -> Option<Hash> {
+        let is_known = flags & !FLAG_COMPACT == 0;
+        is_known.then(|| Hash { is_compact: flags & FLAG_COMPACT != 0, ..Hash::default() })
     }
 
     /// Reads what [`Hash::encode`] wrote; `None` for anything else.
@@ -280,6 +301,8 @@ pub enum HashRef<'a> {
     Shaped(&'a Shape, &'a [u8]),
     /// A large one, and the time in milliseconds.
     Big(&'a Hash, i64),
+    /// Some fields of a large one on disk, none of which expires.
+    Part(&'a Part),
 }
 
 impl<'a> HashRef<'a> {
@@ -289,6 +312,7 @@ impl<'a> HashRef<'a> {
             HashRef::Packed(bytes) => packed::len(bytes),
             HashRef::Shaped(shape, _) => shape.len(),
             HashRef::Big(hash, now_ms) => hash.live_len(now_ms),
+            HashRef::Part(part) => part.len,
         }
     }
 
@@ -298,6 +322,7 @@ impl<'a> HashRef<'a> {
             HashRef::Packed(bytes) => bytes.is_empty(),
             HashRef::Shaped(shape, _) => shape.is_empty(),
             HashRef::Big(hash, now_ms) => hash.live_len(now_ms) == 0,
+            HashRef::Part(part) => part.len == 0,
         }
     }
 
@@ -308,6 +333,10 @@ impl<'a> HashRef<'a> {
             HashRef::Packed(bytes) => packed::get(bytes, field),
             HashRef::Shaped(shape, values) => shape::get(shape, values, field),
             HashRef::Big(hash, now_ms) => hash.get(field, now_ms).map(Elem::Bytes),
+            HashRef::Part(part) => match &part.found {
+                Found::Fields(found) => found.get(field, i64::MIN).map(Elem::Bytes),
+                _ => None,
+            },
         }
     }
 
@@ -317,6 +346,10 @@ impl<'a> HashRef<'a> {
             HashRef::Packed(bytes) => Iter::Packed(packed::iter(bytes)),
             HashRef::Shaped(shape, values) => Iter::Shaped(shape::iter(shape, values)),
             HashRef::Big(hash, now_ms) => Iter::Big(hash.fields.iter(), hash, now_ms),
+            HashRef::Part(part) => match &part.found {
+                Found::Fields(found) => Iter::Big(found.fields.iter(), found, i64::MIN),
+                _ => Iter::Packed(packed::iter(&[])),
+            },
         }
     }
 }

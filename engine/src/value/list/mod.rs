@@ -13,6 +13,7 @@ mod tests;
 use self::chunk::Chunk;
 use self::codec::{Framed, Walk};
 use super::packed::{Elem, Encoded, read};
+use super::part::{Found, Part};
 use super::varint;
 use std::collections::VecDeque;
 
@@ -292,11 +293,33 @@ impl List {
     /// Appends the list's canonical form: the number of elements, then each as [`super::packed`]
     /// has it.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        for chunk in 0..self.chunks.len() {
+            self.encode_chunk(chunk, out, &mut |_| {});
+        }
+    }
+
+    /// Appends what comes before the first element in the canonical form.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
         varint::push(out, self.len as u64);
+    }
+
+    /// Appends the elements of a chunk, in the canonical form, and tells where in `out` each begins; `false`
+    /// where there is no such chunk.
+    pub(super) fn encode_chunk(
+        &self,
+        chunk: usize,
+        out: &mut Vec<u8>,
+        each: &mut dyn FnMut(usize),
+    ) -> bool {
+        let Some(chunk) = self.chunks.get(chunk) else { return false };
         let mut buf = super::packed::IntBuf::new();
-        for elem in self.iter() {
+        let mut walk = chunk.walk();
+        while let Some(elem) = walk.next() {
+            each(out.len());
             Encoded::new(elem.as_bytes(&mut buf)).push_to(out);
         }
+        true
     }
 
     /// Reads what [`List::encode`] wrote; `None` for anything else.
@@ -324,6 +347,8 @@ pub enum ListRef<'a> {
     Packed(&'a [u8]),
     /// A large one.
     Big(&'a List),
+    /// Some elements of a large one on disk.
+    Part(&'a Part),
 }
 
 impl<'a> ListRef<'a> {
@@ -332,6 +357,7 @@ impl<'a> ListRef<'a> {
         match self {
             ListRef::Packed(bytes) => packed::len(bytes),
             ListRef::Big(list) => list.len(),
+            ListRef::Part(part) => part.len,
         }
     }
 
@@ -345,6 +371,7 @@ impl<'a> ListRef<'a> {
         match self {
             ListRef::Packed(bytes) => packed::get(bytes, index),
             ListRef::Big(list) => list.get(index),
+            ListRef::Part(_) => self.iter_at(index, false).next(),
         }
     }
 
@@ -358,6 +385,12 @@ impl<'a> ListRef<'a> {
                 reverse,
             },
             ListRef::Big(list) => list.iter_at(index, reverse),
+            ListRef::Part(part) => match &part.found {
+                Found::Elements(first, list) if index >= *first => {
+                    list.iter_at(index - first, reverse)
+                }
+                _ => Iter { walk: Walk::default(), chunks: None, chunk: 0, reverse },
+            },
         }
     }
 

@@ -7,6 +7,7 @@ pub mod packed;
 
 use super::dense::{self, Dense, Entry};
 use super::packed::{Elem, Encoded, IntBuf, canonical_int, read_canonical};
+use super::part::{Found, Part};
 use super::small::SmallBytes;
 use super::varint;
 use std::fmt;
@@ -96,8 +97,20 @@ impl Set {
 
     /// Appends the canonical form: the number of members, then each as [`super::packed`] has it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        varint::push(out, self.len() as u64);
+        self.encode_head(out);
         self.iter().for_each(|member| Encoded::new(member).push_to(out));
+    }
+
+    /// Appends what comes before the first member in the canonical form.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
+        varint::push(out, self.len() as u64);
+    }
+
+    /// Appends the member at a position, in the canonical form; the member.
+    pub(super) fn encode_at(&self, position: usize, out: &mut Vec<u8>) -> Option<&[u8]> {
+        let member = self.at(position)?;
+        Encoded::new(member).push_to(out);
+        Some(member)
     }
 
     /// Reads what [`Set::encode`] wrote; `None` for anything else.
@@ -148,6 +161,8 @@ pub enum SetRef<'a> {
     Packed(&'a [u8]),
     /// A large one.
     Big(&'a Set),
+    /// Some members of a large one on disk.
+    Part(&'a Part),
 }
 
 impl<'a> SetRef<'a> {
@@ -157,6 +172,7 @@ impl<'a> SetRef<'a> {
             SetRef::Ints(bytes) => intset::len(bytes),
             SetRef::Packed(bytes) => packed::len(bytes),
             SetRef::Big(set) => set.len(),
+            SetRef::Part(part) => part.len,
         }
     }
 
@@ -177,6 +193,10 @@ impl<'a> SetRef<'a> {
             }
             SetRef::Packed(bytes) => packed::contains(bytes, member),
             SetRef::Big(set) => set.contains(member),
+            SetRef::Part(part) => match &part.found {
+                Found::Members(found) => found.contains(member),
+                _ => false,
+            },
         }
     }
 
@@ -195,6 +215,7 @@ impl<'a> SetRef<'a> {
             SetRef::Ints(bytes) => intset::get(bytes, position).map(Elem::Int),
             SetRef::Packed(bytes) => packed::at(bytes, position).map(|(member, ..)| member),
             SetRef::Big(set) => set.at(position).map(Elem::Bytes),
+            SetRef::Part(_) => None,
         }
     }
 
@@ -204,6 +225,10 @@ impl<'a> SetRef<'a> {
             SetRef::Ints(bytes) => Iter::Ints(intset::iter(bytes)),
             SetRef::Packed(bytes) => Iter::Packed(packed::iter(bytes)),
             SetRef::Big(set) => Iter::Big(set.members.iter()),
+            SetRef::Part(part) => match &part.found {
+                Found::Members(found) => Iter::Big(found.members.iter()),
+                _ => Iter::Packed(packed::iter(&[])),
+            },
         }
     }
 }

@@ -20,6 +20,14 @@ pub(crate) struct Element {
     score: f64,
 }
 
+impl Element {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.score.to_le_bytes());
+        out.extend_from_slice(&(self.key().len() as u32).to_le_bytes());
+        out.extend_from_slice(self.key());
+    }
+}
+
 impl Keyed for Element {
     #[inline]
     fn key(&self) -> &[u8] {
@@ -238,12 +246,29 @@ impl Zset {
     /// Appends the serialised form: for each element in the order of insertion (which
     /// [`Zset::scan`] shows) the score (f64), the member's length (u32) and the member.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_head(out);
+        self.members.iter().for_each(|element| element.encode(out));
+    }
+
+    /// Appends what comes before the first element in the serialised form.
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.len() as u32).to_le_bytes());
-        for element in self.members.iter() {
-            out.extend_from_slice(&element.score.to_le_bytes());
-            out.extend_from_slice(&(element.key().len() as u32).to_le_bytes());
-            out.extend_from_slice(element.key());
-        }
+    }
+
+    /// Appends the element at a position of the serialised form; its member.
+    pub(crate) fn encode_at(&self, position: usize, out: &mut Vec<u8>) -> Option<&[u8]> {
+        let element = self.members.at(position)?;
+        element.encode(out);
+        Some(element.key())
+    }
+
+    /// Reads an element of the serialised form at an offset: its member, score, and where the next one
+    /// starts. `None` where the bytes are not a whole one.
+    pub(crate) fn read_element(bytes: &[u8], at: usize) -> Option<(&[u8], f64, usize)> {
+        let mut rest = bytes.get(at..)?;
+        let score = f64::from_le_bytes(*take(&mut rest)?);
+        let len = u32::from_le_bytes(*take(&mut rest)?) as usize;
+        Some((rest.get(..len)?, score, at + 12 + len))
     }
 
     /// Reads what [`Zset::encode`] wrote; `None` where the bytes are anything else.

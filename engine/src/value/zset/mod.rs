@@ -13,6 +13,7 @@ mod tree;
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use super::part::{Found, Part};
 pub use big::Zset;
 pub use packed::MemberBuf;
 
@@ -101,6 +102,16 @@ pub enum ZsetRef<'a> {
     Packed(&'a [u8]),
     /// A large one.
     Big(&'a Zset),
+    /// Some elements of a large one on disk.
+    Part(&'a Part),
+}
+
+/// The elements that a part has.
+fn found(part: &Part) -> Option<&Zset> {
+    match &part.found {
+        Found::Scores(zset) => Some(zset),
+        _ => None,
+    }
 }
 
 impl<'a> ZsetRef<'a> {
@@ -112,6 +123,7 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::len(bytes),
             ZsetRef::Big(zset) => zset.len(),
+            ZsetRef::Part(part) => part.len,
         }
     }
 
@@ -125,6 +137,7 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::find(bytes, member).map(|(_, item)| item.score),
             ZsetRef::Big(zset) => zset.score(member),
+            ZsetRef::Part(part) => found(part)?.score(member),
         }
     }
 
@@ -135,6 +148,7 @@ impl<'a> ZsetRef<'a> {
                 packed::find(bytes, member).map(|(rank, item)| (rank, item.score))
             }
             ZsetRef::Big(zset) => zset.rank(member),
+            ZsetRef::Part(_) => None,
         }
     }
 
@@ -143,6 +157,7 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::resolve(bytes, spec),
             ZsetRef::Big(zset) => zset.resolve(spec),
+            ZsetRef::Part(_) => 0..0,
         }
     }
 
@@ -151,6 +166,7 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::for_range(bytes, ranks, reverse, each),
             ZsetRef::Big(zset) => zset.for_range(ranks, reverse, each),
+            ZsetRef::Part(_) => {}
         }
     }
 
