@@ -1,6 +1,7 @@
 //! Two tiers are one store: the same calls give the same replies whether values are in memory or on
 //! disk, with demotion and promotion forced between any two calls.
 
+use ashlar_engine::config::EngineConfig;
 use ashlar_engine::engine::EngineOptions;
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::tier::Tier;
@@ -26,14 +27,37 @@ const DATABASES: u32 = 16;
 const NOT_COMPARED: &[&str] = &["KEYS", "SCAN", "RANDOMKEY", "DBSIZE", "MEMORY", "DEBUG"];
 
 fn tiered(store: Box<dyn ColdStore>, shards: usize, hash_seed: u64) -> (InProcess, Arc<Tier>) {
+    tiered_with(store, shards, hash_seed, EngineConfig::default())
+}
+
+fn tiered_with(
+    store: Box<dyn ColdStore>,
+    shards: usize,
+    hash_seed: u64,
+    config: EngineConfig,
+) -> (InProcess, Arc<Tier>) {
     let tier = Tier::new(store, "test", hash_seed);
+    let tier_of_engine = Some(tier.clone());
     let options =
-        EngineOptions { shards, hash_seed, tier: Some(tier.clone()), ..Default::default() };
+        EngineOptions { shards, hash_seed, config, tier: tier_of_engine, ..Default::default() };
     (InProcess::new(options), tier)
 }
 
 fn plain() -> InProcess {
     InProcess::new(EngineOptions::default())
+}
+
+/// Settings with which few elements make a collection one with a structure of its own, so that it is written to disk
+/// as a large one where [`Tier::set_large_bytes`] says so.
+fn small_limits() -> EngineConfig {
+    EngineConfig {
+        hash_max_listpack_entries: 2,
+        set_max_intset_entries: 1,
+        set_max_listpack_entries: 2,
+        zset_max_listpack_entries: 2,
+        list_max_listpack_size: 2,
+        ..EngineConfig::default()
+    }
 }
 
 fn argv(line: &str) -> Argv {
@@ -101,18 +125,25 @@ struct Pair {
     tier: Arc<Tier>,
 }
 
+/// Runs calls of a family with and without a tier, where collections of a few elements count as large if `is_large`.
+/// Returns how many values were written, were read, and were read in part.
 fn check(
     family: &str,
     specs: &[Spec],
     seed: u64,
-    shards: usize,
+    (shards, is_large): (usize, bool),
     store: Box<dyn ColdStore>,
-) -> (u64, u64) {
+) -> [u64; 3] {
     let mut generator = Generator::new(seed);
     let own: Vec<&Spec> = specs.iter().filter(|spec| spec.family == family).collect();
     let generic: Vec<&Spec> = specs.iter().filter(|spec| spec.family == "generic").collect();
-    let (host, tier) = tiered(store, shards, seed);
-    let mut pair = Pair { plain: plain(), tiered: host, tier };
+    let config = if is_large { small_limits() } else { EngineConfig::default() };
+    let (host, tier) = tiered_with(store, shards, seed, config.clone());
+    if is_large {
+        tier.set_large_bytes(0);
+    }
+    let plain = InProcess::new(EngineOptions { config, ..EngineOptions::default() });
+    let mut pair = Pair { plain, tiered: host, tier };
     pair.tiered.loads_elsewhere = seed.is_multiple_of(2);
     for index in 0..CALLS {
         let pool = if generator.random.chance(20) && !generic.is_empty() { &generic } else { &own };
@@ -120,7 +151,7 @@ fn check(
         let call = generator.call(spec);
         let step = generator.random.between(0, 30);
         let here = || {
-            let how = format!("with {shards} shards");
+            let how = format!("with {shards} shards, {is_large}");
             format!("call {index} of ASHLAR_SEED={seed}, {family}, {how}: {}", join(&call))
         };
         match generator.random.below(20) {
@@ -149,7 +180,7 @@ fn check(
     let stats = &pair.tier.stats;
     let count =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-    (count(&stats.demotions), count(&stats.loads))
+    [&stats.demotions, &stats.loads, &stats.parts].map(count)
 }
 
 fn families(specs: &[Spec]) -> Vec<&str> {
@@ -163,17 +194,20 @@ fn families(specs: &[Spec]) -> Vec<&str> {
 #[test]
 fn tiers_give_the_replies_of_memory() {
     let specs: Vec<Spec> = table().into_iter().filter(is_data).collect();
-    let mut moved = (0, 0);
+    let mut moved = [0; 3];
     for seed in seeds(&[1, 2]) {
         println!("ASHLAR_SEED={seed}");
         for family in families(&specs) {
-            let shards = if seed % 3 == 1 { 1 } else { 5 };
-            let store = Box::new(MemoryStore::default());
-            let (demotions, loads) = check(family, &specs, seed, shards, store);
-            moved = (moved.0 + demotions, moved.1 + loads);
+            for is_large in [false, true] {
+                let shards = if seed % 3 == 1 { 1 } else { 5 };
+                let store = Box::new(MemoryStore::default());
+                let counts = check(family, &specs, seed, (shards, is_large), store);
+                moved.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
         }
     }
-    assert!(moved.0 > 1_000 && moved.1 > 1_000, "{moved:?} values moved");
+    let [demotions, loads, parts] = moved;
+    assert!(demotions > 2_000 && loads > 2_000 && parts > 200, "{moved:?} values moved");
 }
 
 #[test]
@@ -184,8 +218,8 @@ fn stores_on_disk_give_the_replies_of_memory() {
         std::fs::remove_dir_all(&folder).ok();
         let store =
             open(kind, &folder.join(kind.name()), 8 << 20).expect("a new store opens").store;
-        let (demotions, loads) = check("hash", &specs, 3, 3, store);
-        assert!(demotions > 0 && loads > 0, "nothing moved");
+        let moved = check("hash", &specs, 3, (3, true), store);
+        assert!(moved.iter().all(|count| *count > 0), "nothing moved: {moved:?}");
         std::fs::remove_dir_all(&folder).ok();
     }
 }

@@ -635,9 +635,11 @@ fn tiers(source: &dyn InfoSource, out: &mut String) {
     line(out, format_args!("tier_index_bytes_per_key:{a_key:.2}"));
     field(out, "tier_expires_bytes", counts.expires_bytes);
     let reads = source.stats().total(Counter::KeyspaceHits);
-    field(out, "tier_hits", reads.saturating_sub(get(&stats.loads)));
+    field(out, "tier_hits", reads.saturating_sub(get(&stats.loads) + get(&stats.parts)));
     field(out, "tier_misses", get(&stats.loads));
     field(out, "tier_miss_bytes", get(&stats.load_bytes));
+    field(out, "tier_parts", get(&stats.parts));
+    field(out, "tier_part_bytes", get(&stats.part_bytes));
     field(out, "tier_waits", get(&stats.waits));
     field(out, "tier_locked_loads", get(&stats.locked_loads));
     field(out, "tier_names_read", get(&stats.names));

@@ -5,6 +5,7 @@
 
 use super::save::{BUG, Bug};
 use super::*;
+use crate::config::EngineConfig;
 use crate::disk::sim::{Loss, SimDisk};
 use crate::engine::{EngineOptions, command_table};
 use crate::executor::{Call, Executor, Prefetched};
@@ -124,9 +125,19 @@ fn open_with(
         let store = ColdDisk { rows: rows.clone(), disk: disk.clone() };
         let tier = Tier::new(Box::new(store), "memory", hash_seed);
         tier.set_durable();
+        // Every value with a structure of its own, which two elements are enough for here.
+        tier.set_large_bytes(0);
         tier
     });
-    let engine = EngineOptions { shards: 3, hash_seed, tier, ..EngineOptions::default() };
+    let mut config = EngineConfig::default();
+    if tier.is_some() {
+        config.hash_max_listpack_entries = 1;
+        config.set_max_intset_entries = 1;
+        config.set_max_listpack_entries = 1;
+        config.zset_max_listpack_entries = 1;
+        config.list_max_listpack_size = 1;
+    }
+    let engine = EngineOptions { config, shards: 3, hash_seed, tier, ..EngineOptions::default() };
     let engine = Arc::new(Engine::with_options(engine));
     let mut options = options.clone();
     if cold.is_some() {

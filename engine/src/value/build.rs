@@ -35,7 +35,7 @@ fn begin(bytes: &[u8]) -> Option<(usize, Value, u64)> {
         }
         form::BIG_ZSET => {
             let count = u32::from_le_bytes(*bytes.get(2..)?.first_chunk()?);
-            (6, Value::Zset(Box::new(Zset::new())), u64::from(count))
+            (6, Value::Zset(Box::default()), u64::from(count))
         }
         _ => return None,
     })

@@ -334,9 +334,9 @@ fn a_change_while_a_value_is_written_ends_that_and_leaves_no_rows() {
         let now_ms = crate::clock::Clock::now_ms(&*clock);
         tier.make_room(store.engine(), now_ms, 1, usize::MAX, &|| usize::MAX / 2)
     };
-    let changes: Vec<Box<dyn Fn(&Store) + Send + Sync>> = vec![
-        Box::new(|store| _ = store.hset("hash", &[("field7", "changed")]).unwrap()),
-        Box::new(|store| drop(store.call(&[b"DEL", b"hash"]).unwrap())),
+    let changes: [fn(&Store); 2] = [
+        |store| _ = store.hset("hash", &[("field7", "changed")]).unwrap(),
+        |store| drop(store.call(&[b"DEL", b"hash"]).unwrap()),
     ];
     for change in changes {
         let other = store.clone();

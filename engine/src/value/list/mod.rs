@@ -314,8 +314,7 @@ impl List {
     ) -> bool {
         let Some(chunk) = self.chunks.get(chunk) else { return false };
         let mut buf = super::packed::IntBuf::new();
-        let mut walk = chunk.walk();
-        while let Some(elem) = walk.next() {
+        for elem in chunk.walk() {
             each(out.len());
             Encoded::new(elem.as_bytes(&mut buf)).push_to(out);
         }
