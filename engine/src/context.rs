@@ -388,7 +388,7 @@ impl Cx<'_> {
 
     #[cold]
     fn expire(&mut self, key: &[u8]) {
-        self.remove(key);
+        self.take_out(key);
         self.tell_before(&[b"DEL", key]);
         self.effects.expired_keys += 1;
         self.modified_by(key, false);
@@ -430,29 +430,30 @@ impl Cx<'_> {
         entry
     }
 
-    /// Removes `key`; says whether it was there. A key past its expiry counts as absent.
+    /// Removes `key`; says whether it was there. A key past its expiry counts as absent: that it goes is a
+    /// change all the same, which has to be on record.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let (hash, db, now_ms) = (self.hash(key), self.db, self.expiry_now_ms);
+        self.purge(self.near(key), key);
+        self.take_out(key)
+    }
+
+    /// Takes a key out of its database, past its expiry or not; says whether it was there.
+    fn take_out(&mut self, key: &[u8]) -> bool {
+        let (hash, db) = (self.hash(key), self.db);
         let locked = self.shard_at(key);
         let shard = self.shards.at_mut(locked);
         if shard.is_awaited(db, key) {
             self.effects.ready.push((db, key.into()));
         }
-        let database = shard.db_mut(db);
-        let live = match (database.find(hash, key), database.find_cold(hash, key)) {
-            (Some(entry), _) => !entry.expired(now_ms),
-            (None, Some(cold)) => !cold.expired(now_ms),
-            (None, None) => return false,
-        };
         let before = self.effects.garbage.len();
-        database.remove(hash, key, &mut self.effects.garbage);
+        let there = shard.db_mut(db).remove(hash, key, &mut self.effects.garbage);
         // Small values are dropped here: handing them to another thread would cost more.
         if self.effects.garbage.len() > before
             && !self.effects.garbage.last().is_some_and(|value| value.is_heavy())
         {
             self.effects.garbage.pop();
         }
-        live
+        there
     }
 
     /// Sets or clears the expiry of a live key; says whether the key is there.

@@ -60,6 +60,18 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Adds what other calls did, which nobody was to be told of.
+    pub(crate) fn join(&mut self, mut other: Effects) {
+        self.dirty += other.dirty;
+        self.garbage.append(&mut other.garbage);
+        self.expired_keys += other.expired_keys;
+        self.expired_fields += other.expired_fields;
+        self.evicted_keys += other.evicted_keys;
+        self.hits.set(self.hits.get() + other.hits.get());
+        self.misses.set(self.misses.get() + other.misses.get());
+        self.lapsed.get_mut().append(other.lapsed.get_mut());
+    }
+
     /// Whether there is nothing for the host to act on, counters aside.
     pub fn is_quiet(&self) -> bool {
         self.notifications.is_empty()

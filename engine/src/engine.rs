@@ -367,8 +367,18 @@ impl Engine {
 
     /// An empty engine with the same shards and the same hashes.
     pub(crate) fn sibling(&self) -> Engine {
+        self.relative(self.shard_count())
+    }
+
+    /// An empty engine with the same hashes, by which keys are spread over `count` shards.
+    pub(crate) fn with_lanes(&self, count: usize) -> Engine {
+        let mut lanes = self.relative(count);
+        lanes.sharding = Sharding::lanes(count, self.hasher.clone());
+        lanes
+    }
+
+    fn relative(&self, shards: usize) -> Engine {
         let config = EngineConfig::clone(&self.config());
-        let shards = self.shard_count();
         let options = EngineOptions { config, shards, ..EngineOptions::default() };
         let mut sibling = Engine::with_options(options);
         sibling.hasher = self.hasher.clone();

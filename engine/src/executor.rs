@@ -77,6 +77,12 @@ impl Prefetched {
     pub const NONE: Prefetched =
         Prefetched { key: std::ptr::null(), len: 0, hash: 0, shard: 0, place: Place::NONE };
 
+    /// About a key of which so much is known.
+    #[inline]
+    pub(crate) fn of(key: &[u8], hash: u64, shard: usize) -> Prefetched {
+        Prefetched { key: key.as_ptr(), len: key.len(), hash, shard, place: Place::NONE }
+    }
+
     /// Whether this is about no key.
     pub fn is_none(&self) -> bool {
         self.key.is_null()
@@ -111,6 +117,8 @@ pub struct Executor<'e> {
     pinned: bool,
     /// The one shard that all calls work on.
     only: Option<usize>,
+    /// Whether the host hands the records of calls on, which it has as bytes.
+    recorded_elsewhere: bool,
     /// What the calls did besides their replies, since the host last took it.
     pub effects: Effects,
 }
@@ -132,6 +140,7 @@ impl<'e> Executor<'e> {
             impatient: false,
             pinned: false,
             only: None,
+            recorded_elsewhere: false,
             effects,
         }
     }
@@ -191,7 +200,7 @@ impl<'e> Executor<'e> {
             && sites.concerns(call)
         {
             self.tell_sites(call, changed);
-        } else if changed && self.engine.is_recording() {
+        } else if changed && self.engine.is_recording() && !self.recorded_elsewhere {
             let record = Record { stamp: call.stamp, db: call.db, args: call.args };
             match &mut self.batch {
                 None => self.effects.log_index = self.engine.record(&[record]),
@@ -610,12 +619,24 @@ impl<'e> Executor<'e> {
         wanted.iter().all(held) || self.lock_anew(wanted.iter().copied(), impatient)
     }
 
+    /// Locks these shards, which are in ascending order, until [`Executor::release`].
+    pub(crate) fn hold(&mut self, numbers: impl Iterator<Item = usize>) {
+        self.lock_anew(numbers, false);
+        self.pinned = true;
+    }
+
+    /// Whether the records of the next calls are handed on by the host, which has their bytes, and not by
+    /// this executor.
+    pub fn set_recorded_elsewhere(&mut self, elsewhere: bool) {
+        self.recorded_elsewhere = elsewhere;
+    }
+
     /// Looks at a key ahead of its call.
     #[inline]
     pub fn hint(&self, key: &[u8]) -> Prefetched {
         let hash = self.engine.hasher().hash(key);
-        let shard = self.engine.shard_of(key);
-        Prefetched { key: key.as_ptr(), len: key.len(), hash, shard, place: Place::NONE }
+        let shard = self.engine.sharding().of_hashed(key, hash);
+        Prefetched::of(key, hash, shard)
     }
 
     /// Asks for the buckets of keys to be brought near, then for their entries. Where some of them are
@@ -623,7 +644,7 @@ impl<'e> Executor<'e> {
     #[inline]
     pub fn prefetch(&mut self, db: u32, keys: &mut [Prefetched], writes: bool) {
         if self.engine.shard_count() != 1 {
-            return self.prefetch_sharded(db, keys);
+            return self.prefetch_sharded(db, keys, writes);
         }
         self.lock_first();
         let db = self.held[0].1.db(db);
@@ -637,16 +658,39 @@ impl<'e> Executor<'e> {
 
     /// The same where there are several shards: a lock for each look. A shard that another thread
     /// holds is not waited for.
-    fn prefetch_sharded(&mut self, db: u32, keys: &mut [Prefetched]) {
-        for key in &*keys {
-            if let Some(shard) = self.engine.try_lock_shard(key.shard) {
-                shard.db(db).table().prefetch_bucket(key.hash);
-            }
-        }
+    fn prefetch_sharded(&mut self, db: u32, keys: &mut [Prefetched], writes: bool) {
+        self.prefetch_buckets(db, keys, writes);
+        self.prefetch_places(db, keys);
+    }
+
+    /// The first half of [`Executor::prefetch`] where there are several shards: only what is found by
+    /// the hash of a key.
+    pub(crate) fn prefetch_buckets(&self, db: u32, keys: &[Prefetched], writes: bool) {
         for key in keys {
-            if let Some(shard) = self.engine.try_lock_shard(key.shard) {
-                key.place = shard.db(db).table().prefetch_entry(key.hash);
-            }
+            self.look(key.shard, |shard| {
+                let db = shard.db(db);
+                db.table().prefetch_bucket(key.hash);
+                if writes && db.expires().len() != 0 {
+                    db.expires().prefetch_bucket(key.hash);
+                }
+            });
+        }
+    }
+
+    /// The second half.
+    pub(crate) fn prefetch_places(&self, db: u32, keys: &mut [Prefetched]) {
+        for key in keys {
+            let place = self.look(key.shard, |shard| shard.db(db).table().prefetch_entry(key.hash));
+            key.place = place.unwrap_or(key.place);
+        }
+    }
+
+    /// Looks into a shard that is held, or that nobody holds.
+    #[inline]
+    fn look<T>(&self, number: usize, look: impl FnOnce(&Shard) -> T) -> Option<T> {
+        match self.held.binary_search_by_key(&number, |(held, _)| *held) {
+            Ok(at) => Some(look(&self.held[at].1)),
+            Err(_) => self.engine.try_lock_shard(number).map(|shard| look(&shard)),
         }
     }
 

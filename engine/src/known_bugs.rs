@@ -52,6 +52,8 @@ pub enum Bug {
     StrangersFillMemory,
     /// A client that is closed stays among those that wait for a key.
     KilledWaiterStays,
+    /// Records that run by several threads do not stop at one that has to run alone.
+    BarriersComeLate,
     /// SORT's BY and GET are not asked for permission.
     SortIgnoresAcl,
 }

@@ -52,6 +52,7 @@ pub mod journal;
 pub mod keyspace;
 #[cfg_attr(not(feature = "known-bugs"), doc(hidden))]
 pub mod known_bugs;
+pub mod lanes;
 pub mod libraries;
 pub mod log;
 pub mod number;

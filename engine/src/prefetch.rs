@@ -1,5 +1,8 @@
 //! Asks for memory to be brought near before it is needed.
 
+/// Bytes of a cache line.
+pub(crate) const LINE_BYTES: usize = 64;
+
 /// Asks for the cache line at `place`. A hint: it reads nothing and cannot fault.
 #[inline(always)]
 pub(crate) fn prefetch<T>(place: *const T) {

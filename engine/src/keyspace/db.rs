@@ -1,6 +1,7 @@
 //! One database of one shard: its entries, and an index of those that expire.
 
 mod entry_mut;
+mod lane;
 
 use super::entry::{COLOUR, EntryPtr, Kind, Parts, big_payload, shape_payload};
 use super::saving::{HandOver, Saving};
@@ -522,6 +523,9 @@ impl FlushedDb {
 
 impl Drop for Db {
     fn drop(&mut self) {
+        if self.table.is_lane() {
+            return;
+        }
         self.table.for_each(|entry| drop(entry.free()));
     }
 }

@@ -29,6 +29,6 @@ pub use saving::HandOver;
 pub(crate) use shard::Shard;
 pub use shard::WatchToken;
 pub(crate) use sharding::Sharding;
-pub(crate) use table::{CURSOR_BITS, Place};
+pub(crate) use table::{CURSOR_BITS, LANES_MAX, Place};
 pub(crate) use tracking::TrackTable;
 pub use tracking::{Invalidation, Tracker, Trackers};

@@ -124,6 +124,16 @@ impl Shapes {
         self.known.len() < SHAPES_MAX
     }
 
+    /// Takes over what another part of the database knows, as far as there is room.
+    pub fn learn(&mut self, other: &Shapes) {
+        for (hash, shape) in &other.known {
+            if self.known.len() >= SHAPES_MAX {
+                return;
+            }
+            self.known.entry(*hash).or_insert_with(|| Arc::clone(shape));
+        }
+    }
+
     /// Number of shapes.
     #[cfg(test)]
     pub fn len(&self) -> usize {

@@ -86,6 +86,22 @@ impl Shard {
         &self.dbs
     }
 
+    /// Whether nothing but its keys follows from their changes: nobody waits for one, watches or
+    /// reads it through a cache, or copies them.
+    pub fn is_unobserved(&self) -> bool {
+        !self.observed && self.awaits == 0 && self.changes.is_none()
+    }
+
+    /// Gives the buckets of lanes that were lent what belongs into them, see [`Db::lend`].
+    pub fn grow_lanes(&mut self) {
+        self.dbs.iter_mut().for_each(Db::grow_lane);
+    }
+
+    /// Exchanges the keys of one database with those of another shard.
+    pub fn exchange_db(&mut self, db: u32, other: &mut Shard) {
+        std::mem::swap(&mut self.dbs[db as usize], &mut other.dbs[db as usize]);
+    }
+
     /// Exchanges all keys with those of another shard.
     pub fn exchange(&mut self, other: &mut Shard) {
         std::mem::swap(&mut self.dbs, &mut other.dbs);

@@ -1,9 +1,10 @@
 //! Which shard a key is in.
 //!
 //! Usually that follows from its slot alone. An engine that keeps groups has a shard for each: a table
-//! then says where each slot is, and which shards are seen by commands that look at all keys.
+//! then says where each slot is, and which shards are seen by commands that look at all keys. Where the
+//! one shard of an engine is shared out among threads for a while, the key's hash tells whose it is.
 
-use super::Shard;
+use super::{KeyHasher, LANES_MAX, Shard};
 use crate::slot::{SLOTS, slot_of};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
@@ -12,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 pub(crate) struct Sharding {
     count: usize,
     groups: Option<Box<Groups>>,
+    /// There where keys are spread by their hash.
+    lanes: Option<KeyHasher>,
 }
 
 #[derive(Debug)]
@@ -32,7 +35,13 @@ impl Sharding {
                 seen: (0..count).map(|shard| AtomicBool::new(shard == 0)).collect(),
             })
         });
-        Sharding { count, groups }
+        Sharding { count, groups, lanes: None }
+    }
+
+    /// `count` shards, a power of two: keys with the same lowest bits of their hash are in one.
+    pub fn lanes(count: usize, hasher: KeyHasher) -> Sharding {
+        assert!(count.is_power_of_two() && count <= LANES_MAX, "lanes are told apart by bits");
+        Sharding { count, groups: None, lanes: Some(hasher) }
     }
 
     /// Number of shards.
@@ -46,7 +55,10 @@ impl Sharding {
     pub fn of(&self, key: &[u8]) -> usize {
         match &self.groups {
             None if self.count == 1 => 0,
-            None => slot_of(key) as usize % self.count,
+            None => match &self.lanes {
+                None => slot_of(key) as usize % self.count,
+                Some(hasher) => hasher.hash(key) as usize % self.count,
+            },
             Some(groups) => groups.shards[slot_of(key) as usize].load(Ordering::Relaxed).into(),
         }
     }
@@ -56,6 +68,15 @@ impl Sharding {
         match &self.groups {
             None => slot as usize % self.count,
             Some(groups) => groups.shards[slot as usize].load(Ordering::Relaxed).into(),
+        }
+    }
+
+    /// The shard of a key whose hash is known.
+    #[inline]
+    pub fn of_hashed(&self, key: &[u8], hash: u64) -> usize {
+        match self.lanes {
+            Some(_) => hash as usize % self.count,
+            None => self.of(key),
         }
     }
 

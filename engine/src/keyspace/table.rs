@@ -13,8 +13,12 @@
 //! range of that order, whatever the number of buckets, so a cursor stays valid while the table
 //! grows and shrinks.
 
+mod lane;
+
 use super::entry::EntryPtr;
 use crate::prefetch::prefetch;
+pub(crate) use lane::LANES_MAX;
+use lane::Lent;
 use std::ptr::null_mut;
 
 const SLOTS: usize = 7;
@@ -67,6 +71,10 @@ pub(crate) struct Table {
     round: usize,
     len: usize,
     overflows: usize,
+    /// Buckets whose entries are where they belong; all of them but on the way to lanes.
+    whole: usize,
+    /// There in a lane of another table: it does not grow or shrink and owns nothing.
+    lent: Option<Lent>,
 }
 
 // SAFETY: the table owns its buckets and the entries in them, which are Send; all access goes
@@ -104,7 +112,15 @@ fn unpack(slot: Slot) -> EntryPtr {
 
 impl Table {
     pub const fn new() -> Table {
-        Table { segments: Vec::new(), buckets: 0, round: 1, len: 0, overflows: 0 }
+        Table {
+            segments: Vec::new(),
+            buckets: 0,
+            round: 1,
+            len: 0,
+            overflows: 0,
+            whole: 0,
+            lent: None,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -306,7 +322,7 @@ impl Table {
         entry: EntryPtr,
         hash_of: impl Fn(EntryPtr) -> u64,
     ) -> SlotRef {
-        if self.len >= self.buckets * LOAD_MAX {
+        if self.len >= self.buckets * LOAD_MAX && self.lent.is_none() {
             self.grow(hash_of);
         }
         let index = self.index(hash);
@@ -350,7 +366,7 @@ impl Table {
         }
         self.trim(index);
         self.len -= 1;
-        if self.buckets > 1 && self.len < self.buckets * LOAD_MIN {
+        if self.buckets > 1 && self.len < self.buckets * LOAD_MIN && self.lent.is_none() {
             self.shrink(hash_of);
         }
         entry
@@ -537,6 +553,9 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
+        if self.lent.is_some() {
+            return self.forget();
+        }
         for index in 0..self.buckets {
             let mut slots = smallvec::SmallVec::new();
             self.drain(index, &mut slots);
@@ -551,17 +570,17 @@ mod tests {
     use std::collections::HashSet;
     use std::hash::{BuildHasher, Hasher};
 
-    fn hash(key: &[u8]) -> u64 {
+    pub(super) fn hash(key: &[u8]) -> u64 {
         let mut hasher = foldhash::fast::FixedState::with_seed(5).build_hasher();
         hasher.write(key);
         hasher.finish()
     }
 
-    fn hash_of(entry: EntryPtr) -> u64 {
+    pub(super) fn hash_of(entry: EntryPtr) -> u64 {
         hash(entry.key())
     }
 
-    fn entry(number: u32) -> EntryPtr {
+    pub(super) fn entry(number: u32) -> EntryPtr {
         let key = number.to_le_bytes();
         EntryPtr::new(&Parts {
             kind: Kind::Str,
@@ -573,7 +592,7 @@ mod tests {
         })
     }
 
-    fn remove(table: &mut Table, number: u32) -> bool {
+    pub(super) fn remove(table: &mut Table, number: u32) -> bool {
         let key = number.to_le_bytes();
         let hash = hash(&key);
         let Some(slot) = table.find_slot(hash, |entry| entry.key() == key) else { return false };
@@ -581,12 +600,12 @@ mod tests {
         true
     }
 
-    fn has(table: &Table, number: u32) -> bool {
+    pub(super) fn has(table: &Table, number: u32) -> bool {
         let key = number.to_le_bytes();
         table.find(hash(&key), |entry| entry.key() == key).is_some()
     }
 
-    const COUNT: u32 = if cfg!(miri) { 200 } else { 30_000 };
+    pub(super) const COUNT: u32 = if cfg!(miri) { 200 } else { 30_000 };
 
     #[test]
     fn grows_and_shrinks_and_keeps_every_key() {

@@ -36,8 +36,8 @@ mod writer;
 
 pub use error::LogError;
 pub use open::{Cut, LogOptions, Recovered};
-pub use reader::{Batch, Reader};
-pub use replay::{Replayed, replay, resolve};
+pub use reader::{Batch, Group, Reader};
+pub use replay::{Replayed, Replaying, replay, resolve};
 
 use crate::disk::Disk;
 use crate::journal::{Journal, Record};

@@ -5,7 +5,7 @@ use super::scan::Place;
 use super::segment::HEADER_BYTES;
 use super::{Log, LogError, scan};
 use crate::disk::{Disk, Mapping};
-use smallvec::SmallVec;
+use crate::prefetch::{LINE_BYTES, prefetch};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -33,6 +33,47 @@ struct Segment {
 struct Found {
     place: Place,
     payload: Range<usize>,
+}
+
+/// Records that were found, with the segment that they stand in.
+#[derive(Default)]
+pub struct Group {
+    bytes: Option<Mapping>,
+    found: Vec<Found>,
+}
+
+impl Group {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Where the payloads stand in [`Group::bytes`].
+    pub fn payloads(&self) -> impl Iterator<Item = Range<usize>> {
+        self.found.iter().map(|found| found.payload.clone())
+    }
+
+    /// The segment.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
+    }
+
+    /// One of them, by its number from 0 on.
+    pub fn batch(&self, nth: usize) -> Batch<'_> {
+        let found = &self.found[nth];
+        let calls = Calls::new(&self.bytes()[found.payload.clone()]);
+        Batch { index: found.place.index, place: found.place, calls }
+    }
+
+    /// The index of the last one.
+    pub fn last(&self) -> Option<u64> {
+        self.found.last().map(|found| found.place.index)
+    }
 }
 
 /// Reads records in order. While there is one, the segments that it has still to read stay.
@@ -97,19 +138,20 @@ impl Reader {
         Ok(found.map(|found| self.batch(found)))
     }
 
-    /// The next records of calls, at least one and at most `max`; none after the last.
+    /// Finds the next records of calls, at least one and at most `max`; none after the last.
     ///
     /// # Errors
     /// As [`Reader::next`], once what comes before has been given out.
-    pub fn next_group(&mut self, max: usize) -> Result<Vec<Batch<'_>>, LogError> {
-        let mut group: SmallVec<[Found; 32]> = SmallVec::new();
-        group.extend(self.step(true)?);
-        while !group.is_empty() && group.len() < max {
+    pub fn next_group(&mut self, max: usize) -> Result<Group, LogError> {
+        let mut found = Vec::new();
+        found.extend(self.step(true)?);
+        while !found.is_empty() && found.len() < max {
             // What is wrong here is found again by the next call. Those of a group are in one segment.
-            let Ok(Some(found)) = self.step(false) else { break };
-            group.push(found);
+            let Ok(Some(next)) = self.step(false) else { break };
+            found.push(next);
         }
-        Ok(group.into_iter().map(|found| self.batch(found)).collect())
+        let bytes = self.current.as_ref().map(|(_, _, bytes)| bytes.clone());
+        Ok(Group { bytes, found })
     }
 
     fn batch(&self, found: Found) -> Batch<'_> {
@@ -150,6 +192,8 @@ impl Reader {
             let payload = self.at + RECORD_BYTES..self.at + header.bytes;
             self.at = payload.end;
             if is_next {
+                // It is read once all records of a group are found.
+                prefetch(rest.as_ptr().wrapping_add(LINE_BYTES));
                 self.next += 1;
                 return Ok(Some(Found { place, payload }));
             }

@@ -1,13 +1,15 @@
 //! Runs the records of a log on an engine.
 
 use super::record::LoggedCall;
-use super::{Batch, LogError, Reader, settings};
+use super::{Batch, Group, LogError, Reader, settings};
 use crate::command::Command;
 use crate::engine::{Engine, command_table};
 use crate::executor::{Call, Executor, Prefetched};
+use crate::lanes::{self, Item, Lanes, Part};
 use crate::reply::{Protocol, Reply};
 use crate::shipping::{self, Point, Position};
 use smallvec::SmallVec;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// Records that are looked at ahead, so that what they need is on its way from memory.
@@ -24,6 +26,8 @@ pub struct Replayed {
     pub batches: u64,
     /// Calls in them.
     pub calls: u64,
+    /// Records that ran beside others, on several threads.
+    pub together: u64,
     /// The history as the last record about it has it, with the position at the end of the log.
     pub here: Option<Position>,
     /// The records about histories.
@@ -39,9 +43,20 @@ pub fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
     Some(subcommand.unwrap_or(command))
 }
 
-/// Runs the records that `reader` has, in order. The engine must not have a journal yet.
-/// `progress` gets the index of a record now and then; `relieve` is called with no lock held, to make
-/// room in memory.
+/// How a log is replayed.
+pub struct Replaying<'a> {
+    /// Threads that run records of one key each; at most [`lanes::THREADS_MAX`](crate::lanes::THREADS_MAX).
+    pub threads: usize,
+    /// Records in a row from which they do, [`lanes::TOGETHER_MIN`](crate::lanes::TOGETHER_MIN) where nothing
+    /// else is to be tested.
+    pub together_min: usize,
+    /// Gets the index of a record now and then.
+    pub progress: &'a mut dyn FnMut(u64),
+    /// Called with no lock held, to make room in memory.
+    pub relieve: &'a dyn Fn(),
+}
+
+/// Runs the records that `reader` has, in order, or as if they were. The engine must not have a journal yet.
 ///
 /// # Errors
 /// If a record cannot be read, or names a command that this version does not have, or the cold tier
@@ -49,60 +64,164 @@ pub fn resolve(args: &[&[u8]]) -> Option<&'static Command> {
 pub fn replay(
     engine: &Engine,
     mut reader: Reader,
-    mut progress: impl FnMut(u64),
-    relieve: impl Fn(),
+    how: Replaying<'_>,
 ) -> Result<Replayed, LogError> {
     // A limit that was lowered since must not refuse what was accepted then.
     let config = engine.config();
     engine.update_config(|config| config.proto_max_bulk_len = usize::MAX);
-    let result = run(engine, &mut reader, &mut progress, &relieve);
+    let lanes = Lanes::new(engine, how.threads);
+    let (executor, done) = (engine.executor(), Replayed::default());
+    let faults = faults(engine);
+    let together_min = how.together_min.max(1);
+    let mut replay = Replay {
+        engine,
+        lanes,
+        executor,
+        out: Vec::new(),
+        done,
+        faults,
+        together_min,
+        relieved: 0,
+    };
+    let result = replay.all(&mut reader, how);
+    replay.executor.release();
+    let result = result.map(|()| std::mem::take(&mut replay.done));
+    drop(replay);
     engine.update_config(|now| *now = (*config).clone());
     result
+}
+
+/// Values on disk that could not be read so far.
+fn faults(engine: &Engine) -> u64 {
+    engine.tier().map_or(0, |tier| tier.stats.faults.load(Ordering::Relaxed))
 }
 
 /// A replay on its way.
 struct Replay<'a> {
     engine: &'a Engine,
+    lanes: Option<Lanes<'a>>,
     executor: Executor<'a>,
     out: Vec<u8>,
     done: Replayed,
+    faults: u64,
+    together_min: usize,
+    /// Records when the host was last called to make room.
+    relieved: u64,
 }
 
-fn run(
-    engine: &Engine,
+/// The next records, and what is known of them.
+struct Ahead {
+    group: Group,
+    items: Vec<Item>,
+    parts: Vec<Part>,
+}
+
+/// Reads and looks at the next records.
+fn read_ahead(
+    lanes: Option<&Lanes<'_>>,
     reader: &mut Reader,
-    progress: &mut impl FnMut(u64),
-    relieve: &impl Fn(),
-) -> Result<Replayed, LogError> {
-    let (executor, done) = (engine.executor(), Replayed::default());
-    let mut replay = Replay { engine, executor, out: Vec::new(), done };
-    let faults = || engine.tier().map_or(0, |tier| tier.stats.faults.load(Ordering::Relaxed));
-    let faults_before = faults();
-    let (mut relieved, mut reported) = (0, 0);
-    loop {
+    together_min: usize,
+) -> Result<Ahead, LogError> {
+    let Some(lanes) = lanes else {
         let group = reader.next_group(GROUP)?;
-        let Some(last) = group.last() else { return Ok(replay.done) };
-        let index = last.index;
-        let (db, group) = replay.look_ahead(group);
-        for (batch, first) in group {
-            let index = batch.index;
-            replay.batch(batch, first, db)?;
-            if faults() != faults_before {
-                // Without the value the call did something else than when it was logged.
-                let fault = engine.tier().and_then(|tier| tier.fault());
-                let fault = fault.map_or_else(String::new, |fault| fault.to_string());
-                let text = format!("record {index} needs a value on disk: {fault}");
-                return Err(LogError::Io(text));
+        let parts = vec![Part::InTurn(0..group.len())];
+        return Ok(Ahead { group, items: Vec::new(), parts });
+    };
+    let group = reader.next_group(lanes::BATCH_MAX)?;
+    let look = |(nth, payload)| lanes.look(nth, group.bytes(), payload);
+    let mut items: Vec<Item> = group.payloads().enumerate().map(look).collect();
+    let parts = lanes::parts(&mut items, together_min);
+    Ok(Ahead { group, items, parts })
+}
+
+impl Replay<'_> {
+    fn all(&mut self, reader: &mut Reader, how: Replaying<'_>) -> Result<(), LogError> {
+        let mut reported = 0;
+        let mut now = read_ahead(self.lanes.as_ref(), reader, self.together_min)?;
+        while let Some(index) = now.group.last() {
+            let mut next = None;
+            for part in &now.parts {
+                let range = match part {
+                    Part::Together(range) | Part::InTurn(range) => range.clone(),
+                };
+                if !self.together(&now, part, reader, &mut next) {
+                    self.in_turn(&now, range, how.relieve)?;
+                }
+            }
+            if self.done.batches - reported >= REPORTED_EVERY {
+                reported = self.done.batches;
+                (how.progress)(index);
+            }
+            now = match next {
+                Some(next) => next?,
+                None => read_ahead(self.lanes.as_ref(), reader, self.together_min)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Runs records at the same time, if they can; the next ones are read meanwhile.
+    fn together(
+        &mut self,
+        now: &Ahead,
+        part: &Part,
+        reader: &mut Reader,
+        next: &mut Option<Result<Ahead, LogError>>,
+    ) -> bool {
+        let (Part::Together(range), Some(lanes)) = (part, &self.lanes) else { return false };
+        let items = &now.items[range.clone()];
+        if !lanes.can_run(&mut self.executor, items) {
+            return false;
+        }
+        let meanwhile = || {
+            if next.is_none() {
+                *next = Some(read_ahead(Some(lanes), reader, self.together_min));
+            }
+        };
+        lanes.run(&mut self.executor, now.group.bytes(), items, meanwhile);
+        self.executor.release();
+        self.executor.effects = Default::default();
+        let count = items.len() as u64;
+        self.done.calls += count;
+        self.done.batches += count;
+        self.done.together += count;
+        if let Some(here) = &mut self.done.here {
+            here.position += count;
+        }
+        true
+    }
+
+    /// Runs records one after the other.
+    fn in_turn(
+        &mut self,
+        now: &Ahead,
+        range: Range<usize>,
+        relieve: &dyn Fn(),
+    ) -> Result<(), LogError> {
+        let nth = |at: usize| now.items.get(at).map_or(at, Item::nth);
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + GROUP);
+            let group = (start..end).map(|at| now.group.batch(nth(at))).collect();
+            start = end;
+            let (db, group) = self.look_ahead(group);
+            for (batch, first) in group {
+                let index = batch.index;
+                self.batch(batch, first, db)?;
+                if faults(self.engine) != self.faults {
+                    // Without the value the call did something else than when it was logged.
+                    let fault = self.engine.tier().and_then(|tier| tier.fault());
+                    let fault = fault.map_or_else(String::new, |fault| fault.to_string());
+                    let text = format!("record {index} needs a value on disk: {fault}");
+                    return Err(LogError::Io(text));
+                }
+            }
+            if self.done.batches - self.relieved >= RELIEVED_EVERY {
+                self.relieved = self.done.batches;
+                relieve();
             }
         }
-        if replay.done.batches - relieved >= RELIEVED_EVERY {
-            relieved = replay.done.batches;
-            relieve();
-        }
-        if replay.done.batches - reported >= REPORTED_EVERY {
-            reported = replay.done.batches;
-            progress(index);
-        }
+        Ok(())
     }
 }
 

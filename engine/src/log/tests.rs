@@ -361,10 +361,20 @@ fn a_replay_leads_to_the_same_state() {
     log.close().unwrap();
     let (log, _) = open(&disk.reboot(Loss::Everything, 1));
     let engine = crate::Engine::with_options(EngineOptions { shards: 2, ..Default::default() });
-    let replayed = replay(&engine, log.read_from(1), |_| {}, || ()).unwrap();
+    let replayed = replay_by(&engine, log.read_from(1), 1);
     assert_eq!((replayed.batches, replayed.calls), (600, 800));
     assert_eq!(engine.digest(), store.engine().digest());
     assert_eq!(engine.image(), store.engine().image());
+}
+
+fn replay_by(engine: &crate::Engine, reader: Reader, threads: usize) -> Replayed {
+    let how = Replaying {
+        threads,
+        together_min: crate::lanes::TOGETHER_MIN,
+        progress: &mut |_| (),
+        relieve: &|| (),
+    };
+    replay(engine, reader, how).unwrap()
 }
 
 #[test]
@@ -393,7 +403,7 @@ fn a_replay_sees_the_settings_of_each_time() {
     let (log, _) = open(&disk);
     let engine = crate::Engine::with_options(EngineOptions::default());
     let config = engine.config();
-    replay(&engine, log.read_from(1), |_| {}, || ()).unwrap();
+    replay_by(&engine, log.read_from(1), 1);
     assert_eq!(engine.digest(), store.engine().digest());
     assert_eq!(engine.config(), config);
 }

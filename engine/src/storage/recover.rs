@@ -5,7 +5,8 @@ use super::save::{KEPT, SaveProgress};
 use super::{Storage, StorageError, lock, log_dir, switch};
 use crate::disk::{Disk, Lock, Mode};
 use crate::engine::Engine;
-use crate::log::{Log, LogOptions, Recovered, Replayed, replay};
+use crate::lanes::TOGETHER_MIN;
+use crate::log::{Log, LogOptions, Recovered, Replayed, Replaying, replay};
 use crate::snapshot::{self, Loaded, Progress, Reader, SnapshotError};
 use crate::stamp::Rng;
 use parking_lot::Mutex;
@@ -301,8 +302,14 @@ impl Directory {
         progress.log_last.store(recovered.last, Ordering::Relaxed);
         let from = recovered.first.max(floor + 1);
         let relieve = || options.relieve.iter().for_each(|relieve| relieve());
-        let progress = |index| progress.log_index.store(index, Ordering::Relaxed);
-        opened.replayed = replay(engine, log.read_opened(from), progress, relieve)?;
+        let mut progress = |index| progress.log_index.store(index, Ordering::Relaxed);
+        let how = Replaying {
+            threads: options.threads,
+            together_min: TOGETHER_MIN,
+            progress: &mut progress,
+            relieve: &relieve,
+        };
+        opened.replayed = replay(engine, log.read_opened(from), how)?;
         opened.recovered = recovered;
         if options.log { Ok(Some(Arc::new(log))) } else { Ok(None) }
     }
