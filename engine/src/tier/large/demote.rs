@@ -97,7 +97,8 @@ impl Tier {
 
 impl Progress {
     fn new(seed: u64, value: &Value, key_len: usize) -> Progress {
-        let directory = Builder::new(seed, value.type_of());
-        Progress { steps: Steps::default(), directory, written: key_len, len: len(value) }
+        let len = len(value);
+        let directory = Builder::new(seed, value.type_of(), len);
+        Progress { steps: Steps::default(), directory, written: key_len, len }
     }
 }

@@ -70,8 +70,15 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub fn new(seed: u64, value_type: Type) -> Builder {
-        Builder { seed, value_type, members: Vec::new(), starts: Vec::new() }
+    /// One with room for `len` elements: to make more later would take long, under the lock of a shard.
+    pub fn new(seed: u64, value_type: Type, len: usize) -> Builder {
+        let (mut members, mut starts) = (Vec::new(), Vec::new());
+        match value_type {
+            Type::Hash | Type::Set | Type::Zset => members.reserve_exact(len),
+            Type::List => starts.reserve_exact(len),
+            Type::String | Type::Stream => {}
+        }
+        Builder { seed, value_type, members, starts }
     }
 
     /// Notes an element that begins at an offset.
