@@ -142,6 +142,7 @@ impl Gate {
         std::thread::Builder::new()
             .name("ashlar-log".into())
             .spawn(move || {
+                crate::cores::bind(&thread.settings, crate::config::ids::BIO_CPULIST);
                 if let Some(gate) = thread.gate.get() {
                     gate.run(&thread.engine);
                 }

@@ -94,7 +94,7 @@ pub struct Host<'w, 'e> {
     pub detach: Option<Detach>,
     /// The worker's other clients, to be answered while a script is busy.
     pub others: Option<&'w mut dyn Others>,
-    /// The request is run again, see [`Again`].
+    /// The request is run again once what it needs is there.
     pub again: &'w mut Again,
 }
 

@@ -282,8 +282,18 @@ impl Persistence {
         let storage = self.begin(settings, rewrites)?;
         let this = self.clone();
         let stops = stops_writes(settings);
+        let cores = crate::cores::of(
+            settings,
+            match rewrites {
+                true => ids::AOF_REWRITE_CPULIST,
+                false => ids::BGSAVE_CPULIST,
+            },
+        );
         let spawned = std::thread::Builder::new().name("ashlar-snapshot".into()).spawn(move || {
             crate::tier::step_back();
+            if let Some(cores) = cores {
+                crate::cores::bind_to(&cores);
+            }
             // A failure is logged there.
             let _ = this.take_gently(stops, &storage);
         });

@@ -22,7 +22,7 @@ use crate::stats::Stats;
 use crate::tier::ColdTier;
 use crate::tls::Tls;
 use crate::worker::{MAILBOX, Worker};
-use crate::{clock, commands, info};
+use crate::{clock, commands, cores, info};
 use ashlar_engine::engine::{Engine, EngineOptions};
 use ashlar_engine::stamp::Rng;
 use ashlar_engine::storage::{Directory, RecoverOptions, Storage};
@@ -122,9 +122,13 @@ impl Server {
         connect(&shared.settings, &shared.engine);
         give_back(&shared.settings);
         persistence::switch::connect(&shared);
-        let collector = std::thread::Builder::new()
-            .name("ashlar-free".into())
-            .spawn(move || collect(&garbage))?;
+        let owner = shared.clone();
+        let collector =
+            std::thread::Builder::new().name("ashlar-free".into()).spawn(move || {
+                cores::bind(&owner.settings, ids::BIO_CPULIST);
+                drop(owner);
+                collect(&garbage);
+            })?;
         let collector = Some(collector);
         let tier = crate::tier::start(&shared)?;
         let node = if in_cluster { Some(crate::strong::start(&shared)?) } else { None };
@@ -136,6 +140,7 @@ impl Server {
             let worker = std::thread::Builder::new()
                 .name(format!("ashlar-worker-{number}"))
                 .spawn(move || {
+                    cores::bind(&shared.settings, ids::SERVER_CPULIST);
                     // A server without one of its workers would leave connections hanging.
                     let _stops = StopOnPanic(&shared);
                     Worker::new(&shared, number, poll, listeners)?.run()

@@ -246,7 +246,10 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>
     let mut threads = Vec::new();
     let spawn = |name: String, run: fn(&Shared)| {
         let shared = shared.clone();
-        std::thread::Builder::new().name(name).spawn(move || run(&shared))
+        std::thread::Builder::new().name(name).spawn(move || {
+            crate::cores::bind(&shared.settings, ids::BIO_CPULIST);
+            run(&shared);
+        })
     };
     for number in 0..cold.readers {
         threads.push(spawn(format!("ashlar-read-{number}"), read)?);

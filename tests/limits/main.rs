@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is to say where")]
 
+mod cores;
 mod load;
 mod numbers;
 mod protocol;

@@ -7,6 +7,7 @@ mod caches;
 mod catalogue;
 mod client;
 mod cluster;
+mod cores;
 mod durability;
 mod goals;
 mod import;

@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
+use crate::cores::Apart;
 use crate::load::{Pace, drive};
 use crate::options::Settings;
 use crate::results::TierFigure;
@@ -101,8 +102,9 @@ pub fn wait_loaded(server: &Server) -> Result<(), String> {
 /// The p99 of writes at a fixed rate, without and during snapshots, of both servers.
 pub fn during_snapshots(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     let mut figures = Vec::new();
+    let apart = Apart::new()?;
     for program in [&settings.ashlar, &settings.redis] {
-        let server = program.start()?;
+        let server = apart.start(|| program.start())??;
         let keys = keys(settings) / 5;
         fill(&server, keys)?;
         let work = Work::over(Op::Set, VALUE, Keys::Uniform(keys));

@@ -162,7 +162,8 @@ impl<H: Host> Driver<H> {
 
     /// When it is to have its next turn at the latest, if nothing happens before.
     pub fn due_us(&self) -> u64 {
-        self.next_tick_us.min(self.next_look_us)
+        let due_us = self.next_tick_us.min(self.next_look_us);
+        self.moves.due_us().map_or(due_us, |move_us| due_us.min(move_us))
     }
 
     /// The groups of the node, once it belongs to a cluster.

@@ -31,13 +31,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of keys that one entry brings: few, since the requests of clients wait behind it.
-const PIECE_BYTES: usize = 32 << 10;
+const PIECE_BYTES: usize = 16 << 10;
 /// Microseconds after which a step without an answer is tried again.
 const STEP_US: u64 = 5_000_000;
 /// Keys that may have changed for the slots to be frozen.
 const FEW_KEYS: usize = 64;
 /// Pieces of changes after which the slots are frozen, however many are left.
 const FOLLOW_MAX: u32 = 64;
+/// After a piece a move rests for so many times as long as that took, for those who go on with the keys...
+const REST_PER_PIECE: u64 = 2;
+/// ... but not for more microseconds than these.
+const REST_US_MAX: u64 = 10_000;
 /// Steps of a move in one turn.
 const TURN_STEPS: usize = 16;
 
@@ -79,6 +83,8 @@ struct Moving {
     /// The answer to the entry that was proposed last.
     answer: Arc<AtomicU8>,
     since_us: u64,
+    /// When the next piece goes, once the one before has arrived.
+    rests_until_us: Option<u64>,
 }
 
 /// Slots without keys, and what must not have changed since for that to be true: the version by which they
@@ -121,6 +127,11 @@ fn call(name: &[u8], fixed: &[&[u8]], slots: &[SlotRange]) -> OwnedCall {
 }
 
 impl Moves {
+    /// When the next piece of a move goes, where one waits.
+    pub fn due_us(&self) -> Option<u64> {
+        self.moving.values().filter_map(|moving| moving.rests_until_us).min()
+    }
+
     pub fn look<H: Host>(&mut self, driver: &mut Driver<H>) {
         let topology = driver.topology.clone();
         let over = |id: &u64, _: &mut Moving| !topology.moves.contains_key(id);
@@ -156,6 +167,7 @@ impl Moves {
         };
         match moving.answer.load(Ordering::Acquire) {
             WAITING if now_us < moving.since_us + STEP_US => return false,
+            DONE if moving.rests(now_us) => return false,
             DONE => {}
             _ => {
                 // Starting over does no harm.
@@ -262,6 +274,7 @@ impl Moves {
             step: Step::Copy(0),
             answer: Arc::new(AtomicU8::new(DONE)),
             since_us: driver.now_us,
+            rests_until_us: None,
         };
         self.moving.insert(one.id, moving);
     }
@@ -335,6 +348,18 @@ fn within(ranges: &[SlotRange], slot: u16) -> bool {
 }
 
 impl Moving {
+    /// Whether the next piece has to wait.
+    fn rests(&mut self, now_us: u64) -> bool {
+        let Step::Copy(1..) = self.step else { return false };
+        let took_us = now_us.saturating_sub(self.since_us);
+        let rest_us = (took_us * REST_PER_PIECE).min(REST_US_MAX);
+        let until_us = *self.rests_until_us.get_or_insert(now_us + rest_us);
+        if now_us >= until_us {
+            self.rests_until_us = None;
+        }
+        self.rests_until_us.is_some()
+    }
+
     fn wait(&mut self) -> Done {
         self.answer = Arc::new(AtomicU8::new(WAITING));
         wait_for(&self.answer)

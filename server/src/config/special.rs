@@ -195,6 +195,14 @@ pub(super) fn read_dir(word: &[u8]) -> Result<Vec<u8>, Reason> {
     Ok(path.to_string_lossy().into_owned().into_bytes())
 }
 
+/// A list of cores, or nothing.
+pub(super) fn read_cores(word: &[u8]) -> Result<Vec<u8>, Reason> {
+    if !word.is_empty() && crate::cores::parse(word).is_none() {
+        return Err("argument must be a list of cores, such as 0,2-5 or 0-6:2".into());
+    }
+    Ok(word.to_vec())
+}
+
 /// `replicaof`: `no one`, nothing, or a host and a port.
 pub(super) fn read_primary(
     words: &[&[u8]],

@@ -2,11 +2,16 @@
 
 use super::super::kind::Kind;
 use super::super::setting::Setting;
-use super::super::special::{read_dir, read_oom_scores};
+use super::super::special::{read_cores, read_dir, read_oom_scores};
 use super::{int, int_from, long_from};
 
 const SHUTDOWN: Kind =
     Kind::EnumFlags(&[("default", 0), ("save", 1), ("nosave", 2), ("now", 4), ("force", 8)]);
+
+const fn cores(name: &'static str, aliases: &'static [&'static str], doc: &'static str) -> Setting {
+    let kind = Kind::Word { read: read_cores, form: "CORES" };
+    Setting::new(name, kind, "", doc).aliases(aliases).start()
+}
 
 pub(super) const GENERAL: &[Setting] = &[
     Setting::new(
@@ -46,6 +51,26 @@ pub(super) const GENERAL: &[Setting] = &[
         .ignored("nothing is saved on shutdown in this version"),
     Setting::new("shutdown-on-sigterm", SHUTDOWN, "default", "What SIGTERM does besides stopping.")
         .ignored("nothing is saved on shutdown in this version"),
+    cores(
+        "server-cpulist",
+        &["server_cpulist"],
+        "Cores of the workers, such as `0,2-5`, or `0-6:2` for each other one; empty: all.",
+    ),
+    cores(
+        "bio-cpulist",
+        &["bio_cpulist"],
+        "Cores of the threads that sync the log, read and write the cold tier, and free memory.",
+    ),
+    cores(
+        "aof-rewrite-cpulist",
+        &["aof_rewrite_cpulist"],
+        "Cores of snapshots by BGREWRITEAOF; empty: those of the workers.",
+    ),
+    cores(
+        "bgsave-cpulist",
+        &["bgsave_cpulist"],
+        "Cores of snapshots by BGSAVE and `save`; empty: those of the workers.",
+    ),
 ];
 
 pub(super) const SCRIPTING: &[Setting] = &[Setting::new(
@@ -67,7 +92,6 @@ const fn tuning(
 }
 
 const OWN_THREADS: &str = "every worker reads, executes and writes by itself";
-const NO_PINNING: &str = "threads are not pinned; use taskset or the service's unit file";
 
 pub(super) const TUNING: &[Setting] = &[
     tuning("io-threads-do-reads", Kind::Bool, "no", "Read in the I/O threads.", OWN_THREADS)
@@ -125,18 +149,6 @@ pub(super) const TUNING: &[Setting] = &[
         "The scores for it.",
         "the kernel's own choice applies",
     ),
-    tuning("server-cpulist", Kind::Text, "", "Cores of the server.", NO_PINNING)
-        .aliases(&["server_cpulist"])
-        .start(),
-    tuning("bio-cpulist", Kind::Text, "", "Cores of background work.", NO_PINNING)
-        .aliases(&["bio_cpulist"])
-        .start(),
-    tuning("aof-rewrite-cpulist", Kind::Text, "", "Cores of log rewriting.", NO_PINNING)
-        .aliases(&["aof_rewrite_cpulist"])
-        .start(),
-    tuning("bgsave-cpulist", Kind::Text, "", "Cores of snapshots.", NO_PINNING)
-        .aliases(&["bgsave_cpulist"])
-        .start(),
     tuning(
         "ignore-warnings",
         Kind::Text,
