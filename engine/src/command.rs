@@ -227,6 +227,10 @@ pub enum Reads {
     Element(usize),
     /// Those from the index at `args[at]` to that behind it.
     Range(usize),
+    /// The rank of the member `args[at]`.
+    Rank(usize),
+    /// Found by a function; `None` is the whole.
+    Custom(fn(&[&[u8]]) -> Option<Ask>),
 }
 
 impl Reads {
@@ -241,6 +245,8 @@ impl Reads {
         Some(match self {
             Reads::Whole => return None,
             Reads::Head => Ask::Head,
+            Reads::Rank(at) => Ask::Rank((*args.get(at)?).into()),
+            Reads::Custom(find) => return find(args),
             Reads::Members(from) => {
                 Ask::Members(args.get(from..)?.iter().map(|&name| name.into()).collect())
             }

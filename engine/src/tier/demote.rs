@@ -23,7 +23,7 @@ use crate::keyspace::access::{self, AccessScheme};
 use crate::keyspace::{Db, EntryPtr, EntryRef, Garbage, Shard};
 use crate::policy::TierChoice;
 use crate::stamp::Rng;
-use crate::value::{Value, form, view};
+use crate::value::{Type, Value, form, view};
 use std::sync::atomic::Ordering;
 
 /// Bytes of values that are copied before they are written.
@@ -91,6 +91,8 @@ pub(super) struct Leaving {
     memory: usize,
     /// Whether it is copied in steps.
     is_large: bool,
+    /// Whether it has an order besides.
+    pub is_ranked: bool,
 }
 
 /// A candidate of a sample: the higher the score, the sooner it goes.
@@ -321,7 +323,8 @@ impl Tier {
         }
         let (expiry, access) = (entry.expiry(), entry.access());
         let value = ColdValue { expiry, access, body, key_len: entry.key().len() };
-        Some(Leaving { shard, row, value, memory, is_large })
+        let is_ranked = entry.big().is_some_and(|value| value.type_of() == Type::Zset);
+        Some(Leaving { shard, row, value, memory, is_large, is_ranked })
     }
 
     /// Writes marked entries to disk and lets go of those that are still marked. Returns the bytes

@@ -368,6 +368,28 @@ mod tests {
         }
     }
 
+    /// The rows of version 1, byte by byte: this has to be read for ever.
+    #[test]
+    fn rows_of_the_first_version_are_read() {
+        let store = MemoryStore::default();
+        let key = id().key(0);
+        let mut row = vec![0, 0, 0, 0, 9, 0, 0, 0, 1, 1, 0x44, 0x33, 0x22, 0x11];
+        row.extend_from_slice(&[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
+        row.extend_from_slice(&[3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0]);
+        row.extend_from_slice(b"key\x00text");
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&key), &row[4..]);
+        row[..4].copy_from_slice(&crc.to_le_bytes());
+        let mut batch = Batch::default();
+        batch.put(key, row);
+        store.apply(&batch).unwrap();
+        let value = read(&store, id(), usize::MAX).unwrap().unwrap();
+        assert_eq!((value.key(), value.value()), (&b"key"[..], &b"\0text"[..]));
+        assert_eq!((value.expiry, value.access), (Some(0x1122_3344_5566_7788), 0x1122_3344));
+        let written = MemoryStore::default();
+        put(&written, 9, &value);
+        assert_eq!(written.get(&id().key(0)).unwrap(), store.get(&id().key(0)).unwrap());
+    }
+
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
         let value = value(20_000, Some(5));

@@ -8,12 +8,12 @@ use super::Type;
 use super::hash::{Hash, HashRef};
 use super::list::{List, ListRef};
 use super::set::{Set, SetRef};
-use super::zset::{Zset, ZsetRef};
+use super::zset::{ScoreBound, Window, Zset, ZsetRef};
 use crate::error::Error;
 use std::ops::Range;
 
 /// What a command reads of a large value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// Its type and length.
     Head,
@@ -22,6 +22,19 @@ pub enum Ask {
     /// Elements of a list, or bytes of a string, from one index to another, both included and negative ones counted
     /// from the end.
     Range(i64, i64),
+    /// The rank of a member of a sorted set.
+    Rank(Box<[u8]>),
+    /// The elements of a sorted set within bounds, or a window of them.
+    Ranks(Bounds, Window),
+}
+
+/// Bounds of a range of a sorted set's elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bounds {
+    /// By rank.
+    Rank(i64, i64),
+    /// By score.
+    Score(ScoreBound, ScoreBound),
 }
 
 /// The elements that a part has.
@@ -39,6 +52,15 @@ pub enum Found {
     Members(Set),
     /// Members of a sorted set.
     Scores(Box<Zset>),
+    /// Elements of a sorted set that follow each other.
+    Ranks {
+        /// The ranks within the bounds that were asked for.
+        bounds: Range<usize>,
+        /// The rank of the first element that is here.
+        first: usize,
+        /// The elements.
+        elements: Box<Zset>,
+    },
 }
 
 /// Part of a large value.
@@ -113,7 +135,7 @@ impl Part {
                 Found::Elements(_, list) => list.memory(),
                 Found::Fields(hash) => hash.memory(),
                 Found::Members(set) => set.memory(),
-                Found::Scores(zset) => zset.memory(),
+                Found::Scores(zset) | Found::Ranks { elements: zset, .. } => zset.memory(),
             }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::access::{self, entry, read, read_or_empty, removed, store};
 use super::{start_elements, write_element};
-use crate::command::{Command, Flags, Group, Keys};
+use crate::command::{Command, Flags, Group, Keys, Reads};
 use crate::context::Cx;
 use crate::error::{CmdResult, Error};
 use crate::known_bugs::{self, Bug};
 use crate::number;
 use crate::reply::Reply;
-use crate::value::zset::{LexBound, RangeSpec, ScoreBound, Zset, ZsetRef};
+use crate::value::part::{Ask, Bounds};
+use crate::value::zset::{LexBound, RangeSpec, ScoreBound, Window, Zset, ZsetRef};
 use std::ops::Range;
 
 const READ: Flags = Flags::READONLY;
@@ -19,6 +20,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("ZRANGE", -4, Group::SortedSet, zrange)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Custom(ask_zrange))
         .syntax(
             "key start:double stop:double [BYSCORE|BYLEX] [REV] \
              [LIMIT offset:integer count:integer] [WITHSCORES]",
@@ -35,16 +37,19 @@ pub const COMMANDS: &[Command] = &[
     Command::new("ZREVRANGE", -4, Group::SortedSet, zrevrange)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Custom(ask_zrevrange))
         .syntax("key start:integer stop:integer [WITHSCORES]")
         .docs("1.2.0", "O(log(N)+M)", "Returns a range of members by rank, highest first."),
     Command::new("ZRANGEBYSCORE", -4, Group::SortedSet, zrangebyscore)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Custom(ask_zrangebyscore))
         .syntax("key min:double max:double [WITHSCORES] [LIMIT offset:integer count:integer]")
         .docs("1.0.5", "O(log(N)+M)", "Returns the members within a range of scores."),
     Command::new("ZREVRANGEBYSCORE", -4, Group::SortedSet, zrevrangebyscore)
         .flags(READ)
         .keys(Keys::FIRST)
+        .reads(Reads::Custom(ask_zrevrangebyscore))
         .syntax("key max:double min:double [WITHSCORES] [LIMIT offset:integer count:integer]")
         .docs("2.2.0", "O(log(N)+M)", "Returns the members within a range of scores, backwards."),
     Command::new("ZRANGEBYLEX", -4, Group::SortedSet, zrangebylex)
@@ -60,6 +65,7 @@ pub const COMMANDS: &[Command] = &[
     Command::new("ZCOUNT", 4, Group::SortedSet, zcount)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Custom(ask_zcount))
         .syntax("key min:double max:double")
         .docs("2.0.0", "O(log(N))", "Counts the members within a range of scores."),
     Command::new("ZLEXCOUNT", 4, Group::SortedSet, zlexcount)
@@ -71,12 +77,14 @@ pub const COMMANDS: &[Command] = &[
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Rank(2))
         .syntax("key member [WITHSCORE]")
         .docs("2.0.0", "O(log(N))", "Returns the rank of a member, counted from the lowest score."),
     Command::new("ZREVRANK", -3, Group::SortedSet, zrevrank)
         .member(2)
         .flags(READ_FAST)
         .keys(Keys::FIRST)
+        .reads(Reads::Rank(2))
         .syntax("key member [WITHSCORE]")
         .docs(
             "2.0.0",
@@ -209,25 +217,55 @@ impl<'a> Selection<'a> {
 
     /// The ranks that are selected.
     fn resolve(&self, zset: ZsetRef<'_>) -> Range<usize> {
-        let Range { mut start, mut end } = zset.resolve(&self.spec);
-        if self.reverse && matches!(self.spec, RangeSpec::Rank(..)) {
-            let len = zset.len();
-            (start, end) = (len - end, len - start);
-        }
-        if let Some((offset, count)) = self.limit {
-            let left = end - start;
-            let skipped = usize::try_from(offset).map_or(left, |offset| offset.min(left));
-            let taken = usize::try_from(count).unwrap_or(left).min(left - skipped);
-            if self.reverse {
-                end -= skipped;
-                start = end - taken;
-            } else {
-                start += skipped;
-                end = start + taken;
-            }
-        }
-        start..end
+        let len = matches!(self.spec, RangeSpec::Rank(..)).then(|| zset.len());
+        self.window().of(zset.resolve(&self.spec), len)
     }
+
+    fn window(&self) -> Window {
+        Window { reverse: self.reverse, limit: self.limit }
+    }
+
+    /// What is to be read for it of a large set on disk; the whole where it is by member.
+    fn ask(&self) -> Option<Ask> {
+        let bounds = match self.spec {
+            RangeSpec::Rank(start, stop) => Bounds::Rank(start, stop),
+            RangeSpec::Score(min, max) => Bounds::Score(min, max),
+            RangeSpec::Lex(..) => return None,
+        };
+        Some(Ask::Ranks(bounds, self.window()))
+    }
+}
+
+/// What a command that [`write_range`] runs asks for. Where the arguments are wrong it comes to an error.
+fn ask_range(args: &[&[u8]], by: Option<By>, reverse: Option<bool>) -> Option<Ask> {
+    match Selection::parse(args.get(2..)?, by, reverse, true) {
+        Ok(selection) => selection.ask(),
+        Err(_) => Some(Ask::Head),
+    }
+}
+
+fn ask_zrange(args: &[&[u8]]) -> Option<Ask> {
+    ask_range(args, None, None)
+}
+
+fn ask_zrevrange(args: &[&[u8]]) -> Option<Ask> {
+    ask_range(args, Some(By::Rank), Some(true))
+}
+
+fn ask_zrangebyscore(args: &[&[u8]]) -> Option<Ask> {
+    ask_range(args, Some(By::Score), Some(false))
+}
+
+fn ask_zrevrangebyscore(args: &[&[u8]]) -> Option<Ask> {
+    ask_range(args, Some(By::Score), Some(true))
+}
+
+/// The bounds alone, without an element.
+fn ask_zcount(args: &[&[u8]]) -> Option<Ask> {
+    let [_, _, min, max] = args else { return Some(Ask::Head) };
+    let Ok(RangeSpec::Score(min, max)) = By::Score.parse(min, max) else { return Some(Ask::Head) };
+    let window = Window { reverse: false, limit: Some((0, 0)) };
+    Some(Ask::Ranks(Bounds::Score(min, max), window))
 }
 
 fn write_range(

@@ -1,18 +1,20 @@
 //! What a call asks of a large value, read from the rows that have it.
 
 use super::super::store::ColdError;
-use super::directory::{self, Directory, MEMBERS, STRIDES};
+use super::directory::{self, Directory, RANKED, STRIDES};
 use super::{PART_BYTES_MAX, Reader};
 use crate::value::build::read_pair;
 use crate::value::hash::Hash;
 use crate::value::list::List;
 use crate::value::packed::{self, IntBuf};
-use crate::value::part::{Ask, Found, Part, index_range};
+use crate::value::part::{Ask, Bounds, Found, Part, index_range};
 use crate::value::set::Set;
-use crate::value::zset::Zset;
+use crate::value::zset::{Window, Zset, rank_range};
 use crate::value::{Type, form};
 use std::ops::Range;
 
+/// Elements of a sorted set by rank, at most: each may be in a row of its own.
+const RANKS_MAX: usize = 1_000;
 /// Bytes of a value that tell its type.
 const TYPE_BYTES: usize = 2;
 
@@ -27,7 +29,7 @@ pub fn answer(reader: &mut Reader<'_>, seed: u64, ask: &Ask) -> Result<Option<Pa
     let found = match (ask, value_type) {
         (Ask::Head, _) => Some(Found::Nothing),
         (Ask::Members(names), Type::Hash | Type::Set | Type::Zset) => {
-            if directory.kind != MEMBERS {
+            if !directory.has_members() {
                 return Ok(None);
             }
             members(reader, directory, seed, value_type, names)?
@@ -43,7 +45,13 @@ pub fn answer(reader: &mut Reader<'_>, seed: u64, ask: &Ask) -> Result<Option<Pa
             let range = index_range(*first, *last, directory.elements as usize);
             bytes(reader, range)?
         }
-        (Ask::Range(..), Type::Zset) => return Ok(None),
+        (Ask::Ranks(bounds, window), Type::Zset) if directory.kind == RANKED => {
+            ranks(reader, directory, *bounds, *window)?
+        }
+        (Ask::Rank(member), Type::Zset) if directory.kind == RANKED => {
+            Some(rank(reader, directory, seed, member)?)
+        }
+        (Ask::Ranks(..) | Ask::Rank(_), Type::Zset) => return Ok(None),
         // The command says that the type is wrong.
         _ => Some(Found::Nothing),
     };
@@ -157,4 +165,90 @@ fn bytes(reader: &mut Reader<'_>, range: Range<usize>) -> Result<Option<Found>, 
     let at = reader.head().key_len + TYPE_BYTES + range.start;
     reader.take(at, range.len(), &mut bytes)?;
     Ok(Some(Found::Bytes(range.start, bytes)))
+}
+
+/// The first rank in a range of which `is_before` says no; it says yes of all before that.
+fn first_rank(
+    reader: &mut Reader<'_>,
+    directory: Directory,
+    mut ranks: Range<usize>,
+    is_before: impl Fn(&mut Reader<'_>, f64, usize) -> Result<bool, ColdError>,
+) -> Result<usize, ColdError> {
+    while !ranks.is_empty() {
+        let middle = ranks.start + ranks.len() / 2;
+        let (score, at) = directory::ranked(reader, directory, middle)?;
+        match is_before(reader, score, at)? {
+            true => ranks.start = middle + 1,
+            false => ranks.end = middle,
+        }
+    }
+    Ok(ranks.start)
+}
+
+/// Elements of a sorted set by rank or score.
+fn ranks(
+    reader: &mut Reader<'_>,
+    directory: Directory,
+    bounds: Bounds,
+    window: Window,
+) -> Result<Option<Found>, ColdError> {
+    let len = directory.elements as usize;
+    let (bounds, ranks_of) = match bounds {
+        Bounds::Rank(start, stop) => (rank_range(len, start, stop), Some(len)),
+        Bounds::Score(min, max) => {
+            let above = |_: &mut Reader<'_>, score, _| Ok(min.is_above(score));
+            let below = |_: &mut Reader<'_>, score, _| Ok(!max.is_below(score));
+            let start = first_rank(reader, directory, 0..len, above)?;
+            let end = first_rank(reader, directory, 0..len, below)?;
+            (start.min(end)..end, None)
+        }
+    };
+    let wanted = window.of(bounds.clone(), ranks_of);
+    if wanted.len() > RANKS_MAX {
+        return Ok(None);
+    }
+    let (mut elements, mut bytes, first) = (Box::new(Zset::new()), 0, wanted.start);
+    for rank in wanted {
+        if bytes > PART_BYTES_MAX {
+            return Ok(None);
+        }
+        let (_, at) = directory::ranked(reader, directory, rank)?;
+        bytes += at_offset(reader, at, |row| {
+            let (member, score, end) = Zset::read_element(row, 0)?;
+            elements.upsert(member, |_| Some(score));
+            Some(end)
+        })?;
+    }
+    Ok(Some(Found::Ranks { bounds, first, elements }))
+}
+
+/// A member of a sorted set with its rank.
+fn rank(
+    reader: &mut Reader<'_>,
+    directory: Directory,
+    seed: u64,
+    member: &[u8],
+) -> Result<Found, ColdError> {
+    let mut elements = Box::new(Zset::new());
+    for at in directory::candidates(reader, directory, seed, member)? {
+        at_offset(reader, at, |row| {
+            let (own, score, _) = Zset::read_element(row, 0)?;
+            if own == member {
+                elements.upsert(member, |_| Some(score));
+            }
+            Some(())
+        })?;
+    }
+    let Some(own) = elements.score(member) else {
+        return Ok(Found::Ranks { bounds: 0..0, first: 0, elements });
+    };
+    let len = directory.elements as usize;
+    // Elements of one score are in the order of their members.
+    let first = first_rank(reader, directory, 0..len, |reader, score, at| {
+        if score != own {
+            return Ok(score < own);
+        }
+        at_offset(reader, at, |row| Zset::read_element(row, 0).map(|(other, ..)| other < member))
+    })?;
+    Ok(Found::Ranks { bounds: 0..0, first, elements })
 }

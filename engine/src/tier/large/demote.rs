@@ -16,6 +16,9 @@ use crate::value::steps::{Steps, can_step, len};
 /// Bytes of a value that are copied under the lock of its shard at a time.
 const STEP_BYTES: usize = 64 << 10;
 
+/// Elements of a sorted set's order that are copied so.
+const STEP_RANKS: usize = 4096;
+
 /// Whether an entry's value can be written in steps.
 pub fn can_write(entry: EntryPtr) -> bool {
     entry.big().is_some_and(can_step)
@@ -60,8 +63,17 @@ impl Tier {
                 Step::Over => return Ok(None),
             }
         }
-        let Some(Progress { directory, written, len, .. }) = progress else { return Ok(None) };
+        let Some(Progress { mut directory, written, len, .. }) = progress else { return Ok(None) };
         let large = Some(directory.write(len, written, &mut writer)?);
+        let mut rank = 0;
+        while one.is_ranked && rank < len {
+            bytes.clear();
+            let Some(next) = self.rank_step(engine, one, (rank, &directory), &mut bytes) else {
+                return Ok(None);
+            };
+            writer.push(&bytes)?;
+            rank = next;
+        }
         let (expiry, access) = (one.value.expiry, one.value.access);
         let head = Head { write, expiry, access, key_len: key.len(), body_len: written, large };
         writer.finish(head)?;
@@ -92,6 +104,25 @@ impl Tier {
             true => Step::More,
             false => Step::Last,
         }
+    }
+}
+
+impl Tier {
+    /// Copies some more of a sorted set's order, under the lock of its shard, and says from where to go on. `None` where it
+    /// was changed.
+    fn rank_step(
+        &self,
+        engine: &Engine,
+        one: &Leaving,
+        (rank, directory): (usize, &Builder),
+        bytes: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let shard = engine.lock_shard(one.shard);
+        let entry = shard.dbs().iter().find_map(|db| db.marked(one.row, one.value.key()));
+        let Some(Value::Zset(zset)) = entry.and_then(|entry| entry.big()) else { return None };
+        let end = zset.len().min(rank + STEP_RANKS);
+        zset.for_ranks(rank..end, |score, position| directory.rank(score, position, bytes));
+        Some(end)
     }
 }
 

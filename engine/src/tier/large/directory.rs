@@ -12,10 +12,13 @@ pub(super) const NONE: u8 = 0;
 pub(super) const MEMBERS: u8 = 1;
 /// By index.
 pub(super) const STRIDES: u8 = 2;
+/// By member, and by rank.
+pub(super) const RANKED: u8 = 3;
 
 /// Entries of a place, on average.
 const PLACE_ENTRIES: usize = 128;
 const ENTRY_BYTES: usize = 6;
+const RANK_BYTES: usize = 12;
 /// Elements of a list from one that the directory has to the next, at most; and their bytes, on average.
 const STRIDE_MAX: usize = 64;
 const STRIDE_BYTES: usize = 2048;
@@ -35,14 +38,25 @@ impl Directory {
     /// Whether the numbers can be those of a directory.
     pub fn makes_sense(self) -> bool {
         let has_places = self.kind == NONE || self.places > 0;
-        self.kind <= STRIDES && has_places && self.elements <= u64::from(u32::MAX)
+        self.kind <= RANKED && has_places && self.elements <= u64::from(u32::MAX)
+    }
+
+    /// Whether it tells where a field or member is.
+    pub fn has_members(self) -> bool {
+        matches!(self.kind, MEMBERS | RANKED)
+    }
+
+    /// Bytes of the directory by member.
+    fn member_bytes(self) -> usize {
+        (self.places as usize + 1) * 4 + self.elements as usize * ENTRY_BYTES
     }
 
     /// Bytes of the directory.
     pub fn bytes(self) -> usize {
         let elements = self.elements as usize;
         match self.kind {
-            MEMBERS => (self.places as usize + 1) * 4 + elements * ENTRY_BYTES,
+            MEMBERS => self.member_bytes(),
+            RANKED => self.member_bytes() + elements * RANK_BYTES,
             STRIDES => elements.div_ceil(self.places.max(1) as usize) * 4,
             _ => 0,
         }
@@ -60,12 +74,13 @@ fn place_of(hash: u32, places: u32) -> u32 {
     ((u64::from(hash) * u64::from(places)) >> 32) as u32
 }
 
-/// A directory on its way: 8 bytes an element, or 4 for a list.
+/// A directory on its way: 8 bytes an element, 4 for a list, and 12 for a sorted set.
 pub struct Builder {
     seed: u64,
     value_type: Type,
     /// Of each member the hash, which is above, and the offset.
     members: Vec<u64>,
+    /// Offsets of elements by their position.
     starts: Vec<u32>,
 }
 
@@ -74,7 +89,11 @@ impl Builder {
     pub fn new(seed: u64, value_type: Type, len: usize) -> Builder {
         let (mut members, mut starts) = (Vec::new(), Vec::new());
         match value_type {
-            Type::Hash | Type::Set | Type::Zset => members.reserve_exact(len),
+            Type::Hash | Type::Set => members.reserve_exact(len),
+            Type::Zset => {
+                members.reserve_exact(len);
+                starts.reserve_exact(len);
+            }
             Type::List => starts.reserve_exact(len),
             Type::String | Type::Stream => {}
         }
@@ -86,15 +105,25 @@ impl Builder {
         match self.value_type {
             Type::Hash | Type::Set | Type::Zset => {
                 self.members.push(u64::from(hash(self.seed, member)) << 32 | at as u64);
+                if self.value_type == Type::Zset {
+                    self.starts.push(at as u32);
+                }
             }
             Type::List => self.starts.push(at as u32),
             Type::String | Type::Stream => {}
         }
     }
 
-    /// Writes the directory behind a body of `body_len` bytes.
+    /// What an order has of an element, told by its position.
+    pub fn rank(&self, score: f64, position: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(&score.to_le_bytes());
+        let start = self.starts.get(position).copied().unwrap_or(u32::MAX);
+        out.extend_from_slice(&start.to_le_bytes());
+    }
+
+    /// Writes the directory behind a body of `body_len` bytes. That of a sorted set goes on with its order.
     pub fn write(
-        mut self,
+        &mut self,
         len: usize,
         body_len: usize,
         to: &mut Writer<'_>,
@@ -110,11 +139,12 @@ impl Builder {
                 to.push(&(next as u32).to_le_bytes())?;
                 place += 1;
             }
-            for member in self.members {
+            for member in std::mem::take(&mut self.members) {
                 to.push(&((member >> 32) as u16).to_le_bytes())?;
                 to.push(&(member as u32).to_le_bytes())?;
             }
-            return Ok(Directory { elements, kind: MEMBERS, places });
+            let kind = if self.value_type == Type::Zset { RANKED } else { MEMBERS };
+            return Ok(Directory { elements, kind, places });
         }
         if !self.starts.is_empty() {
             let average = (body_len / self.starts.len()).max(1);
@@ -167,4 +197,17 @@ pub(super) fn stride(
     let mut start = Vec::new();
     reader.take(reader.head().body_len + nth * 4, 4, &mut start)?;
     Ok((nth * directory.places as usize, u32_at(&start, 0)))
+}
+
+/// The score at a rank, and where its element is.
+pub(super) fn ranked(
+    reader: &mut Reader<'_>,
+    directory: Directory,
+    rank: usize,
+) -> Result<(f64, usize), ColdError> {
+    let at = reader.head().body_len + directory.member_bytes() + rank * RANK_BYTES;
+    let mut entry = Vec::new();
+    reader.take(at, RANK_BYTES, &mut entry)?;
+    let score = entry.first_chunk().map_or(f64::NAN, |score| f64::from_le_bytes(*score));
+    Ok((score, u32_at(&entry, 8)))
 }

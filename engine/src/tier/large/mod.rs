@@ -3,6 +3,7 @@
 //! ```text
 //! stream:     key | value in its byte form | directory
 //! directory:  members   place u32 for each place and one more | entries: tag u16, offset u32
+//!             ranks     of a sorted set, behind its members: score f64, offset u32, by rank
 //!             strides   offset u32 of each `places`-th element
 //!             none      for strings, where an offset is an index
 //! ```

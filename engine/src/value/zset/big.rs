@@ -237,6 +237,11 @@ impl Zset {
         });
     }
 
+    /// Calls `each` with the scores of these ranks, and the positions of their elements in the order of insertion.
+    pub(crate) fn for_ranks(&self, ranks: Range<usize>, mut each: impl FnMut(f64, usize)) {
+        self.tree.for_range(ranks, false, |score, id| each(score, id as usize));
+    }
+
     /// Visits up to `count` elements and returns the cursor to go on with; 0 begins and 0 ends.
     /// What is there from begin to end is visited at least once whatever changes in between.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], f64)) -> u64 {

@@ -95,6 +95,39 @@ pub fn rank_range(len: usize, start: i64, stop: i64) -> Range<usize> {
     start.min(end)..end
 }
 
+/// Which of the elements within bounds are wanted, in which order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// From the highest down.
+    pub reverse: bool,
+    /// Offset and count; a negative count is no limit.
+    pub limit: Option<(i64, i64)>,
+}
+
+impl Window {
+    /// The ranks that are wanted of those within the bounds; of `len` elements if the bounds are ranks, which count from
+    /// the other end then where the order is reversed.
+    pub fn of(self, bounds: Range<usize>, ranks_of: Option<usize>) -> Range<usize> {
+        let Range { mut start, mut end } = bounds;
+        if let Some(len) = ranks_of.filter(|_| self.reverse) {
+            (start, end) = (len - end, len - start);
+        }
+        if let Some((offset, count)) = self.limit {
+            let left = end - start;
+            let skipped = usize::try_from(offset).map_or(left, |offset| offset.min(left));
+            let taken = usize::try_from(count).unwrap_or(left).min(left - skipped);
+            if self.reverse {
+                end -= skipped;
+                start = end - taken;
+            } else {
+                start += skipped;
+                end = start + taken;
+            }
+        }
+        start..end
+    }
+}
+
 /// A sorted set in either form, to read.
 #[derive(Clone, Copy)]
 pub enum ZsetRef<'a> {
@@ -148,7 +181,12 @@ impl<'a> ZsetRef<'a> {
                 packed::find(bytes, member).map(|(rank, item)| (rank, item.score))
             }
             ZsetRef::Big(zset) => zset.rank(member),
-            ZsetRef::Part(_) => None,
+            ZsetRef::Part(part) => match &part.found {
+                Found::Ranks { first, elements, .. } => {
+                    elements.rank(member).map(|(rank, score)| (first + rank, score))
+                }
+                _ => None,
+            },
         }
     }
 
@@ -157,7 +195,10 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::resolve(bytes, spec),
             ZsetRef::Big(zset) => zset.resolve(spec),
-            ZsetRef::Part(_) => 0..0,
+            ZsetRef::Part(part) => match &part.found {
+                Found::Ranks { bounds, .. } => bounds.clone(),
+                _ => 0..0,
+            },
         }
     }
 
@@ -166,7 +207,13 @@ impl<'a> ZsetRef<'a> {
         match self {
             ZsetRef::Packed(bytes) => packed::for_range(bytes, ranks, reverse, each),
             ZsetRef::Big(zset) => zset.for_range(ranks, reverse, each),
-            ZsetRef::Part(_) => {}
+            ZsetRef::Part(part) => {
+                if let Found::Ranks { first, elements, .. } = &part.found {
+                    let from_first = |rank: usize| rank.saturating_sub(*first);
+                    let ranks = from_first(ranks.start)..from_first(ranks.end);
+                    elements.for_range(ranks, reverse, each);
+                }
+            }
         }
     }
 
