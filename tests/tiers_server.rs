@@ -149,10 +149,7 @@ fn parts_of_large(client: &mut Client, other: &mut Client) {
     assert_eq!(tier(client), "cold");
     assert_eq!(info(client, "tier_misses"), misses, "nothing was brought in as a whole");
     assert!(info(client, "tier_parts") >= parts + 50);
-    // A script that says nothing of its keys reads a part under its locks.
-    let script = "return redis.call('HGET', 'large:' .. ARGV[1], 'field9')";
-    let call = ["EVAL", script, "0", "hash"].map(|word| word.as_bytes().to_vec());
-    assert_eq!(client.call(&call).unwrap().text(), "value9");
+    scripts_wait_for_the_disk(client);
     assert_eq!(tier(client), "cold");
     ask(client, "MULTI");
     ask(client, "HSET large:hash field9 changed");
@@ -160,6 +157,44 @@ fn parts_of_large(client: &mut Client, other: &mut Client) {
     let Value::Array(replies) = ask(client, "EXEC") else { panic!("EXEC replies an array") };
     assert_eq!(replies[1].text(), "changed");
     assert_eq!(tier(client), "hot");
+}
+
+/// A script is given up where it meets something on disk, and run again with that, as long as it has changed nothing: what
+/// it catches and draws then does not show. After its first write it reads with all shards locked, which is counted.
+fn scripts_wait_for_the_disk(client: &mut Client) {
+    let keys = cold_keys(client, 12);
+    let (locked, waits) = (info(client, "tier_locked_loads"), info(client, "tier_waits"));
+    let eval = |client: &mut Client, script: &str, declared: &[usize], args: &[String]| {
+        let mut call = vec!["EVAL".to_owned(), script.to_owned(), declared.len().to_string()];
+        call.extend(declared.iter().map(|key| format!("key:{key}")));
+        call.extend_from_slice(args);
+        client.call(&call).unwrap()
+    };
+    let undeclared =
+        |keys: &[usize]| keys.iter().map(|key| format!("key:{key}")).collect::<Vec<_>>();
+    let part = "return redis.call('HGET', 'large:' .. ARGV[1], 'field9')";
+    assert_eq!(eval(client, part, &[], &["hash".to_owned()]).text(), "value9");
+    // Several, each met only after the one before, with errors that are caught.
+    let sum = "local n = 0 for _, key in ipairs(ARGV) do local r = redis.pcall('STRLEN', key) \
+               if type(r) == 'number' then n = n + r else n = n + 1000000 end end \
+               redis.call('SET', 'sum', n) return n";
+    let expected: usize = keys[..4].iter().map(|key| value(*key, 0).len()).sum();
+    assert_eq!(eval(client, sum, &[], &undeclared(&keys[..4])), Value::Int(expected as i64));
+    // Declared ones are there before it begins, so that it may write first.
+    let write_first = "redis.call('SET', 'sum', '0') return #redis.call('GET', KEYS[1] or ARGV[1])";
+    let len = |key: usize| Value::Int(value(key, 0).len() as i64);
+    assert_eq!(eval(client, write_first, &keys[5..6], &[]), len(keys[5]));
+    assert_eq!(info(client, "tier_locked_loads"), locked);
+    assert!(info(client, "tier_waits") >= waits + 3);
+    assert_eq!(eval(client, write_first, &[], &undeclared(&keys[6..7])), len(keys[6]));
+    assert_eq!(info(client, "tier_locked_loads"), locked + 1);
+    // A write is not made twice, whatever comes before and after it.
+    let append = "redis.call('GET', ARGV[1]) redis.call('APPEND', ARGV[2], '!') \
+                  return redis.call('STRLEN', ARGV[2])";
+    let longer = Value::Int(value(keys[8], 0).len() as i64 + 1);
+    assert_eq!(eval(client, append, &[], &undeclared(&keys[7..9])), longer);
+    ask(client, &format!("SET key:{} {}", keys[8], value(keys[8], 0)));
+    ask(client, "DEL sum");
 }
 
 /// What pipelines ask for together is many times what may be above `maxmemory`.

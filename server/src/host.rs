@@ -96,6 +96,8 @@ pub struct Host<'w, 'e> {
     pub others: Option<&'w mut dyn Others>,
     /// The request is run again once what it needs is there.
     pub again: &'w mut Again,
+    /// Whether the script that runs is given up where it meets something on disk.
+    pub script_waits: bool,
 }
 
 impl<'w, 'e> Host<'w, 'e> {
@@ -118,6 +120,7 @@ impl<'w, 'e> Host<'w, 'e> {
             detach: None,
             others: None,
             again,
+            script_waits: false,
         }
     }
 }
@@ -364,7 +367,8 @@ impl Host<'_, '_> {
         };
         // In a transaction the locks stay, and so does the thread; a primary's stream cannot wait.
         let here = self.session.in_transaction || self.session.from_primary;
-        self.exec.set_loads_elsewhere(!here && self.again.tries < AGAIN_MAX);
+        let in_script = self.session.in_script && self.script_waits;
+        self.exec.set_loads_elsewhere(in_script || !here && self.again.tries < AGAIN_MAX);
         self.exec.set_impatient(!here);
         let outcome = self.exec.run(&call, hint, reply);
         self.exec.set_impatient(false);
@@ -372,6 +376,10 @@ impl Host<'_, '_> {
         if outcome == Outcome::Busy {
             reply.error(&self.shared.scripts.busy_error());
             return Flow::Next;
+        }
+        if outcome == Outcome::NeedsCold && in_script {
+            // The locks stay until the script has ended.
+            return Flow::Cold(self.exec.take_needs());
         }
         if outcome == Outcome::NeedsCold {
             return self.wait_for_disk(reply);

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::executor::{Call, Executor, Outcome, Prefetched};
 use crate::reply::Reply;
 use crate::stamp::Stamp;
+use crate::value::part::Ask;
 use std::sync::atomic::Ordering;
 
 /// Times that a call is run again because what was loaded has left again, or more is needed, before
@@ -79,24 +80,38 @@ impl Executor<'_> {
         needs
     }
 
+    /// What the values of keys that are on disk need to be read: all of a small one, and of a large one its head alone,
+    /// as nobody can say yet which part of it is wanted.
+    pub fn needs_of_keys(&mut self, db: u32, keys: &[&[u8]], now_ms: i64) -> Needs {
+        let mut needs = Needs::default();
+        if self.engine().tier().is_some() {
+            keys.iter().for_each(|key| self.add_need((db, key), now_ms, &mut needs));
+        }
+        needs.values.iter_mut().for_each(|want| want.ask = Some(Ask::Head));
+        needs
+    }
+
+    fn add_need(&mut self, (db, key): (u32, &[u8]), now_ms: i64, needs: &mut Needs) {
+        let hasher = self.engine().hasher();
+        self.with_shard(self.engine().shard_of(key), |shard| {
+            let database = shard.db(db);
+            if database.cold().is_none() {
+                return;
+            }
+            let cold = database.find_cold(hasher.hash(key), key);
+            if cold.is_some_and(|cold| !cold.expired(now_ms)) {
+                needs.values.push(Want::whole(db, key));
+            }
+        });
+    }
+
     fn add_needs(&mut self, call: &Call<'_>, needs: &mut Needs) {
         let mut positions = KeyList::new();
         call.command.keys.positions(call.args, &mut positions);
-        let hasher = self.engine().hasher();
+        let followed = call.stamp.site == Stamp::FOLLOWED;
+        let now_ms = if followed { i64::MIN } else { call.stamp.now_ms };
         for at in positions {
-            let key = call.args[at];
-            let followed = call.stamp.site == Stamp::FOLLOWED;
-            let now_ms = if followed { i64::MIN } else { call.stamp.now_ms };
-            self.with_shard(self.engine().shard_of(key), |shard| {
-                let db = shard.db(call.db);
-                if db.cold().is_none() {
-                    return;
-                }
-                let cold = db.find_cold(hasher.hash(key), key);
-                if cold.is_some_and(|cold| !cold.expired(now_ms)) {
-                    needs.values.push(Want::whole(call.db, key));
-                }
-            });
+            self.add_need((call.db, call.args[at]), now_ms, needs);
         }
     }
 

@@ -209,6 +209,14 @@ fn run_command(
         return Err(Error::OutOfMemory);
     }
     host.check_permissions(&resolved, args, Place::Lua).map_err(not_permitted)?;
+    if run.lacks.borrow().is_some() {
+        // It is given up: nothing that it does from here on counts.
+        return Err(Error::text(WAITS));
+    }
+    host.script_waits = run.may_wait.get() && !run.acted.get();
+    if flags.intersects(writes) || resolved.host.is_some() {
+        run.acted.set(true);
+    }
     if flags.contains(Flags::WRITE) {
         run.wrote.set(true);
     }
@@ -226,12 +234,15 @@ fn run_command(
         None => Timer::start(host),
     };
     let mut reply = Reply::new(out, run.protocol.get());
-    execute(host, &resolved, args, &mut reply);
+    execute(host, run, &resolved, args, &mut reply);
     timer.lap(host, Some(&resolved), args, out);
     timer.finish(host);
     run.timer.set(Some(timer));
     Ok(resolved)
 }
+
+/// What ends a script that is to be run again; nobody sees it.
+const WAITS: &str = "ERR The script waits for the disk";
 
 /// What a script is told that its user may not.
 fn not_permitted(refusal: Refusal) -> Error {
@@ -253,10 +264,20 @@ fn not_permitted(refusal: Refusal) -> Error {
     })
 }
 
-fn execute(host: &mut Host<'_, '_>, resolved: &Resolved, args: &[&[u8]], reply: &mut Reply<'_>) {
+fn execute(
+    host: &mut Host<'_, '_>,
+    script: &Run,
+    resolved: &Resolved,
+    args: &[&[u8]],
+    reply: &mut Reply<'_>,
+) {
     let Some(run) = resolved.host else {
         match host.call_engine(resolved, args, Prefetched::NONE, reply) {
             Flow::Next => return,
+            Flow::Cold(needs) => {
+                script.lacks.replace(Some(needs));
+                return reply.error(&Error::text(WAITS));
+            }
             flow => unreachable!("commands do not block in a script, but {flow:?}"),
         }
     };

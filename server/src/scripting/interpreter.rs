@@ -12,9 +12,9 @@ use super::lua::{Failed, Kind, Lua, MEMORY_BYTES_MAX, Raise, Stack};
 use super::sandbox::{Globals, furnish};
 use super::shebang::{ScriptFlags, parse_script};
 use crate::config::ids;
-use crate::host::Host;
+use crate::host::{AGAIN_MAX, Host};
 use crate::memory;
-use ashlar_engine::error::{CmdResult, Error};
+use ashlar_engine::error::{CmdResult, Error, Stop};
 use ashlar_engine::reply::Reply;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
@@ -182,7 +182,12 @@ impl Interpreter {
         run.reset(host.stamp.seed);
         run.agree(host.session.applies);
         run.is_function.set(what.is_function);
+        let may_wait = may_wait(host);
+        if may_wait {
+            look_at_keys(host, what.keys)?;
+        }
         prepare(host, what, run)?;
+        run.may_wait.set(may_wait);
         // All shards are locked; keys that are not declared are looked at call by call.
         if let Some(first) = what.keys.first() {
             ashlar_engine::policy::check_keys(host.exec.policies_of(first), what.keys)?;
@@ -270,7 +275,12 @@ impl Interpreter {
         host.shared.scripts.is_running.store(true, Ordering::Release);
         let outcome = run.lend(host, what, || stack.call(args, 1, 1));
         host.shared.scripts.is_running.store(false, Ordering::Release);
+        let lacks = run.lacks.take();
         let result = match (outcome, run.why_ended()) {
+            _ if lacks.is_some() => {
+                host.exec.set_needs(lacks.unwrap_or_default());
+                Err(Stop::Cold)
+            }
             // It has caught the error, and nothing came after that.
             (Ok(()), Some(reason)) => {
                 stack.push_error_table(reason.as_bytes());
@@ -306,6 +316,31 @@ impl Interpreter {
     pub fn retire(self, host: &Host<'_, '_>) {
         host.shared.scripts.lua_bytes.fetch_sub(self.reported_bytes, Ordering::Relaxed);
     }
+}
+
+/// Whether a script can be run again once what it needs from disk is in memory.
+fn may_wait(host: &Host<'_, '_>) -> bool {
+    let session = &host.session;
+    let alone = !session.in_transaction && !session.from_primary && !session.applies;
+    alone && host.shared.cold.is_some() && host.again.tries < AGAIN_MAX
+}
+
+/// Has the values of the keys that a script declares brought in, before it runs for the first time: what it meets after
+/// its first write is read with all shards locked.
+fn look_at_keys(host: &mut Host<'_, '_>, keys: &[&[u8]]) -> CmdResult {
+    if let Some(error) = host.again.error.take() {
+        return Err(Error::owned(error).into());
+    }
+    if host.again.tries > 0 || keys.is_empty() {
+        return Ok(());
+    }
+    let needs = host.exec.needs_of_keys(host.session.db, keys, host.stamp.now_ms);
+    host.exec.release();
+    if needs.is_empty() {
+        return Ok(());
+    }
+    host.exec.set_needs(needs);
+    Err(Stop::Cold)
 }
 
 /// What has to be true before a script runs; afterwards all shards are locked.

@@ -5,6 +5,7 @@ use super::interpreter::Invocation;
 use crate::host::Host;
 use crate::timer::Timer;
 use ashlar_engine::reply::Protocol;
+use ashlar_engine::tier::Needs;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -36,6 +37,12 @@ pub struct Run {
     pub is_full: Cell<bool>,
     /// Whether a command that writes was called: from then on the script cannot be killed.
     pub wrote: Cell<bool>,
+    /// Whether the script may be given up where it meets something on disk, to be run again once that is in memory.
+    pub may_wait: Cell<bool>,
+    /// Whether it has called a command that does more than read: then it cannot be run again.
+    pub acted: Cell<bool>,
+    /// What it was given up for.
+    pub lacks: RefCell<Option<Needs>>,
     /// Whether what runs is a function's library that is being loaded.
     pub loading: Cell<bool>,
     /// Whether what runs is a function and not a script.
@@ -116,6 +123,9 @@ impl Run {
         self.read_only.set(false);
         self.is_full.set(false);
         self.wrote.set(false);
+        self.may_wait.set(false);
+        self.acted.set(false);
+        self.lacks.replace(None);
         self.loading.set(false);
         self.slot.set(None);
         self.calls.set(0);
