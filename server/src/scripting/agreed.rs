@@ -85,6 +85,7 @@ pub(super) fn has_order(kind: Kind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::scripting::copies::COPIES_BYTES_MAX;
     use crate::scripting::interpreter::Interpreter;
 
     const LOOKS: u32 = 1_000_000;
@@ -146,6 +147,61 @@ mod tests {
         assert_eq!(run(&mut used, KINDS[0]), wanted[0]);
         // One that is not put back shows that somebody was there.
         assert_ne!(run(&mut used, KINDS[0]), wanted[0]);
+    }
+
+    /// As above, with scripts that are compiled once and found again.
+    #[test]
+    fn a_script_that_was_compiled_before_sees_the_same() {
+        let text = |reply: Result<Vec<u8>, ashlar_engine::error::Error>| {
+            let reply = reply.unwrap_or_else(|error| error.message().into_owned().into_bytes());
+            String::from_utf8_lossy(&reply).into_owned()
+        };
+        let scripts = KINDS.iter().copied().chain([FILL]);
+        let scripts: Vec<&str> = scripts.filter(|script| !script.contains("1024 * 1024")).collect();
+        let fresh = |script: &&str| {
+            text(Interpreter::agreed().unwrap().run_known(script.as_bytes(), LOOKS))
+        };
+        let wanted: Vec<String> = scripts.iter().map(fresh).collect();
+        let mut used = Interpreter::agreed().unwrap();
+        let mut rng = ashlar_engine::stamp::Rng::new(11);
+        for nth in 0..300 {
+            // The one that takes all the memory there is takes its time too.
+            let of = scripts.len() - usize::from(nth % 20 > 0);
+            let at = rng.next_u64() as usize % of;
+            let seen = text(used.run_known(scripts[at].as_bytes(), LOOKS));
+            assert_eq!(seen, wanted[at], "run {nth}: {}", scripts[at]);
+            assert!(used.put_back());
+            if nth % 7 == 0 {
+                assert!(used.put_back_to_base());
+                let seen = text(used.run_alone(scripts[0].as_bytes(), LOOKS));
+                assert_eq!(seen, run(&mut Interpreter::agreed().unwrap(), scripts[0]));
+                assert!(used.put_back());
+            }
+        }
+    }
+
+    #[test]
+    fn copies_of_states_make_room_for_each_other() {
+        let mut used = Interpreter::agreed().unwrap();
+        for round in 0..3 {
+            for nth in 0..60 {
+                let script = format!("return {nth} .. '{}'", "x".repeat(100 * nth));
+                let reply = used.run_known(script.as_bytes(), LOOKS).unwrap();
+                assert!(reply.starts_with(b"$"), "{round}, {nth}");
+                assert!(used.put_back());
+                let bytes = used.copied_bytes();
+                assert!(bytes <= COPIES_BYTES_MAX, "{bytes}");
+                assert_eq!(bytes > 0, round > 0, "of the second time on");
+            }
+        }
+        for nth in 0..200 {
+            let script = format!("local t = {{{}}} return {nth}", "{},".repeat(1_000));
+            for _ in 0..2 {
+                used.run_known(script.as_bytes(), LOOKS).unwrap();
+                assert!(used.put_back());
+            }
+            assert!(used.copied_bytes() <= COPIES_BYTES_MAX);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::base::SOURCE_BYTES_MAX;
 use super::cache::{Script, Sha};
 use super::convert::write_reply;
+use super::copies::{Copies, Known};
 use super::lists::{Lists, push_list};
 use super::lua::{Failed, Kind, Lua, MEMORY_BYTES_MAX, Raise, Stack};
 use super::sandbox::{Globals, furnish};
@@ -39,6 +40,8 @@ pub struct Interpreter {
     lists: Option<Lists>,
     pub(super) version: u64,
     reported_bytes: usize,
+    /// Of one for the replicas of a group: states that it can be put back to.
+    copies: Option<Copies>,
 }
 
 /// What is to be run.
@@ -93,12 +96,32 @@ impl Interpreter {
         Interpreter::furnished(0, true)
     }
 
-    /// Makes one for the replicas of a group as it was when it was made, for the next script. Returns whether it
-    /// could; if not, it is to go.
+    /// Makes one for the replicas of a group as it was when it was made, or when the script that has just run was
+    /// compiled: chances are that it comes again. Returns whether it could; if not, it is to go.
     pub fn put_back(&mut self) -> bool {
+        let current = self.copies.as_ref().and_then(|copies| copies.current);
+        self.put_back_to(current)
+    }
+
+    /// Makes one for the replicas of a group as it was when it was made. Returns as [`Interpreter::put_back`].
+    pub fn put_back_to_base(&mut self) -> bool {
+        self.copies.as_ref().is_none_or(|copies| copies.current.is_none()) || self.put_back_to(None)
+    }
+
+    fn put_back_to(&mut self, script: Option<Sha>) -> bool {
+        let Some(copies) = &mut self.copies else { return false };
         self.scripts.clear();
         self.lists = None;
-        self.lua.put_back()
+        copies.current = None;
+        let Some((sha, known)) = script.and_then(|sha| Some((sha, copies.find(&sha)?))) else {
+            return self.lua.put_back(&copies.base);
+        };
+        if !self.lua.put_back(&known.state) {
+            return false;
+        }
+        self.scripts.insert(sha, (known.function, known.flags));
+        copies.current = Some(sha);
+        true
     }
 
     fn furnished(version: u64, is_agreed: bool) -> Result<Interpreter, Error> {
@@ -108,12 +131,15 @@ impl Interpreter {
         let stack = &mut lua.stack();
         stack.push_function(explain);
         let handler = stack.keep();
-        let scripts = HashMap::default();
-        let lists = None;
-        if is_agreed {
-            lua.keep_image();
-        }
-        Ok(Interpreter { lua, globals, handler, scripts, lists, version, reported_bytes: 0 })
+        let (scripts, lists, reported_bytes) = (HashMap::default(), None, 0);
+        let copies = if is_agreed { lua.copy().map(Copies::new) } else { None };
+        Ok(Interpreter { lua, globals, handler, scripts, lists, version, reported_bytes, copies })
+    }
+
+    /// Bytes of the states that it can be put back to.
+    #[cfg(test)]
+    pub fn copied_bytes(&self) -> usize {
+        self.copies.as_ref().map_or(0, Copies::bytes)
     }
 
     /// The error handler of all calls, by its number.
@@ -121,9 +147,13 @@ impl Interpreter {
         self.handler
     }
 
-    /// The compiled script with this digest.
+    /// The compiled script with this digest. One for the replicas of a group is put back for it to where it was
+    /// compiled, or where none was.
     #[inline]
-    pub fn find(&self, sha: &Sha) -> Option<(c_int, ScriptFlags)> {
+    pub fn find(&mut self, sha: &Sha) -> Option<(c_int, ScriptFlags)> {
+        if self.copies.as_mut().is_some_and(|copies| copies.is_elsewhere(sha)) {
+            self.put_back_to(Some(*sha));
+        }
         self.scripts.get(sha).copied()
     }
 
@@ -154,6 +184,12 @@ impl Interpreter {
         }
         let function = stack.keep();
         self.scripts.insert(*sha, (function, flags));
+        if let Some(copies) = &mut self.copies
+            && copies.comes_again(sha)
+            && let Some(state) = self.lua.copy()
+        {
+            copies.add(*sha, Known { function, flags, state });
+        }
         Ok((function, flags))
     }
 
@@ -223,6 +259,28 @@ impl Interpreter {
     /// Where it does not compile, or what ended it.
     pub fn run_alone(&mut self, source: &[u8], looks: u32) -> Result<Vec<u8>, Error> {
         let (_, text) = parse_script(source)?;
+        self.run_without_server(looks, |stack| stack.load(text, CHUNK))
+    }
+
+    /// The same as a server has it for the replicas of a group: with what is known of the script.
+    #[cfg(test)]
+    pub fn run_known(&mut self, source: &[u8], looks: u32) -> Result<Vec<u8>, Error> {
+        let sha = super::cache::sha_of(source);
+        let (function, _) = match self.find(&sha) {
+            Some(found) => found,
+            None => self.compile(&sha, source)?,
+        };
+        self.run_without_server(looks, |stack| {
+            stack.push_kept(function);
+            Ok(())
+        })
+    }
+
+    fn run_without_server(
+        &mut self,
+        looks: u32,
+        push: impl FnOnce(&mut Stack<'_>) -> Result<(), Failed>,
+    ) -> Result<Vec<u8>, Error> {
         self.lua.extra().run.reset(1);
         self.lua.extra().run.looks_left.set(Some(looks));
         self.lua.set_hook(LOOK_INSTRUCTIONS / 10);
@@ -230,7 +288,7 @@ impl Interpreter {
         let stack = &mut self.lua.stack();
         stack.push_kept(handler);
         let mut out = Vec::new();
-        let result = match stack.load(text, CHUNK).and_then(|()| stack.call(0, 1, 1)) {
+        let result = match push(stack).and_then(|()| stack.call(0, 1, 1)) {
             Ok(()) => {
                 let protocol = stack.extra().run.protocol.get();
                 write_reply(stack, &mut Reply::new(&mut out, protocol), protocol);

@@ -18,6 +18,7 @@ mod call;
 pub mod cjson;
 pub mod cmsgpack;
 pub mod convert;
+mod copies;
 mod gformat;
 pub mod interpreter;
 pub mod library;
@@ -118,7 +119,11 @@ pub fn with_interpreter_of_functions<T, E: From<Error>>(
     work: impl FnOnce(&mut Host<'_, '_>, &mut Functions) -> Result<T, E>,
 ) -> Result<T, E> {
     if host.session.applies {
-        let mut fresh = Functions::of(take_agreed()?);
+        let mut fresh = take_agreed()?;
+        if !fresh.put_back_to_base() {
+            fresh = Interpreter::agreed()?;
+        }
+        let mut fresh = Functions::of(fresh);
         let result = work(host, &mut fresh);
         keep_agreed(fresh.interpreter, host);
         return result;

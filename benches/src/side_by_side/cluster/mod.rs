@@ -17,7 +17,7 @@ use crate::load::{Pace, drive};
 use crate::options::Settings;
 use crate::results::TierFigure;
 use crate::server::{Program, Server};
-use crate::work::{Keys, Op, Work};
+use crate::work::{Keys, Op, RANDOM, Work};
 
 const NODES: usize = 3;
 const VALUE: usize = 256;
@@ -28,6 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const IDLE_SECONDS: u64 = 10;
 /// Groups of the idle cluster.
 const IDLE_GROUPS: usize = 256;
+
+/// A script of three commands, one of which writes an own key of each call.
+const SCRIPT: &str = "redis.call('SET', KEYS[1], ARGV[1]) \
+    redis.call('INCR', KEYS[1]) return redis.call('GET', KEYS[1])";
+const SCRIPT_LOAD: (usize, usize) = (50, 16);
 
 /// Measures them.
 pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
@@ -42,6 +47,9 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
             }
         }
         rate(settings, leader, &name, Op::Set, (8, 16), &mut figures)?;
+        if reads == "readindex" {
+            scripts(settings, leader, &name, &mut figures)?;
+        }
         for (clients, pipeline) in [(64, 1), (4, 16), (32, 16)] {
             rate(settings, leader, &name, Op::Get, (clients, pipeline), &mut figures)?;
         }
@@ -53,6 +61,7 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     for (clients, pipeline) in [(1, 1), (64, 1), (512, 1), (32, 16)] {
         rate(settings, &redis, &name, Op::Set, (clients, pipeline), &mut figures)?;
     }
+    scripts(settings, &redis, &name, &mut figures)?;
     drop(redis);
     idle(settings, &mut figures)?;
     Ok(figures)
@@ -80,20 +89,42 @@ fn rate_of(
     server: &Server,
     name: &str,
     (op, value): (Op, usize),
-    (clients, pipeline): (usize, usize),
+    load: (usize, usize),
     figures: &mut Vec<TierFigure>,
 ) -> Result<(), String> {
     let work = Work::over(op, value, Keys::Uniform(KEYS));
-    let probe = drive(server, &work, pipeline, clients, Pace::Closed { requests: 2_000 })?;
+    let op = if matches!(op, Op::Set) { "SET" } else { "GET" };
+    rate_of_work(settings, server, name, (op, &work), load, figures)
+}
+
+fn scripts(
+    settings: &Settings,
+    server: &Server,
+    name: &str,
+    figures: &mut Vec<TierFigure>,
+) -> Result<(), String> {
+    let key = format!("key:{RANDOM}");
+    let work = Work::of_words(&["EVAL", SCRIPT, "1", &key, "7"].map(str::to_owned));
+    rate_of_work(settings, server, name, ("EVAL", &work), SCRIPT_LOAD, figures)
+}
+
+fn rate_of_work(
+    settings: &Settings,
+    server: &Server,
+    name: &str,
+    (what, work): (&str, &Work),
+    (clients, pipeline): (usize, usize),
+    figures: &mut Vec<TierFigure>,
+) -> Result<(), String> {
+    let probe = drive(server, work, pipeline, clients, Pace::Closed { requests: 2_000 })?;
     let requests = (probe.requests as f64 / probe.seconds * settings.seconds) as u64;
     let (mut rates, mut tails) = (Vec::new(), Vec::new());
     for _ in 0..settings.rounds {
-        let outcome = drive(server, &work, pipeline, clients, Pace::Closed { requests })?;
+        let outcome = drive(server, work, pipeline, clients, Pace::Closed { requests })?;
         rates.push(outcome.requests as f64 / outcome.seconds);
         tails.push(outcome.latency_ms(0.99));
     }
-    let op = if matches!(op, Op::Set) { "SET" } else { "GET" };
-    let load = format!("{op}, {clients} clients, P{pipeline}");
+    let load = format!("{what}, {clients} clients, P{pipeline}");
     push(figures, name, format!("{load}: requests/s"), middle(&mut rates));
     push(figures, name, format!("{load}: p99 ms"), middle(&mut tails));
     Ok(())

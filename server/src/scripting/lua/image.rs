@@ -2,7 +2,8 @@
 //!
 //! To make a state costs some 50 microseconds, most of them for functions and names that are the same in each.
 //! A state of this kind has its memory in one place, of which a copy is taken once it is furnished; copying that back
-//! makes a fresh state of a used one. Nothing of what ran stays: not an object, not a threshold of the
+//! makes a fresh state of a used one. Further copies are taken of states in which a script has just been compiled, for
+//! scripts that come again. Nothing of what ran stays: not an object, not a threshold of the
 //! collector, not a byte that counts. Finalizers of what was there do not run.
 //!
 //! ```text
@@ -13,7 +14,7 @@
 
 use super::memory::{ALIGN, Lists};
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::ptr::{NonNull, null_mut};
 
 /// Bytes of the arena: a furnished state takes a hundred thousand, a script of some commands a few thousand.
@@ -35,10 +36,19 @@ struct Outside {
 const HEAD_BYTES: usize = size_of::<Outside>();
 const _: () = assert!(HEAD_BYTES.is_multiple_of(ALIGN));
 
-/// The furnished state.
-struct Image {
+/// What an arena had in it at one moment.
+pub(super) struct Image {
+    /// Where the arena is: addresses in the copy are of there.
+    base: NonNull<u8>,
     bytes: Box<[u8]>,
     lists: Lists,
+}
+
+impl Image {
+    /// Bytes of the copy.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// The memory of one state.
@@ -47,7 +57,6 @@ pub(super) struct Arena {
     /// Bytes that are in use, or were.
     top: Cell<usize>,
     outside: Cell<*mut Outside>,
-    image: OnceCell<Image>,
 }
 
 impl Arena {
@@ -55,8 +64,8 @@ impl Arena {
     pub fn new() -> Option<Arena> {
         // SAFETY: the size is not 0.
         let base = NonNull::new(unsafe { alloc_zeroed(ARENA) })?;
-        let (top, outside, image) = (Cell::new(0), Cell::new(null_mut()), OnceCell::new());
-        Some(Arena { base, top, outside, image })
+        let (top, outside) = (Cell::new(0), Cell::new(null_mut()));
+        Some(Arena { base, top, outside })
     }
 
     /// Whether a block lies in the arena.
@@ -119,24 +128,26 @@ impl Arena {
         }
     }
 
-    /// Copies the state away, with the lists of its free blocks. Whether all of it lies in the arena: if not, it
-    /// cannot be put back.
-    pub fn keep_image(&self, lists: Lists) -> bool {
+    /// A copy of the state, with the lists of its free blocks; `None` if not all of it lies in the arena, for then it
+    /// could not be put back.
+    pub fn copy(&self, lists: Lists) -> Option<Image> {
         if !self.outside.get().is_null() {
-            return false;
+            return None;
         }
         // SAFETY: the arena was made of zeros, so all of it is initialised, and nobody writes there now.
         let bytes = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.top.get()) };
-        self.image.set(Image { bytes: bytes.into(), lists }).is_ok()
+        Some(Image { base: self.base, bytes: bytes.into(), lists })
     }
 
-    /// Puts the state back, and returns the lists of its free blocks; `None` where no copy was taken.
+    /// Puts a state back, and returns the lists of its free blocks; `None` if the copy is of another arena.
     ///
     /// # Safety
     /// Nothing runs in the state, and nobody keeps an address of anything in it that was not there when the copy was
     /// taken.
-    pub unsafe fn put_back(&self) -> Option<Lists> {
-        let image = self.image.get()?;
+    pub unsafe fn put_back(&self, image: &Image) -> Option<Lists> {
+        if image.base != self.base {
+            return None;
+        }
         self.free_outside();
         // SAFETY: the copy was taken from there, and is no part of it.
         unsafe {

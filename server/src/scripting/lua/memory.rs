@@ -5,7 +5,7 @@
 //! a block belongs.
 
 use super::Extra;
-use super::image::Arena;
+use super::image::{Arena, Image};
 use mlua_sys as ffi;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::cell::Cell;
@@ -69,19 +69,19 @@ impl Blocks {
         Some(blocks)
     }
 
-    /// Remembers all as it is now; whether it can be put back.
-    pub fn keep_image(&self) -> bool {
+    /// A copy of all as it is now, where it can be put back.
+    pub fn copy(&self) -> Option<Image> {
         let lists = std::array::from_fn(|class| self.lists[class].get());
-        self.arena.as_ref().is_some_and(|arena| arena.keep_image(lists))
+        self.arena.as_ref()?.copy(lists)
     }
 
-    /// Puts all back to what was remembered, if anything was.
+    /// Puts all back to what it was; whether that could be done.
     ///
     /// # Safety
     /// As for [`Arena::put_back`].
-    pub unsafe fn put_back(&self) -> bool {
+    pub unsafe fn put_back(&self, image: &Image) -> bool {
         // SAFETY: the caller promises the same.
-        let lists = self.arena.as_ref().and_then(|arena| unsafe { arena.put_back() });
+        let lists = self.arena.as_ref().and_then(|arena| unsafe { arena.put_back(image) });
         let Some(lists) = lists else { return false };
         self.lists.iter().zip(lists).for_each(|(list, first)| list.set(first));
         true

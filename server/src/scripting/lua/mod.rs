@@ -54,8 +54,6 @@ pub struct Extra {
     in_rust: Cell<bool>,
     /// Whether the state is one for scripts that the replicas of a group run.
     is_agreed: Cell<bool>,
-    /// Bytes in use, and `eager`, when the state was remembered.
-    image: Cell<Option<(usize, bool)>>,
     /// A panic on its way through Lua.
     panic: Cell<Option<Box<dyn Any + Send>>>,
     /// The script that is running.
@@ -74,6 +72,20 @@ impl Extra {
 
     fn bytes_max(&self) -> usize {
         if self.is_agreed.get() { AGREED_BYTES_MAX } else { MEMORY_BYTES_MAX }
+    }
+}
+
+/// What a state was at one moment, to be put back into the same one.
+pub struct StateCopy {
+    image: image::Image,
+    used_bytes: usize,
+    eager: bool,
+}
+
+impl StateCopy {
+    /// Bytes of the copy.
+    pub fn bytes(&self) -> usize {
+        self.image.len()
     }
 }
 
@@ -110,26 +122,25 @@ impl Lua {
         Some(lua)
     }
 
-    /// Remembers the state as it is now, for [`Lua::put_back`].
-    pub fn keep_image(&mut self) {
+    /// A copy of the state as it is now, for [`Lua::put_back`]; `None` if it is of a kind that is not put back, or too
+    /// large.
+    pub fn copy(&mut self) -> Option<StateCopy> {
         let extra = self.extra();
-        if extra.blocks.keep_image() {
-            extra.image.set(Some((extra.used_bytes.get(), extra.eager.get())));
-        }
+        let (used_bytes, eager) = (extra.used_bytes.get(), extra.eager.get());
+        Some(StateCopy { image: extra.blocks.copy()?, used_bytes, eager })
     }
 
-    /// Makes it a fresh state as it was when [`Lua::keep_image`] was called, whatever has run since; numbers of what is
+    /// Makes it the state that it was when the copy was taken, whatever has run since; numbers of what is
     /// kept that are not from before stand for nothing any more. Returns whether it could: if not, nothing has changed.
-    pub fn put_back(&mut self) -> bool {
-        let Some((used_bytes, eager)) = self.extra().image.get() else { return false };
+    pub fn put_back(&mut self, copy: &StateCopy) -> bool {
         // SAFETY: nothing runs, as this is the only reference to the state; the addresses that its Run keeps are
         // dropped with it below, and the one of the state itself was there before.
-        let is_back = unsafe { self.extra().blocks.put_back() };
+        let is_back = unsafe { self.extra().blocks.put_back(&copy.image) };
         if is_back {
             // SAFETY: made by `new`; as this is the only reference to the state, there is none to this either.
             let extra = unsafe { self.extra.as_mut() };
-            extra.used_bytes.set(used_bytes);
-            extra.eager.set(eager);
+            extra.used_bytes.set(copy.used_bytes);
+            extra.eager.set(copy.eager);
             extra.in_rust.set(true);
             extra.panic.set(None);
             extra.run = Run::default();
