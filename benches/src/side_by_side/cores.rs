@@ -4,7 +4,7 @@
 //! server's thread that the client wakes to the client's core, as if the client were about to sleep, and there it waits for
 //! the client's turns of some 4 ms. Servers on another machine, or under `taskset`, do not see that.
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 /// The cores of this thread as they were, to which it goes back at the end.
 pub struct Apart {
@@ -33,6 +33,28 @@ impl Apart {
         let started = start();
         bind(&self.client)?;
         Ok(started)
+    }
+
+    /// Divides them between a server that runs already, with all of its threads, and this thread and those that it
+    /// makes, while something is done.
+    pub fn during<T>(&self, pid: u32, work: impl FnOnce() -> T) -> Result<T, String> {
+        let confine = |cores: &CpuSet| {
+            for task in
+                std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+            {
+                let id = task.file_name().to_str().and_then(|name| name.parse().ok());
+                if let Some(id) = id.and_then(Pid::from_raw) {
+                    // One that has ended meanwhile cannot be bound.
+                    drop(sched_setaffinity(Some(id), cores));
+                }
+            }
+        };
+        confine(&self.server);
+        bind(&self.client)?;
+        let result = work();
+        confine(&self.all);
+        bind(&self.all)?;
+        Ok(result)
     }
 }
 
