@@ -45,7 +45,7 @@ impl Apart {
                 let id = task.file_name().to_str().and_then(|name| name.parse().ok());
                 if let Some(id) = id.and_then(Pid::from_raw) {
                     // One that has ended meanwhile cannot be bound.
-                    drop(sched_setaffinity(Some(id), cores));
+                    let _ = sched_setaffinity(Some(id), cores);
                 }
             }
         };
