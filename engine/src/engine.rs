@@ -260,6 +260,13 @@ impl Engine {
         self.journal().map_or(0, |journal| journal.append(calls))
     }
 
+    /// Takes records of a primary as they came, each with its length in front, ahead of the calls in them: of an
+    /// executor that has locked all shards and does not record itself
+    /// ([`Executor::set_recorded_elsewhere`]).
+    pub fn record_copied(&self, records: &[u8], count: u64) {
+        self.shipping.append_copied(records, count, self.journal(), &self.policies);
+    }
+
     /// The stream of records for replicas.
     pub fn shipping(&self) -> &Shipping {
         &self.shipping

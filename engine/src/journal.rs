@@ -1,6 +1,8 @@
 //! Where calls that changed the data are recorded.
 
+use crate::log::record::{Calls, LoggedCall};
 use crate::stamp::Stamp;
+use crate::value::varint;
 
 /// A call that changed the data. Run again with its stamp on a copy of the state that it met, it
 /// leads to the same state.
@@ -14,12 +16,36 @@ pub struct Record<'a> {
     pub args: &'a [&'a [u8]],
 }
 
+/// The payload at an offset of records with their lengths in front, and where the next one begins.
+pub fn next_payload(records: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (len, start) = varint::read(records, at)?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    Some((records.get(start..end)?, end))
+}
+
 /// Takes the records of an engine, in the order in which the calls took effect on each key.
 pub trait Journal: Send + Sync {
     /// Takes calls that took effect as one: a single call, or a whole transaction. Returns the
     /// index of the batch: one more than that of the batch before. The locks of the calls' keys
     /// are held: no I/O here.
     fn append(&self, calls: &[Record<'_>]) -> u64;
+
+    /// Takes records whose payloads are there as they stand in a log (`log::record`), each with its length in
+    /// front, a varint: as if each had been appended. Returns the index of the last one.
+    fn append_payloads(&self, records: &[u8]) -> u64 {
+        let mut index = self.last();
+        let mut at = 0;
+        while let Some((payload, next)) = next_payload(records, at) {
+            at = next;
+            let calls: Vec<LoggedCall<'_>> = Calls::new(payload).collect();
+            let calls: Vec<Record<'_>> = calls
+                .iter()
+                .map(|call| Record { stamp: &call.stamp, db: call.db, args: &call.args })
+                .collect();
+            index = self.append(&calls);
+        }
+        index
+    }
 
     /// The index of the last batch.
     fn last(&self) -> u64 {

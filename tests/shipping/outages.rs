@@ -1,9 +1,9 @@
 //! Outages: whatever fails and comes back, the replica goes on from where it was.
 
-use super::{Load, PATIENCE, ask, equal, follow, info, load_for, node, syncs, wait_for};
+use super::{Load, PATIENCE, Server, ask, equal, follow, info, load_for, node, syncs, wait_for};
 use ashlar_tests::proxy::Proxy;
 use ashlar_tests::random::{Random, seeds};
-use ashlar_tests::resp::Value;
+use ashlar_tests::resp::{Argv, Value, words};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -154,4 +154,63 @@ fn what_changes_only_the_form_of_a_string_is_shipped() {
         assert_eq!(ask(&mut client, &format!("OBJECT ENCODING {key}")), "raw", "{line}");
     }
     equal(&primary, &[&replica]);
+}
+
+/// Writes of one key each, with others between them now and then, a thousand at a time.
+fn write_many(server: &Server, rounds: u64) {
+    let mut client = server.client();
+    for round in 0..rounds {
+        let line = |n: u64| match (n % 997, (n * 7 + round) % 8) {
+            (500, _) => format!("MSET key:{n} a key:{} b", n + 1),
+            (501, _) => format!("RENAME key:{} key:{n}", n - 3),
+            (502, _) => format!("COPY key:{} key:{n} REPLACE", n - 5),
+            (_, 0) => format!("SET key:{n} value{round}"),
+            (_, 1) => format!("SET key:{n} value{round} PX 60000"),
+            (_, 2) => format!("DEL key:{}", n / 2),
+            (_, 3) => format!("HSET hash:{n} field{round} {n} other {round}"),
+            (_, 4) => format!("SADD set:{} {n}", n % 50),
+            (_, 5) => format!("SPOP set:{}", n % 50),
+            (_, 6) => format!("INCR count:{n}"),
+            _ => format!("LPUSH list:{} {n}", n % 300),
+        };
+        let mut batch: Vec<Argv> = (0..1000).map(|n| words(&line(n))).collect();
+        if round % 10 == 0 {
+            batch.insert(300, words("MULTI"));
+            batch.insert(305, words("EXEC"));
+        }
+        client.pipeline(&batch).unwrap();
+    }
+}
+
+#[test]
+fn a_replica_that_is_far_behind_comes_to_the_same_data_and_log() {
+    for workers in ["1", "2"] {
+        let primary = node(&LOG);
+        let own = [&LOG[..], &["--io-threads", workers]].concat();
+        let mut replica = node(&own);
+        follow(&replica, primary.port());
+        write_many(&primary, 5);
+        equal(&primary, &[&replica]);
+        replica.signal("STOP");
+        write_many(&primary, 120);
+        replica.signal("CONT");
+        equal(&primary, &[&replica]);
+        // Who waits for a key is served although the stream is long, and watched keys are seen to change.
+        let mut waiting = replica.client();
+        waiting.send(&words("XREAD BLOCK 0 STREAMS woken $")).unwrap();
+        wait_for("it waits", || info(&mut replica.client(), "blocked_clients") == "1");
+        replica.signal("STOP");
+        write_many(&primary, 60);
+        ask(&mut primary.client(), "XADD woken 1-1 a b");
+        write_many(&primary, 10);
+        replica.signal("CONT");
+        let woken = ashlar_tests::cli::show(&waiting.reply().unwrap());
+        assert!(woken.contains("1-1"), "{woken}");
+        equal(&primary, &[&replica]);
+        // Its own log has what it was sent, record by record.
+        let (debug, port) = (super::DEBUG, primary.port().to_string());
+        replica.restart(&[&debug[..], &own, &["--replicaof", "127.0.0.1", &port]].concat());
+        equal(&primary, &[&replica]);
+        assert_eq!(syncs(&primary).0, "1");
+    }
 }

@@ -1,5 +1,4 @@
-//! Runs records by several threads: those of a log at a start, those of a primary at a replica that is
-//! behind.
+//! Runs the records of a log by several threads, at a start.
 //!
 //! ```text
 //! records -> look -> parts --+--> of one key each --> lanes, on several threads at the same time

@@ -40,7 +40,7 @@ pub use reader::{Batch, Group, Reader};
 pub use replay::{Replayed, Replaying, replay, resolve};
 
 use crate::disk::Disk;
-use crate::journal::{Journal, Record};
+use crate::journal::{Journal, Record, next_payload};
 use parking_lot::{Mutex, RwLock};
 use segment::{Maker, Segment};
 use std::path::PathBuf;
@@ -240,6 +240,20 @@ impl Journal for Log {
         buffer.next += 1;
         self.appended.store(index, Ordering::Release);
         index
+    }
+
+    fn append_payloads(&self, records: &[u8]) -> u64 {
+        let mut buffer = self.buffer.lock();
+        let mut at = 0;
+        while let Some((payload, next)) = next_payload(records, at) {
+            at = next;
+            let index = buffer.next;
+            record::push_copied(&mut buffer.bytes, index, payload);
+            buffer.next += 1;
+        }
+        let last = buffer.next - 1;
+        self.appended.store(last, Ordering::Release);
+        last
     }
 
     fn last(&self) -> u64 {

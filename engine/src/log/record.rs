@@ -89,6 +89,18 @@ pub fn push_calls(out: &mut Vec<u8>, index: u64, calls: &[Record<'_>]) {
     finish(out, start, index, 1);
 }
 
+/// The same of a batch whose payload is there as bytes.
+///
+/// # Panics
+/// As [`push_calls`].
+pub fn push_copied(out: &mut Vec<u8>, index: u64, payload: &[u8]) {
+    let start = out.len();
+    out.reserve(HEADER_BYTES + payload.len() + ALIGN);
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    out.extend_from_slice(payload);
+    finish(out, start, index, 1);
+}
+
 /// Appends the payload of a batch alone.
 pub fn push_payload(out: &mut Vec<u8>, calls: &[Record<'_>]) {
     varint::push(out, calls.len() as u64);
@@ -256,6 +268,17 @@ impl<'a> Calls<'a> {
         self.payload
     }
 
+    /// The name of the next call's command.
+    pub fn name(&self) -> Option<&'a [u8]> {
+        let flags = *self.payload.get(self.at)?;
+        let optional =
+            2 * usize::from(flags & HAS_SITE != 0) + 8 * usize::from(flags & HAS_CLOCK != 0);
+        let (_, at) = varint::read(self.payload, self.at + 17 + optional)?;
+        let (_, at) = varint::read(self.payload, at)?;
+        let (len, at) = varint::read(self.payload, at)?;
+        self.payload.get(at..at.checked_add(usize::try_from(len).ok()?)?)
+    }
+
     /// Calls that are left.
     pub fn left(&self) -> u64 {
         self.left
@@ -336,7 +359,12 @@ mod tests {
         assert_eq!(look(&bytes, salt_crc(9)), Found::Record(header));
         assert_eq!(look(&bytes, salt_crc(8)), Found::Garbage);
         let mut found = Calls::new(&bytes[HEADER_BYTES..]);
+        let mut copied = Vec::new();
+        push_copied(&mut copied, 42, found.payload());
+        seal(&mut copied, salt_crc(9), 41);
+        assert_eq!(copied, bytes);
         for call in &calls {
+            assert_eq!(found.name(), Some(call.args[0]));
             let logged = found.next().unwrap();
             assert_eq!(
                 (&logged.stamp, logged.db, &logged.args[..]),

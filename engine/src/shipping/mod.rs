@@ -20,7 +20,7 @@ pub use history::NAME as HISTORY_CALL;
 pub use history::{HISTORIES_MAX, History, Point, Position};
 pub use ring::{Next, Part};
 
-use crate::journal::{Journal, Record};
+use crate::journal::{Journal, Record, next_payload};
 use crate::log::record;
 use crate::policy::{Class, Policies};
 use history::Points;
@@ -86,6 +86,39 @@ impl Shipping {
             self.grown.notify_all();
         }
         index
+    }
+
+    /// Takes records of a primary as they came, each with its length in front, for the journal, if there is
+    /// one, and the ring: what an executor does for each that it has run. All shards are
+    /// locked until they have been run.
+    pub fn append_copied(
+        &self,
+        records: &[u8],
+        count: u64,
+        journal: Option<&dyn Journal>,
+        policies: &Policies,
+    ) {
+        let mut inner = self.inner.lock();
+        let mut append = |records: &[u8], count: u64, relaxed: bool| {
+            let index = journal.map(|journal| journal.append_payloads(records));
+            if self.is_on() {
+                inner.ring.push_many(records, count, relaxed, index);
+            }
+        };
+        if policies.any() {
+            let mut at = 0;
+            while let Some((payload, next)) = next_payload(records, at) {
+                let relaxed = is_relaxed(record::Calls::new(payload), policies);
+                append(&records[at..next], 1, relaxed);
+                at = next;
+            }
+        } else {
+            append(records, count, false);
+        }
+        drop(inner);
+        if journal.is_none() {
+            self.grown.notify_all();
+        }
     }
 
     /// The history, and the position of its last record.

@@ -128,6 +128,28 @@ impl Ring {
         self.scratch = payload;
         self.end += 1;
         self.end_byte += (chunk.bytes.len() - before) as u64;
+        self.after_push(index);
+    }
+
+    /// Adds records as they stand in a chunk; `index` is that of the last one in the journal.
+    pub fn push_many(&mut self, records: &[u8], count: u64, relaxed: bool, index: Option<u64>) {
+        let room = |chunk: &Chunk| {
+            chunk.bytes.len() + records.len() <= CHUNK_BYTES && chunk.relaxed == relaxed
+        };
+        if !self.chunks.back().is_some_and(room) {
+            let bytes = Vec::with_capacity(CHUNK_BYTES.max(records.len()));
+            self.chunks.push_back(Chunk { bytes, first: self.end + 1, records: 0, relaxed });
+        }
+        let chunk = self.chunks.back_mut().expect("there is one, or it was made");
+        chunk.bytes.extend_from_slice(records);
+        chunk.records += count;
+        self.end += count;
+        self.end_byte += records.len() as u64;
+        self.after_push(index);
+    }
+
+    /// Enters who may be handed what was just added, and drops what is not needed any more.
+    fn after_push(&mut self, index: Option<u64>) {
         match index {
             Some(index) => {
                 let (position, byte) = (self.end, self.end_byte);

@@ -10,19 +10,20 @@ use crate::persistence::NotStarted;
 use crate::replication::follower::{Phase, changed, is_timeout};
 use crate::replication::link::Link;
 use crate::shared::Shared;
-use ashlar_engine::engine::command_table;
+use ashlar_engine::command::Command;
 use ashlar_engine::executor::{Call, Executor, Prefetched};
+use ashlar_engine::journal::next_payload;
 use ashlar_engine::log::record::{Calls, LoggedCall};
-use ashlar_engine::log::settings;
+use ashlar_engine::log::{resolve, settings};
 use ashlar_engine::number;
 use ashlar_engine::policy::Table;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::shipping::{History, Position};
 use ashlar_engine::snapshot::{self, Progress};
-use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::varint;
 use smallvec::SmallVec;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -235,18 +236,9 @@ impl<'e> Receiver<'_, 'e> {
             self.forget();
             return Err(broken("records are missing"));
         }
-        let (bytes, mut at, mut count) = (&frame.payload[..], 0, 0);
-        let mut group: Vec<Calls<'_>> = Vec::with_capacity(GROUP);
-        while at < bytes.len() {
-            group.clear();
-            while at < bytes.len() && group.len() < GROUP {
-                let (payload, next) = record_at(bytes, at)?;
-                group.push(Calls::new(payload));
-                at = next;
-            }
-            count += group.len() as u64;
-            self.group(&group)?;
-        }
+        let payloads = payloads(&frame.payload)?;
+        let count = payloads.len() as u64;
+        self.in_turn(&frame.payload, &payloads)?;
         if let Some(gate) = self.shared.gate() {
             // A failure shows in the log's health, which is asked before the next records.
             let _ = gate.log.write();
@@ -267,51 +259,79 @@ impl<'e> Receiver<'_, 'e> {
         engine.log_config();
     }
 
-    fn group(&mut self, group: &[Calls<'_>]) -> io::Result<()> {
-        let first: SmallVec<[Option<LoggedCall<'_>>; GROUP]> =
-            group.iter().map(|calls| calls.clone().next()).collect();
-        let mut hints: SmallVec<[Prefetched; GROUP]> = first
-            .iter()
-            .map(|call| match call {
-                Some(call) => self.hint(call),
-                None => Prefetched::NONE,
-            })
-            .collect();
+    /// Runs records one after the other.
+    fn in_turn(&mut self, bytes: &[u8], payloads: &[Range<usize>]) -> io::Result<()> {
+        payloads.chunks(GROUP).try_for_each(|group| self.group(bytes, group))
+    }
+
+    fn group(&mut self, bytes: &[u8], payloads: &[Range<usize>]) -> io::Result<()> {
+        let mut group: SmallVec<[Ready<'_>; GROUP]> = SmallVec::new();
+        for payload in payloads {
+            group.push(Ready::new(Calls::new(&bytes[payload.clone()]), &self.exec)?);
+        }
         // A hint is only a hint: keys of another database are just not found there.
-        let db = first.iter().flatten().next().map_or(0, |call| call.db);
+        let db = group.first().map_or(0, |ready| ready.first.db);
         let mut known: SmallVec<[Prefetched; GROUP]> =
-            hints.iter().copied().filter(|hint| !hint.is_none()).collect();
+            group.iter().map(|ready| ready.hint).filter(|hint| !hint.is_none()).collect();
         self.exec.prefetch(db, &mut known, true);
         let mut places = known.into_iter();
-        for hint in hints.iter_mut().filter(|hint| !hint.is_none()) {
-            *hint = places.next().unwrap_or(Prefetched::NONE);
+        for ready in group.iter_mut().filter(|ready| !ready.hint.is_none()) {
+            ready.hint = places.next().unwrap_or(Prefetched::NONE);
         }
-        let mut last = Stamp::default();
-        for ((calls, first), hint) in group.iter().zip(&first).zip(hints) {
-            let first = first.as_ref().ok_or_else(|| broken("a record cannot be read"))?;
-            last = first.stamp;
-            match calls.left() {
-                1 if first.args.first() == Some(&settings::NAME) => {
-                    self.exec.release();
-                    self.shared.engine.follow_config(Some(&first.args));
+        let mut at = 0;
+        for run in group.chunk_by(|a, b| a.is_single() && b.is_single()) {
+            let range = at..at + run.len();
+            at = range.end;
+            match run {
+                [ready, ..] if ready.is_single() => {
+                    let records = records(bytes, &payloads[range]);
+                    self.singles(records, run, db)?;
                 }
-                1 => self.call(first, if first.db == db { hint } else { Prefetched::NONE })?,
-                _ => self.transaction(calls.clone())?,
+                [ready] if ready.first.args.first() == Some(&settings::NAME) => {
+                    self.exec.release();
+                    self.shared.engine.follow_config(Some(&ready.first.args));
+                }
+                _ => run.iter().try_for_each(|ready| self.transaction(ready.calls.clone()))?,
             }
         }
-        settle(self.shared, &mut self.exec, &last);
+        if let Some(last) = group.last() {
+            settle(self.shared, &mut self.exec, &last.first.stamp);
+        }
         self.exec.release();
         Ok(())
     }
 
-    fn hint(&self, call: &LoggedCall<'_>) -> Prefetched {
-        let command = call.args.first().and_then(|name| command_table().find(name));
-        let at = command.map_or(0, |(_, command)| command.first_key(&call.args));
-        if at == 0 { Prefetched::NONE } else { self.exec.hint(call.args[at]) }
+    /// Runs records of a single call each. They are handed on as they came, with all shards locked: whoever
+    /// sees that a record is there finds what it does.
+    fn singles(&mut self, records: &[u8], group: &[Ready<'_>], db: u32) -> io::Result<()> {
+        self.exec.lock_all();
+        self.shared.engine.record_copied(records, group.len() as u64);
+        self.exec.set_recorded_elsewhere(true);
+        let mut result = Ok(());
+        for ready in group {
+            let hint = if ready.first.db == db { ready.hint } else { Prefetched::NONE };
+            let before = self.exec.effects.dirty;
+            result = result.and_then(|()| self.call(&ready.first, ready.command, hint));
+            if result.is_ok() && self.exec.effects.dirty == before {
+                result = Err(broken("a record has changed nothing"));
+            }
+        }
+        self.exec.set_recorded_elsewhere(false);
+        result.map_err(|_| self.diverged())
     }
 
-    fn call(&mut self, logged: &LoggedCall<'_>, hint: Prefetched) -> io::Result<()> {
-        let command = ashlar_engine::log::resolve(&logged.args);
+    /// What is recorded here is not what was done: this node needs a copy.
+    fn diverged(&mut self) -> io::Error {
+        self.forget();
+        broken("the data differs from the primary's; it is copied anew")
+    }
+
+    fn call(
+        &mut self,
+        logged: &LoggedCall<'_>,
+        command: Option<&'static Command>,
+        hint: Prefetched,
+    ) -> io::Result<()> {
         let command = command.ok_or_else(|| broken("a command that this version lacks"))?;
         let call = Call {
             command,
@@ -333,7 +353,8 @@ impl<'e> Receiver<'_, 'e> {
         self.exec.begin_group();
         let mut result = Ok(());
         for logged in calls.by_ref() {
-            result = result.and_then(|()| self.call(&logged, Prefetched::NONE));
+            let command = resolve(&logged.args);
+            result = result.and_then(|()| self.call(&logged, command, Prefetched::NONE));
         }
         self.exec.commit_batch();
         self.exec.end_group();
@@ -409,7 +430,7 @@ impl<'e> Receiver<'_, 'e> {
         let args: &[&[u8]] = &[b"FLUSHALL"];
         let logged = LoggedCall { stamp, db: 0, args: args.iter().copied().collect() };
         // It is a command of every version.
-        let _ = self.call(&logged, Prefetched::NONE);
+        let _ = self.call(&logged, resolve(&logged.args), Prefetched::NONE);
         let libraries = self.exec.change_libraries(&[b"FLUSH"], &stamp);
         debug_assert!(libraries.is_ok(), "there is room for none");
         self.shared.engine.policies().replace(Table::default());
@@ -459,13 +480,44 @@ impl<'e> Receiver<'_, 'e> {
     }
 }
 
-/// The record at an offset of a frame, and where the next one begins.
-fn record_at(bytes: &[u8], at: usize) -> io::Result<(&[u8], usize)> {
-    let record = varint::read(bytes, at).and_then(|(len, start)| {
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        Some((bytes.get(start..end)?, end))
-    });
-    record.ok_or_else(|| broken("a record is cut off"))
+/// A record that is about to run.
+struct Ready<'a> {
+    calls: Calls<'a>,
+    first: LoggedCall<'a>,
+    command: Option<&'static Command>,
+    hint: Prefetched,
+}
+
+impl<'a> Ready<'a> {
+    fn new(calls: Calls<'a>, exec: &Executor<'_>) -> io::Result<Ready<'a>> {
+        let first = calls.clone().next().ok_or_else(|| broken("a record cannot be read"))?;
+        let command = resolve(&first.args);
+        let at = command.map_or(0, |command| command.first_key(&first.args));
+        let hint = if at == 0 { Prefetched::NONE } else { exec.hint(first.args[at]) };
+        Ok(Ready { calls, first, command, hint })
+    }
+
+    /// Whether it is one call, of a command.
+    fn is_single(&self) -> bool {
+        self.calls.left() == 1 && self.first.args.first() != Some(&settings::NAME)
+    }
+}
+
+/// Where the payloads of a frame's records stand.
+fn payloads(bytes: &[u8]) -> io::Result<Vec<Range<usize>>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let next = next_payload(bytes, at).ok_or_else(|| broken("a record is cut off"))?;
+        at = next.1;
+        found.push(at - next.0.len()..at);
+    }
+    Ok(found)
+}
+
+/// Records with their lengths in front, of which these are the payloads, one behind the other.
+fn records<'b>(bytes: &'b [u8], payloads: &[Range<usize>]) -> &'b [u8] {
+    let (Some(first), Some(last)) = (payloads.first(), payloads.last()) else { return &[] };
+    &bytes[first.start - varint::size(first.len() as u64)..last.end]
 }
 
 fn wait_frame(link: &mut Link) -> io::Result<(Kind, Vec<u8>)> {

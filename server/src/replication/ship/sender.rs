@@ -377,11 +377,10 @@ impl Write for CopyOut<'_> {
 
 /// Whether a record of the log is of this node alone: a history behind settings.
 fn is_local(calls: &record::Calls<'_>) -> bool {
-    let mut calls = calls.clone();
-    match calls.next().and_then(|call| call.args.first().copied()) {
+    match calls.name() {
         Some(name) if name == HISTORY_CALL => true,
         Some(name) if name == settings::NAME => {
-            calls.any(|call| call.args.first() == Some(&HISTORY_CALL))
+            calls.clone().any(|call| call.args.first() == Some(&HISTORY_CALL))
         }
         _ => false,
     }
