@@ -305,8 +305,13 @@ fn load_all(shared: &Shared, cold: &ColdTier, jobs: Vec<Job>) -> Vec<Loaded> {
             all.ahead.extend_from_slice(&job.needs.ahead);
         }
         if let Ok(brought) = load(&all) {
-            // Parts of large values go to all: those who asked for them know them by what they asked.
-            return jobs.into_iter().map(|job| (job.address, Ok(brought.clone()))).collect();
+            let own = |job: &Job| {
+                let wants = || job.needs.values.iter().chain(&job.needs.ahead);
+                let parts =
+                    brought.parts.iter().filter(|part| wants().any(|want| part.is_for(want)));
+                Brought { parts: parts.cloned().collect(), ..Brought::default() }
+            };
+            return jobs.into_iter().map(|job| (job.address, Ok(own(&job)))).collect();
         }
     }
     let each = |job: Job| {

@@ -75,6 +75,13 @@ pub struct ColdPart {
     pub(super) part: Part,
 }
 
+impl ColdPart {
+    /// Whether it is what was asked for.
+    pub fn is_for(&self, want: &Want) -> bool {
+        self.key == want.key && want.ask.as_ref() == Some(&self.ask)
+    }
+}
+
 /// What was read for calls and is not in memory as values.
 #[derive(Clone, Debug, Default)]
 pub struct Brought {
@@ -91,8 +98,10 @@ impl Brought {
     }
 }
 
-/// Parts that wait for their calls, at most: those of the requests that are looked at together, twice.
+/// Parts that wait for their calls, at most: twice those of the requests of a pipeline that are looked at together.
 const PARTS_MAX: usize = 64;
+/// Their bytes, besides those of the last one: a script may ask for one after the other.
+const PARTS_BYTES_MAX: usize = 4 << 20;
 
 /// The part of an executor's state that commands use to tell what they lack.
 #[derive(Default)]
@@ -126,7 +135,13 @@ impl ColdCall {
     pub fn give(&mut self, brought: Brought) {
         self.names.extend(brought.names);
         self.parts.extend(brought.parts);
-        let spare = self.parts.len().saturating_sub(PARTS_MAX);
+        let mut bytes = 0;
+        let kept = self.parts.iter().rev().take(PARTS_MAX).take_while(|part| {
+            let fits = bytes <= PARTS_BYTES_MAX;
+            bytes += part.part.memory();
+            fits
+        });
+        let spare = self.parts.len() - kept.count();
         self.parts.drain(..spare);
     }
 
