@@ -8,12 +8,18 @@ use super::{Value, form, hash, list, set, varint};
 /// Bytes that are enough to tell the type and the number of elements.
 const HEAD_BYTES: usize = 3 + varint::MAX;
 
+/// Room that a string gets at once, at most, for what its length is said to be: where it grows there is twice of it for
+/// a moment.
+const ROOM_BYTES_MAX: usize = 8 << 20;
+
 /// A value on its way.
 #[derive(Debug, Default)]
 pub struct Build {
     value: Option<Value>,
     /// Elements that are still to come.
     left: u64,
+    /// Bytes that the form is said to have.
+    len: usize,
 }
 
 /// Where the elements begin, a value without any, and how many there will be.
@@ -42,6 +48,11 @@ fn begin(bytes: &[u8]) -> Option<(usize, Value, u64)> {
 }
 
 impl Build {
+    /// A value whose form is said to have so many bytes.
+    pub fn new(len: usize) -> Build {
+        Build { len, ..Build::default() }
+    }
+
     /// Takes what comes next of the form, and returns how much of that it used: what is left has to be there again
     /// with the next call, before what follows it. `is_last` says that nothing follows. `None` where this is no form of
     /// a large value.
@@ -56,6 +67,9 @@ impl Build {
         }
         let value = self.value.as_mut()?;
         if let Value::Str(text) = value {
+            if text.is_empty() {
+                text.reserve_exact(self.len.saturating_sub(2).min(ROOM_BYTES_MAX));
+            }
             text.extend_from_slice(&bytes[at..]);
             return Some(bytes.len());
         }

@@ -135,7 +135,8 @@ impl<'s> Reader<'s> {
     /// The value of a large one, made row by row; `None` where the bytes are not those of a value.
     pub fn build(&mut self) -> Result<Option<Value>, ColdError> {
         let Head { key_len, body_len, .. } = self.head;
-        let (mut build, mut left, mut at) = (Build::default(), Vec::new(), key_len);
+        let mut build = Build::new(body_len - key_len);
+        let (mut left, mut at) = (Vec::new(), key_len);
         while at < body_len {
             let row = self.rest_of_row(at)?;
             let part = row.len().min(body_len - at);
