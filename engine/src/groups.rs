@@ -36,6 +36,11 @@ impl Engine {
         self.sharding().raise_version();
     }
 
+    /// The shard of a slot. It stays so for whoever holds the lock of a shard.
+    pub fn shard_of_slot(&self, slot: u16) -> usize {
+        self.sharding().of_slot(slot)
+    }
+
     /// Says whether commands that look at all keys (KEYS, SCAN, DBSIZE, ...) see the keys of a shard.
     ///
     /// # Panics

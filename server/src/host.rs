@@ -98,6 +98,8 @@ pub struct Host<'w, 'e> {
     pub again: &'w mut Again,
     /// Whether the script that runs is given up where it meets something on disk.
     pub script_waits: bool,
+    /// In a cluster: the group by which the request was found to belong here.
+    pub routed: Option<ashlar_replication::raft::GroupId>,
 }
 
 impl<'w, 'e> Host<'w, 'e> {
@@ -121,6 +123,7 @@ impl<'w, 'e> Host<'w, 'e> {
             others: None,
             again,
             script_waits: false,
+            routed: None,
         }
     }
 }
@@ -209,6 +212,11 @@ impl Host<'_, '_> {
                     Ok(Some(flow)) => return flow,
                     Err(error) => {
                         reply.error(&error);
+                        if resolved.command.name == "EXEC" {
+                            // Its client begins again with MULTI.
+                            self.session.multi = None;
+                            crate::commands::connection::unwatch(self.exec, self.session);
+                        }
                         return Flow::Next;
                     }
                 }
@@ -263,7 +271,9 @@ impl Host<'_, '_> {
         if self.session.applies {
             return false;
         }
-        let refusal = route::route(self, &**member, resolved, args)
+        let route = route::route(self, &**member, resolved, args);
+        self.routed = route.group();
+        let refusal = route
             .error()
             .or_else(|| route::forbidden(resolved.command, args))
             .or_else(|| self.is_for_all_nodes(resolved));
@@ -405,7 +415,8 @@ impl Host<'_, '_> {
         reply: &mut Reply<'_>,
     ) -> Flow {
         let Some(strong) = self.shared.strong.get() else { return flow };
-        let moved = strong.is_frozen(read.group, read.slot);
+        let moved = strong.is_frozen(read.group, read.slot)
+            || !strong.is_in_shard_of(read.group, read.slot, &self.shared.engine);
         if !matches!(flow, Flow::Next) || !moved && (!read.leased || strong.holds_lease(read.group))
         {
             return flow;

@@ -203,6 +203,16 @@ fn local(topology: &Topology, slot: u16, group: GroupId, wish: &Wish) -> Route {
     if switching && !wish.only_reads { Route::TryAgain } else { Route::Local(group) }
 }
 
+impl Route {
+    /// The group whose keys are asked for, where this node answers.
+    pub const fn group(&self) -> Option<GroupId> {
+        match self {
+            Route::Local(group) => Some(*group),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a request without any special case is answered by this node.
 pub fn is_here(host: &Host<'_, '_>, resolved: &Resolved, args: &[&[u8]]) -> bool {
     let Some(member) = host.shared.cluster.get() else { return true };

@@ -316,6 +316,12 @@ impl Strong {
         (group != 0).then_some(group.into())
     }
 
+    /// Whether the engine looks for the keys of a slot where those of a group are.
+    #[inline]
+    pub fn is_in_shard_of(&self, group: GroupId, slot: u16, engine: &Engine) -> bool {
+        engine.shard_of_slot(slot) == (group as usize).min(DATA_GROUPS_MAX)
+    }
+
     /// Whether this node leads a group, as far as it knows.
     #[inline]
     pub fn leads(&self, group: GroupId) -> bool {

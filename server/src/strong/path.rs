@@ -2,7 +2,7 @@
 
 use crate::cluster::nearest;
 use crate::cluster::route::only_reads;
-use crate::config::{READS_READINDEX, ids};
+use crate::config::{READS_READINDEX, REDIRECTS_READONLY, ids};
 use crate::host::Host;
 use crate::memory;
 use crate::registry::Resolved;
@@ -97,20 +97,32 @@ impl Host<'_, '_> {
             (Need::Nothing, _) | (_, None) => Ok(None),
             (Need::Write, Some(slot)) => {
                 self.check_room(resolved)?;
-                let Some(group) = strong.group_of(slot) else { return Ok(None) };
+                let group = strong.group_of(slot).ok_or_else(super::try_again)?;
                 let call = self.owned(resolved, args)?;
                 let request = self.request_of(vec![call]);
                 let slots = SmallVec::from_slice(&[slot]);
                 Ok(Some(Agreement::Propose(group, Box::new(request), slots)))
             }
-            (Need::Read, Some(slot)) => Ok(self.read_in(slot, Some((resolved, args)))),
+            (Need::Read, Some(slot)) => self.read_in(slot, Some((resolved, args))),
         }
     }
 
     /// What a read of a slot waits for: the command, if it is one by itself.
-    fn read_in(&mut self, slot: u16, alone: Option<(&Resolved, &[&[u8]])>) -> Option<Agreement> {
-        let strong = self.shared.strong.get()?;
-        let group = strong.group_of(slot)?;
+    ///
+    /// # Errors
+    /// Where the slot has just come or gone: the request was found to belong here by another group than the one that
+    /// has the slot now, of which this node may have nothing.
+    fn read_in(
+        &mut self,
+        slot: u16,
+        alone: Option<(&Resolved, &[&[u8]])>,
+    ) -> Result<Option<Agreement>, Error> {
+        let Some(strong) = self.shared.strong.get() else { return Ok(None) };
+        let group = strong.group_of(slot).ok_or_else(super::try_again)?;
+        let is_here = strong.is_in_shard_of(group, slot, &self.shared.engine);
+        if !is_here || self.routed.is_some_and(|routed| routed != group) {
+            return Err(super::try_again());
+        }
         let relaxed = alone.is_some_and(|(resolved, args)| {
             let policies = self.shared.engine.shard_policies(group as usize);
             nearest::all_of(policies, resolved, args, &[Class::Local, Class::Async])
@@ -118,32 +130,29 @@ impl Host<'_, '_> {
         // A replica's client has asked for what it has, or its keys may be read anywhere.
         let leads = strong.leads(group);
         let settings = &self.shared.settings;
+        let asks_replicas = self.session.reads_replicas
+            || settings.number(ids::CLUSTER_REDIRECTS) == REDIRECTS_READONLY;
+        if !leads && !relaxed && !asks_replicas {
+            // It led when the request was looked at.
+            return Err(super::try_again());
+        }
         let confirms = match leads {
             true => !strong.reads_locally(),
             false => settings.number(ids::CLUSTER_REPLICA_READS) == READS_READINDEX,
         };
-        if !confirms {
-            if relaxed {
-                // Its slot may have left without this node knowing.
-                self.again.read = Some(AgreedRead { group, slot, leased: false });
-            }
-            return None;
-        }
         let confirmed = &mut self.again.confirmed;
-        if confirmed.group == group && confirmed.reads > 0 {
+        let is_confirmed = confirmed.group == group && confirmed.reads > 0;
+        if confirms && is_confirmed {
             confirmed.reads -= 1;
-            self.again.read = Some(AgreedRead { group, slot, leased: false });
-            return None;
         }
-        if relaxed {
-            self.again.read = Some(AgreedRead { group, slot, leased: false });
-            return None;
+        let runs_at_once = !confirms || is_confirmed || relaxed;
+        let leased = !runs_at_once && leads && strong.holds_lease(group);
+        if runs_at_once || leased {
+            // Its slot may leave before it has run.
+            self.again.read = Some(AgreedRead { group, slot, leased });
+            return Ok(None);
         }
-        if leads && strong.holds_lease(group) {
-            self.again.read = Some(AgreedRead { group, slot, leased: true });
-            return None;
-        }
-        Some(Agreement::Confirm(group, Confirmed { group, reads: 1 }))
+        Ok(Some(Agreement::Confirm(group, Confirmed { group, reads: 1 })))
     }
 
     /// Adds a further request of the same read from the socket to an agreement, if it can wait for the same.
@@ -227,9 +236,9 @@ impl Host<'_, '_> {
         }
         let Some(slot) = slot else { return Ok(None) };
         if !writes {
-            return Ok(self.read_in(slot, None));
+            return self.read_in(slot, None);
         }
-        let Some(group) = strong.group_of(slot) else { return Ok(None) };
+        let group = strong.group_of(slot).ok_or_else(super::try_again)?;
         let Some(multi) = self.session.multi.take() else { return Ok(None) };
         let spoiled = crate::commands::transactions::is_spoiled(self);
         let mut conditions = Vec::new();
