@@ -182,8 +182,7 @@ impl Host<'_, '_> {
         let flow = match admitted {
             Err(error) if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"EXEC")) => {
                 // Whatever keeps EXEC from running ends the transaction.
-                self.session.multi = None;
-                crate::commands::connection::unwatch(self.exec, self.session);
+                self.end_transaction();
                 let reason = error.message();
                 reply.error(&Error::owned(format!(
                     "EXECABORT Transaction discarded because of: {reason}"
@@ -214,8 +213,7 @@ impl Host<'_, '_> {
                         reply.error(&error);
                         if resolved.command.name == "EXEC" {
                             // Its client begins again with MULTI.
-                            self.session.multi = None;
-                            crate::commands::connection::unwatch(self.exec, self.session);
+                            self.end_transaction();
                         }
                         return Flow::Next;
                     }
@@ -260,6 +258,12 @@ impl Host<'_, '_> {
         if self.session.close_after_reply { Flow::Close } else { flow }
     }
 
+    /// Ends a transaction that does not run.
+    fn end_transaction(&mut self) {
+        self.session.multi = None;
+        crate::commands::connection::unwatch(self.exec, self.session);
+    }
+
     /// In a cluster: whether another node answers the request, or nobody; then its client is told so.
     fn is_sent_elsewhere(
         &mut self,
@@ -279,8 +283,7 @@ impl Host<'_, '_> {
             .or_else(|| self.is_for_all_nodes(resolved));
         let Some(refusal) = refusal else { return false };
         if resolved.command.name == "EXEC" {
-            self.session.multi = None;
-            crate::commands::connection::unwatch(self.exec, self.session);
+            self.end_transaction();
         } else if let Some(multi) = &mut self.session.multi {
             multi.aborted = true;
         }

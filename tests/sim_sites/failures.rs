@@ -204,6 +204,8 @@ fn what_was_forgotten_is_not_brought_back_by_an_old_copy() {
     world.forget().expect("they come to rest");
     assert_eq!(world.sites[0].node.site().undone(), 0, "all removals are forgotten");
     world.restore_last();
+    // What was known of the site that has left comes back from a snapshot.
+    world.restart_all();
     world.repair().expect("they come to rest");
     same(&mut world);
     for (line, wanted) in [

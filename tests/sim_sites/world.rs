@@ -390,6 +390,14 @@ impl World {
         Err("sites still differ after repairs".to_string())
     }
 
+    /// Each site comes up again from a new snapshot.
+    pub fn restart_all(&mut self) {
+        for at in 0..self.sites.len() {
+            self.sites[at].snapshot(self.now_ms);
+            self.start(at);
+        }
+    }
+
     /// The last site is gone for good, and one that is made from the copy of its files takes its place, under another
     /// number.
     pub fn restore_last(&mut self) {

@@ -24,7 +24,7 @@ pub use item::{Item, Part, parts};
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::executor::{Call, Executor, Prefetched};
-use crate::keyspace::{LANES_MAX, Shard};
+use crate::keyspace::{Db, LANES_MAX, Shard};
 use crate::log::record::{Calls, LoggedCall};
 use crate::prefetch::{LINE_BYTES, prefetch};
 use crate::reply::{Protocol, Reply};
@@ -188,40 +188,35 @@ impl<'e> Lanes<'e> {
     }
 
     fn lend(&self, executor: &mut Executor<'_>, dbs: &[u32]) {
-        for number in 0..self.engine.shard_count() {
-            executor.with_shard(number, |shard| {
-                for db in dbs {
-                    if !self.is_split() {
-                        shard.exchange_db(*db, &mut self.lent.lock_shard(number));
-                        continue;
-                    }
-                    shard.db_mut(*db).before_lending();
-                    for number in 0..LANES {
-                        let mut lane = self.lent.lock_shard(number);
-                        let lane = lane.db_mut(*db);
-                        // SAFETY: the shard is locked by this executor, which does nothing with it until
-                        // `take_back`, and its lanes are dropped without it otherwise. A lane is the shard
-                        // of the keys whose hash, divided by the number of lanes, leaves its number.
-                        unsafe { shard.db_mut(*db).lend(lane, (number, LANES)) };
-                    }
-                }
-            });
-        }
+        self.exchange(executor, dbs, |own, db| {
+            own.before_lending();
+            for number in 0..LANES {
+                let mut lane = self.lent.lock_shard(number);
+                // SAFETY: the shard is locked by this executor, which does nothing with it until
+                // `take_back`, and its lanes are dropped without it otherwise. A lane is the shard
+                // of the keys whose hash, divided by the number of lanes, leaves its number.
+                unsafe { own.lend(lane.db_mut(db), (number, LANES)) };
+            }
+        });
     }
 
     fn take_back(&self, executor: &mut Executor<'_>, dbs: &[u32]) {
+        self.exchange(executor, dbs, |own, db| {
+            (0..LANES).for_each(|lane| own.take_back(self.lent.lock_shard(lane).db_mut(db)));
+            own.after_lending();
+        });
+    }
+
+    /// Exchanges databases with those of the engine that has nothing else, each shard's as it is; where there is a
+    /// single shard, `split` deals with its lanes.
+    fn exchange(&self, executor: &mut Executor<'_>, dbs: &[u32], split: impl Fn(&mut Db, u32)) {
         for number in 0..self.engine.shard_count() {
             executor.with_shard(number, |shard| {
                 for db in dbs {
-                    if !self.is_split() {
-                        shard.exchange_db(*db, &mut self.lent.lock_shard(number));
-                        continue;
+                    match self.is_split() {
+                        true => split(shard.db_mut(*db), *db),
+                        false => shard.exchange_db(*db, &mut self.lent.lock_shard(number)),
                     }
-                    let own = shard.db_mut(*db);
-                    (0..LANES).for_each(|lane| {
-                        own.take_back(self.lent.lock_shard(lane).db_mut(*db));
-                    });
-                    own.after_lending();
                 }
             });
         }
