@@ -12,7 +12,7 @@ use crate::bug;
 use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use crate::raft::{Capture, OwnedCall};
 use crate::runtime::{Piece, calls};
-use crate::topology::{SlotRange, ranges};
+use crate::topology::{SiteTable, SlotRange, ranges};
 use ashlar_engine::cut::{Row, Rows};
 use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
@@ -73,6 +73,7 @@ pub struct GroupShard {
     pieces: u64,
     on_freeze: OnFreeze,
     installed: BTreeMap<u64, Installed>,
+    sites: SiteTable,
 }
 
 impl GroupShard {
@@ -92,6 +93,7 @@ impl GroupShard {
             pieces: 0,
             on_freeze: Box::new(on_freeze),
             installed: BTreeMap::new(),
+            sites: SiteTable::default(),
         }
     }
 
@@ -108,6 +110,21 @@ impl GroupShard {
         let policies = self.engine.shard_policies(self.shard);
         if table.version() > policies.version() {
             policies.replace(table);
+        }
+        Some(())
+    }
+
+    /// The version of the table of sites that the group has agreed on.
+    pub fn sites_version(&self) -> u64 {
+        self.sites.version
+    }
+
+    /// Takes a table of sites over, unless it is older than the one here.
+    fn take_sites(&mut self, args: &[Vec<u8>]) -> Option<()> {
+        let [bytes] = args else { return None };
+        let table = SiteTable::decode(bytes)?;
+        if table.version > self.sites.version {
+            self.sites = table;
         }
         Some(())
     }
@@ -175,6 +192,7 @@ impl GroupShard {
                 self.drop_but(&slots, takes_writes, |_, state| state == InstallState::Comes);
             }),
             calls::POLICIES => self.take_policies(args),
+            calls::SITES => self.take_sites(args),
             calls::INSTALL => return Some(self.install(args)),
             _ => return None,
         };
@@ -307,6 +325,7 @@ impl GroupShard {
         }
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
+        self.sites = SiteTable::default();
         self.pieces += 1;
         (self.now_ms, self.frozen_by) = (0, 0);
         let policies = self.engine.shard_policies(self.shard);

@@ -45,7 +45,10 @@ fn a_rule_holds_in_all_groups_once_it_is_set() {
         assert_eq!(client.line(&format!("TTL other:{nth}")).expect("a reply"), Value::Int(-1));
     }
     for (line, reason) in [
-        ("POLICY SET a global", "ERR the class global is for sites that are single servers"),
+        (
+            "POLICY SET a global",
+            "ERR the class global is for sites: give the cluster a number among them first",
+        ),
         ("POLICY SET a async TIER cold", "ERR a cluster keeps all keys in memory"),
         ("POLICY SET a nothing", "ERR the class of a policy is one of"),
     ] {

@@ -37,7 +37,7 @@ pub use thread::start;
 
 use crate::node::NodeId;
 use crate::raft::{GroupId, Machine, OwnedCall, Request, Settings};
-use crate::topology::{SlotRange, Topology};
+use crate::topology::{SiteTable, SlotRange, Topology};
 use ashlar_engine::disk::Disk;
 use ashlar_engine::policy::Table;
 use std::path::PathBuf;
@@ -71,6 +71,8 @@ pub trait Data: Machine {
     fn has_keys(&self, slots: &[SlotRange]) -> bool;
     /// The classes of keys that the group has agreed on.
     fn policies(&self) -> Arc<Table>;
+    /// The version of the table of sites that the group has taken over; 0: none.
+    fn sites_version(&self) -> u64;
 }
 
 /// Keys on their way to another group.
@@ -88,6 +90,13 @@ pub fn policies_request(table: &Table) -> Request {
     let mut bytes = Vec::new();
     table.encode(&mut bytes);
     requests::bare(vec![OwnedCall { db: 0, args: vec![calls::POLICIES.to_vec(), bytes] }])
+}
+
+/// The request by which a group takes a table of sites over.
+pub fn sites_request(table: &SiteTable) -> Request {
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes);
+    requests::bare(vec![OwnedCall { db: 0, args: vec![calls::SITES.to_vec(), bytes] }])
 }
 
 /// The host of a node. All of it is called on the node's thread.
@@ -165,6 +174,9 @@ pub mod calls {
     /// `POLICIES table`: the classes of keys, unless there are newer ones. Every write is before it or behind
     /// it, on all replicas alike.
     pub const POLICIES: &[u8] = b"ASHLAR.POLICIES";
+    /// `SITES table`: what the cluster is among the sites, unless there is a newer table. A group has it before
+    /// classes of keys that were set later.
+    pub const SITES: &[u8] = b"ASHLAR.SITES";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
     /// `DROPGONE first last ...`: as DROPSLOTS, but of slots that take writes, and of those that are coming, the keys

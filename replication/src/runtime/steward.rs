@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const META_VOTERS: usize = 7;
 /// Microseconds between two tries to hand over a group's leadership, or to raise the release.
 const TRANSFER_US: u64 = 3_000_000;
-/// Microseconds after which a group that has not taken newer classes over is told again.
-const POLICIES_US: u64 = 1_000_000;
+/// Microseconds after which a group that has not taken a newer table over is told again.
+const TABLES_US: u64 = 1_000_000;
 /// Microseconds after which a change of membership without an answer is tried again.
 const CHANGE_US: u64 = 10_000_000;
 
@@ -34,6 +34,8 @@ pub(super) struct Steward {
     transferred_us: BTreeMap<GroupId, u64>,
     /// When the cluster was last to be raised to a release.
     raised_us: Option<u64>,
+    /// When groups were last told of a newer table of sites.
+    sites_us: BTreeMap<GroupId, u64>,
     /// When groups were last told of newer classes of keys.
     policies_us: BTreeMap<GroupId, u64>,
 }
@@ -64,26 +66,32 @@ impl Steward {
         }
         self.found_groups(driver);
         for group in led {
-            self.bring_policies(driver, group);
+            self.bring_tables(driver, group);
             if let Some(wanted) = wanted(driver, group) {
                 self.tend(driver, group, &wanted);
             }
         }
     }
 
-    /// Lets a group agree on the classes of keys, if it has older ones than the topology.
-    fn bring_policies<H: Host>(&mut self, driver: &mut Driver<H>, id: GroupId) {
+    /// Lets a group agree on the table of sites and on the classes of keys, if it has older ones than the
+    /// topology. The classes come behind: without a number among the sites, a write to a `global` key would be one
+    /// that no other site hears of.
+    fn bring_tables<H: Host>(&mut self, driver: &mut Driver<H>, id: GroupId) {
         let group = driver.node.as_ref().and_then(|node| node.group(id));
         let Some(State::Data(data)) = group.map(|group| group.machine()) else { return };
-        let (wanted, now_us) = (&driver.topology.policies, driver.now_us);
-        let last_us = self.policies_us.get(&id).copied();
-        let due = last_us.is_none_or(|last_us| now_us >= last_us + POLICIES_US);
-        if data.policies().version() >= wanted.version() || !due {
+        let (topology, now_us) = (&driver.topology, driver.now_us);
+        let (request, told_us) = if data.sites_version() < topology.sites.version {
+            (super::sites_request(&topology.sites), &mut self.sites_us)
+        } else if data.policies().version() < topology.policies.version() {
+            (super::policies_request(&topology.policies), &mut self.policies_us)
+        } else {
             return;
+        };
+        let last_us = told_us.get(&id).copied();
+        if last_us.is_none_or(|last_us| now_us >= last_us + TABLES_US) {
+            told_us.insert(id, now_us);
+            driver.propose(id, &request, Box::new(|_| {}));
         }
-        self.policies_us.insert(id, now_us);
-        let request = super::policies_request(wanted);
-        driver.propose(id, &request, Box::new(|_| {}));
     }
 
     /// Raises the cluster to the release that all of its nodes have by now.

@@ -1,9 +1,9 @@
 //! Changes of the topology, and what each of them asks for.
 
 use super::{
-    GROUPS_MAX, GroupInfo, LibraryChange, MEMBERS_MAX, META_GROUP, MOVES_MAX, MoveState, NODES_MAX,
-    NodeInfo, RELEASE_SETTING, Release, Role, SETTINGS_MAX, SLOTS, SlotMove, SlotRange,
-    TEXT_BYTES_MAX, Topology,
+    CLUSTER_SITE_MAX, GROUPS_MAX, GroupInfo, LibraryChange, MEMBERS_MAX, META_GROUP, MOVES_MAX,
+    MoveState, NODES_MAX, NodeInfo, RELEASE_SETTING, Release, Role, SETTINGS_MAX, SLOTS,
+    SiteChange, SlotMove, SlotRange, TEXT_BYTES_MAX, Topology,
 };
 use crate::node::NodeId;
 use crate::raft::GroupId;
@@ -81,6 +81,8 @@ pub enum Change {
     RemovePolicies(Vec<Vec<u8>>),
     /// Changes the libraries of functions.
     Libraries(LibraryChange),
+    /// Changes what the cluster is among the sites. Made: the version of the table.
+    Sites(SiteChange),
     /// Several changes, all of them or none, if the topology still has the version that they were
     /// planned on.
     Batch {
@@ -146,6 +148,7 @@ impl Topology {
                 self.a_group(*group)?;
                 return Ok(self.touch(*group));
             }
+            Change::Sites(change) => return self.change_sites(change),
             Change::SetPolicy(rule) => return self.set_policy(rule),
             Change::RemovePolicies(patterns) => return self.remove_policies(patterns),
         }
@@ -257,7 +260,8 @@ impl Topology {
             format!("there are {GROUPS_MAX} groups already")
         })?;
         ensure(id >= self.next_group, || format!("number {id} was a group's before"))?;
-        ensure(id as usize <= GROUPS_MAX, || format!("groups are numbered up to {GROUPS_MAX}"))?;
+        let most = if self.sites.id == 0 { GROUPS_MAX } else { usize::from(CLUSTER_SITE_MAX) };
+        ensure(id as usize <= most, || format!("groups are numbered up to {most}"))?;
         let mut group = GroupInfo { id, born: false, ..group.clone() };
         tidy(&mut group);
         self.check_group(&group)?;
@@ -397,6 +401,7 @@ impl Topology {
         ensure(self.moves.len() <= MOVES_MAX, || "too many moves".into())?;
         ensure(self.settings.len() <= SETTINGS_MAX, || "too many settings".into())?;
         super::libraries::check(&self.libraries.by_name)?;
+        self.sites.check()?;
         for node in self.nodes.values() {
             check_node(node)?;
             self.check_distinct(node)?;
@@ -451,7 +456,7 @@ fn tidy(group: &mut GroupInfo) {
     group.learners.sort_unstable();
 }
 
-fn check_text(text: &str) -> Done {
+pub(super) fn check_text(text: &str) -> Done {
     ensure(text.len() <= TEXT_BYTES_MAX, || {
         format!("a text is longer than {TEXT_BYTES_MAX} bytes")
     })?;

@@ -6,6 +6,7 @@
 //!           nodes | groups | list of (range, group u32) | moves | settings: list of (text, text)
 //!           | where there are or were rules or libraries: classes of keys: bytes, as the engine has them
 //!           | where there are or were libraries: version u64, list of (name bytes, text bytes)
+//!           | where the table of sites was ever changed: that, as bytes; all three parts before it are there then
 //! node      id u64 | name 20 | host hostname site version: text each | port tls peer: u32 each
 //!           | role u8 | draining u8
 //! group     id u32 | members, learners: list of u64 | preferred u64 | epoch u64 | born u8
@@ -15,7 +16,10 @@
 //! ```
 
 use super::change::{BATCH_MAX, Change};
-use super::{GroupInfo, LibraryChange, MoveState, NodeInfo, Role, SlotMove, SlotRange, Topology};
+use super::{
+    GroupInfo, LibraryChange, MoveState, NodeInfo, Role, SiteChange, SiteTable, SlotMove,
+    SlotRange, Topology,
+};
 use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use crate::raft::GroupId;
 use ashlar_engine::policy::{Rule, Table};
@@ -69,17 +73,24 @@ impl Topology {
             push_bytes(out, name.as_bytes());
             push_bytes(out, value.as_bytes());
         });
-        if self.policies.version() > 0 || self.libraries.version > 0 {
+        let has_sites = self.sites.version > 0;
+        let has_libraries = self.libraries.version > 0 || has_sites;
+        if self.policies.version() > 0 || has_libraries {
             let mut bytes = Vec::new();
             self.policies.encode(&mut bytes);
             push_bytes(&mut out, &bytes);
         }
-        if self.libraries.version > 0 {
+        if has_libraries {
             push_u64(&mut out, self.libraries.version);
             push_list(&mut out, self.libraries.by_name.iter(), |out, (name, text)| {
                 push_bytes(out, name);
                 push_bytes(out, text);
             });
+        }
+        if has_sites {
+            let mut bytes = Vec::new();
+            self.sites.encode(&mut bytes);
+            push_bytes(&mut out, &bytes);
         }
         out
     }
@@ -118,6 +129,9 @@ impl Topology {
             let libraries = reader.list(8, read_pair)?;
             let libraries = libraries.into_iter().map(|(name, text)| (name, text.into()));
             made.libraries.by_name = libraries.collect();
+        }
+        if !reader.0.is_empty() {
+            made.sites = SiteTable::decode(reader.bytes()?).ok_or(Malformed)?;
         }
         reader.end()?;
         made.check().map_err(|_| Malformed)?;
@@ -165,8 +179,8 @@ fn read_node(reader: &mut Reader<'_>) -> Result<NodeInfo, Malformed> {
     let (id, name) = (reader.u64()?, read_name(reader)?);
     let (host, hostname) = (read_text(reader)?, read_text(reader)?);
     let (site, version) = (read_text(reader)?, read_text(reader)?);
-    let (port, tls_port) = (read_port(reader)?, read_port(reader)?);
-    let peer_port = read_port(reader)?;
+    let (port, tls_port) = (read_u16(reader)?, read_u16(reader)?);
+    let peer_port = read_u16(reader)?;
     let role = match reader.u8()? {
         0 => Role::Data,
         1 => Role::Witness,
@@ -282,7 +296,7 @@ fn read_pair(reader: &mut Reader<'_>) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
     Ok((reader.bytes()?.to_vec(), reader.bytes()?.to_vec()))
 }
 
-fn read_port(reader: &mut Reader<'_>) -> Result<u16, Malformed> {
+fn read_u16(reader: &mut Reader<'_>) -> Result<u16, Malformed> {
     u16::try_from(reader.u32()?).map_err(|_| Malformed)
 }
 
@@ -351,6 +365,7 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
                 push_bytes(out, text);
             });
         }),
+        Change::Sites(change) => tagged(out, 22, |out| push_site_change(out, change)),
         Change::Born(group) => tagged(out, 18, |out| push_u32(out, *group)),
         Change::SetPolicy(rule) => tagged(out, 19, |out| {
             push_bytes(out, &rule.pattern);
@@ -371,6 +386,40 @@ fn push_change(out: &mut Vec<u8>, change: &Change) {
 fn tagged(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
     fields(out);
+}
+
+fn push_site_change(out: &mut Vec<u8>, change: &SiteChange) {
+    match change {
+        SiteChange::Id(id) => tagged(out, 1, |out| push_u32(out, (*id).into())),
+        SiteChange::Name(name) => tagged(out, 2, |out| push_bytes(out, name.as_bytes())),
+        SiteChange::Add { name, host, port } => tagged(out, 3, |out| {
+            push_bytes(out, name.as_bytes());
+            push_bytes(out, host.as_bytes());
+            push_u32(out, (*port).into());
+        }),
+        SiteChange::Remove(name) => tagged(out, 4, |out| push_bytes(out, name.as_bytes())),
+        SiteChange::Learn { name, id } => tagged(out, 5, |out| {
+            push_bytes(out, name.as_bytes());
+            push_u32(out, (*id).into());
+        }),
+        SiteChange::Backup(backup) => tagged(out, 6, |out| out.push((*backup).into())),
+    }
+}
+
+fn read_site_change(reader: &mut Reader<'_>) -> Result<SiteChange, Malformed> {
+    Ok(match reader.u8()? {
+        1 => SiteChange::Id(read_u16(reader)?),
+        2 => SiteChange::Name(read_text(reader)?),
+        3 => SiteChange::Add {
+            name: read_text(reader)?,
+            host: read_text(reader)?,
+            port: read_u16(reader)?,
+        },
+        4 => SiteChange::Remove(read_text(reader)?),
+        5 => SiteChange::Learn { name: read_text(reader)?, id: read_u16(reader)? },
+        6 => SiteChange::Backup(read_bool(reader)?),
+        _ => return Err(Malformed),
+    })
 }
 
 fn read_rule(reader: &mut Reader<'_>) -> Result<Rule, Malformed> {
@@ -420,6 +469,7 @@ fn read_change(reader: &mut Reader<'_>, outermost: bool) -> Result<Change, Malfo
             remove: reader.list(4, |reader| Ok(reader.bytes()?.to_vec()))?,
             set: reader.list(8, read_pair)?,
         }),
+        22 => Change::Sites(read_site_change(reader)?),
         17 if outermost => {
             let version = reader.u64()?;
             let changes = reader.list(5, |reader| read_change(reader, false))?;

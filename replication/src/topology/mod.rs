@@ -17,6 +17,7 @@ mod machine;
 pub mod plan;
 mod policies;
 mod release;
+mod sites;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use libraries::{LIBRARIES_BYTES_MAX, Libraries, LibraryChange};
 pub use machine::{answer, request};
 pub use policies::policies_made;
 pub use release::{RELEASE_SETTING, Release};
+pub use sites::{CLUSTER_SITE_MAX, SITE_BACKUP, SITE_ID, SITE_NAME, SiteChange, SiteTable};
 
 use crate::node::NodeId;
 use crate::raft::GroupId;
@@ -192,6 +194,8 @@ pub struct Topology {
     pub settings: BTreeMap<String, String>,
     /// Libraries of functions.
     pub libraries: Libraries,
+    /// What the cluster is among the sites, as the groups shall have it.
+    pub sites: SiteTable,
     /// Rises whenever a group's epoch does, to whose new value it is then equal.
     pub current_epoch: u64,
     /// The group of each slot; 0 for nobody's.
@@ -214,6 +218,7 @@ impl Default for Topology {
             policies: Table::default(),
             settings: BTreeMap::new(),
             libraries: Libraries::default(),
+            sites: SiteTable::default(),
             current_epoch: 0,
             slots: Box::new([META_GROUP; SLOTS]),
             assigned: 0,
@@ -234,6 +239,7 @@ impl std::fmt::Debug for Topology {
             .field("moves", &self.moves)
             .field("policies", &self.policies)
             .field("settings", &self.settings)
+            .field("sites", &self.sites)
             .finish_non_exhaustive()
     }
 }

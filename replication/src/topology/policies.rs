@@ -43,9 +43,9 @@ impl Topology {
 
     /// Whether the cluster can promise what a rule says.
     pub(super) fn check_rule(&self, rule: &Rule) -> Done {
-        ensure(rule.class != Class::Global, || {
-            "the class global is for sites that are single servers (see site-id): the nodes of a cluster \
-             agree on each write and merge none"
+        ensure(rule.class != Class::Global || self.sites.id > 0, || {
+            "the class global is for sites: give the cluster a number among them first, with CLUSTER ASHLAR SET \
+             site-id"
                 .into()
         })?;
         ensure(rule.tier != TierChoice::Cold, || {

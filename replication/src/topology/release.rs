@@ -32,6 +32,9 @@ impl Release {
     /// carry their rules.
     pub const FUNCTIONS: Release = Release { major: 0, minor: 2 };
 
+    /// A cluster may be a site, and have keys of the class global, from here on.
+    pub const SITES: Release = Release { major: 0, minor: 2 };
+
     /// Slots that are coming keep their keys, whatever a leader says that has not heard of it, from here on.
     pub const KEEPS_COMING: Release = Release { major: 0, minor: 2 };
 

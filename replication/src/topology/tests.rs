@@ -59,7 +59,7 @@ fn rules_that_a_cluster_cannot_keep_are_refused_by_name() {
 
     let mut topology = of_version("0.2.0");
     for (line, reason) in [
-        ("a global", "the class global"),
+        ("a global", "CLUSTER ASHLAR SET site-id"),
         ("a async tier cold", "no tier cold"),
         ("a local", "several sites (east west)"),
     ] {
@@ -94,6 +94,103 @@ fn while_keys_stay_in_their_site_a_cluster_gets_no_other_one() {
     topology.apply(&Change::RemovePolicies(vec![b"session:*".to_vec()])).unwrap();
     let far = NodeInfo { name: [5; 20], peer_port: 17005, id: 5, ..far };
     topology.apply(&Change::AddNode(far)).expect("there is no such rule any more");
+}
+
+fn add_site(name: &str, host: &str, port: u16) -> Change {
+    Change::Sites(SiteChange::Add { name: name.into(), host: host.into(), port })
+}
+
+fn learn_site(name: &str, id: u16) -> Change {
+    Change::Sites(SiteChange::Learn { name: name.into(), id })
+}
+
+#[test]
+fn a_cluster_is_a_site_with_a_number_for_good() {
+    let mut old = of_version("0.1.0");
+    let refused = old.apply(&Change::Sites(SiteChange::Id(1))).unwrap_err();
+    assert!(refused.contains("of release 0.1, and sites need 0.2"), "{refused}");
+
+    let mut topology = of_version("0.2.0");
+    let without = topology.encode();
+    let site = |change: SiteChange| Change::Sites(change);
+    // The version grows with what changes something.
+    for (change, version) in [
+        (site(SiteChange::Name("east".into())), 1),
+        (site(SiteChange::Id(7)), 2),
+        (site(SiteChange::Id(7)), 2),
+        (add_site("west", "10.0.0.1", 6379), 3),
+        (add_site("west", "10.0.0.1", 6379), 3),
+        (learn_site("west", 8), 4),
+        (learn_site("west", 8), 4),
+        (add_site("north", "10.0.0.2", 6379), 5),
+        (site(SiteChange::Backup(true)), 6),
+        (site(SiteChange::Backup(false)), 7),
+    ] {
+        assert_eq!(topology.apply(&change), Ok(version), "{change:?}");
+        assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
+    }
+    let most = CLUSTER_SITE_MAX + 1;
+    let group = GroupInfo { id: u32::from(most), ..topology.groups[&1].clone() };
+    for (change, reason) in [
+        (site(SiteChange::Id(8)), "is site 7 for good"),
+        (site(SiteChange::Id(0)), "from 1 to 255"),
+        (site(SiteChange::Id(most)), "numbered up to 255: 256 is above"),
+        (site(SiteChange::Name("west".into())), "named east already"),
+        (site(SiteChange::Remove("south".into())), "no such site"),
+        (add_site("a b", "10.0.0.3", 6379), "blanks"),
+        (add_site("south", "", 6379), "a host and a port"),
+        (add_site("south", "10.0.0.3", 0), "a host and a port"),
+        (learn_site("south", 9), "no such site"),
+        (learn_site("north", 7), "number of this one"),
+        (learn_site("north", 8), "site west has the number 8"),
+        (learn_site("west", 9), "another one before"),
+        (learn_site("north", most), "numbered up to 255: 256 is above"),
+        (Change::AddGroup(group), "numbered up to 255"),
+    ] {
+        let before = topology.clone();
+        let refused = topology.apply(&change).unwrap_err();
+        assert!(refused.contains(reason), "{change:?}: {refused}");
+        assert_eq!(topology, before);
+    }
+    // A site that is somewhere else now may be another one.
+    topology.apply(&add_site("west", "10.0.0.9", 6379)).unwrap();
+    assert_eq!(topology.sites.peers["west"].id, None);
+    assert_eq!(topology.apply(&site(SiteChange::Remove("west".into()))), Ok(9));
+    // Where there never was a number, the bytes are those of software that knows none.
+    assert_eq!(Topology::decode(&without).unwrap().encode(), without);
+    topology.apply(&Change::SetPolicy(rule("a global"))).expect("it is a site");
+    assert_eq!(Topology::decode(&topology.encode()).as_ref(), Ok(&topology));
+}
+
+#[test]
+fn a_table_of_sites_has_bounds_and_comes_back_from_its_bytes() {
+    let mut topology = of_version("0.2.0");
+    let refused = topology.apply(&add_site("west", "10.0.0.1", 6379)).unwrap_err();
+    assert!(refused.contains("CLUSTER ASHLAR SET site-id"), "{refused}");
+    topology.apply(&Change::Sites(SiteChange::Id(1))).unwrap();
+    for nth in 0..crate::sites::peers::PEERS_MAX {
+        topology.apply(&add_site(&format!("s{nth}"), "10.0.0.1", 6379)).unwrap();
+    }
+    let refused = topology.apply(&add_site("more", "10.0.0.1", 6379)).unwrap_err();
+    assert!(refused.contains("at most 64 other sites"), "{refused}");
+    topology.apply(&learn_site("s7", 9)).unwrap();
+    let mut bytes = Vec::new();
+    topology.sites.encode(&mut bytes);
+    assert_eq!(SiteTable::decode(&bytes).as_ref(), Some(&topology.sites));
+    for cut in 0..bytes.len() {
+        assert_eq!(SiteTable::decode(&bytes[..cut]), None, "cut at {cut}");
+    }
+    bytes.push(0);
+    assert_eq!(SiteTable::decode(&bytes), None);
+}
+
+#[test]
+fn a_cluster_with_too_large_a_group_is_no_site() {
+    let mut topology = of_version("0.2.0");
+    let group = GroupInfo { id: 256, ..topology.groups[&1].clone() };
+    topology.apply(&Change::AddGroup(group)).unwrap();
+    let refused = topology.apply(&Change::Sites(SiteChange::Id(1))).unwrap_err();
+    assert!(refused.contains("numbered up to 255"), "{refused}");
 }
 
 /// The difference of the most and the least of what nodes that keep data have.
@@ -259,6 +356,12 @@ fn every_change_comes_back_from_its_bytes() {
         Change::Born(1),
         Change::SetPolicy(rule("log:* async ttl 60")),
         Change::RemovePolicies(vec![b"log:*".to_vec(), b"x".to_vec()]),
+        Change::Sites(SiteChange::Id(7)),
+        Change::Sites(SiteChange::Name("east".into())),
+        add_site("west", "10.0.0.1", 6379),
+        Change::Sites(SiteChange::Remove("west".into())),
+        Change::Sites(SiteChange::Learn { name: "west".into(), id: 8 }),
+        Change::Sites(SiteChange::Backup(true)),
     ];
     let batch = Change::Batch { version: 5, changes: changes.clone() };
     for change in changes.iter().chain([&batch]) {
@@ -278,6 +381,7 @@ proptest! {
         let _ = Change::decode(&bytes);
         let _ = Topology::decode(&bytes);
         let _ = answer(&bytes);
+        let _ = SiteTable::decode(&bytes);
     }
 
     /// Damage is found, or gives a topology that changes could have led to.

@@ -274,4 +274,8 @@ impl Data for ShardMachine {
     fn policies(&self) -> Arc<Table> {
         self.slots.policies()
     }
+
+    fn sites_version(&self) -> u64 {
+        self.slots.sites_version()
+    }
 }

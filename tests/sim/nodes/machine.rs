@@ -152,6 +152,10 @@ impl Data for ShardMachine {
     fn policies(&self) -> Arc<Table> {
         self.0.policies()
     }
+
+    fn sites_version(&self) -> u64 {
+        self.0.sites_version()
+    }
 }
 
 /// The host of a simulated node.
