@@ -31,6 +31,7 @@ mod large;
 mod load;
 pub mod memory;
 mod needs;
+mod reclaim;
 pub mod row;
 mod run;
 pub mod sketch;
