@@ -97,6 +97,7 @@ impl Server {
     }
 
     fn start_on(settings: Settings, bound: Vec<Bound>, port: u16) -> io::Result<Server> {
+        crate::cluster::sites::check_settings(&settings)?;
         raise_clients_limit(&settings);
         let count = usize::try_from(settings.number(ids::IO_THREADS)).unwrap_or(1).max(1);
         let polls: Vec<mio::Poll> =

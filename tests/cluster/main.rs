@@ -5,6 +5,7 @@
 
 mod clients;
 mod functions;
+mod global;
 mod growth;
 mod import;
 mod near;

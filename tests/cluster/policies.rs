@@ -6,12 +6,12 @@ use ashlar_tests::resp::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-fn client(cluster: &Cluster) -> ClusterClient {
+pub fn client(cluster: &Cluster) -> ClusterClient {
     ClusterClient::new(cluster.nodes().iter().map(|node| node.port()))
 }
 
 /// A field of POLICY EXPLAIN, as text.
-fn explain(cluster: &Cluster, node: usize, key: &str, name: &str) -> String {
+pub fn explain(cluster: &Cluster, node: usize, key: &str, name: &str) -> String {
     let told = cluster.node(node).client().line(&format!("POLICY EXPLAIN {key}")).expect("a reply");
     let items = told.items().expect("a map").to_vec();
     let at = items.iter().step_by(2).position(|item| item.text() == name);

@@ -1,6 +1,6 @@
 //! CLUSTER ASHLAR: makes and changes the cluster. `ashlar cluster` speaks it to any node.
 
-use super::{Member, own, propose, route, view::View};
+use super::{Member, own, propose, route, sites, view::View};
 use crate::commands;
 use crate::host::Host;
 use ashlar_engine::error::{CmdResult, Error};
@@ -48,6 +48,11 @@ const FORMS: &[(&str, &str)] = &[
         "Say whether writes wait for members in two sites (both, or majority), and what becomes of them where \
          only one is left (degrade, or refuse).",
     ),
+    (
+        "SET <site-id|site-name|site-backup> <value>",
+        "Make the cluster a site among others: its number from 1 to 255 and its name, both for good, and whether \
+         it only follows (yes, or no).",
+    ),
 ];
 
 /// CLUSTER ASHLAR
@@ -75,6 +80,10 @@ pub fn run(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cm
                 member.transfer(group, node);
                 b"+OK\r\n".to_vec()
             });
+        }
+        (b"SET", [name, value]) if sites::setting(name, value)?.is_some() => {
+            let change = sites::setting(name, value)?;
+            return change.map_or(Ok(()), |change| sites::change(host, change));
         }
         (b"REMOVENODE", [node, rest @ ..]) => remove_node(&*member, &topology, node, rest),
         (b"CREATE", rest) => {
@@ -162,7 +171,11 @@ fn plan(topology: &Topology, name: &[u8], args: &[&[u8]]) -> Result<Change, Erro
             let values: &[&str] = match name.as_str() {
                 SITE_WRITES => &["both", "majority", ""],
                 SITE_LOSS => &["degrade", "refuse", ""],
-                _ => return Err(refused("the cluster has the settings site-writes and site-loss")),
+                _ => {
+                    return Err(refused(
+                        "the cluster has the settings site-writes, site-loss, site-id, site-name and site-backup",
+                    ));
+                }
             };
             if !values.contains(&value.as_str()) {
                 let values = format!(
@@ -334,6 +347,9 @@ pub fn status(view: &View<'_>) -> String {
         lines.push(format!("move={} from={from} to={to} state={state} ranges={slots}", one.id));
     }
     for (name, value) in &topology.settings {
+        lines.push(format!("setting={name} value={value}"));
+    }
+    for (name, value) in sites::settings(&topology.sites) {
         lines.push(format!("setting={name} value={value}"));
     }
     lines.join("\n") + "\n"

@@ -22,6 +22,7 @@ pub mod propose;
 pub mod route;
 pub mod sentinel;
 pub mod show;
+pub mod sites;
 #[cfg(test)]
 mod tests;
 pub mod view;

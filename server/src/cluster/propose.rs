@@ -3,7 +3,9 @@
 use crate::config::ids;
 use crate::host::Host;
 use crate::shared::Shared;
+use crate::strong::tables::Kind;
 use ashlar_engine::error::{CmdResult, Error, Stop};
+use ashlar_replication::raft::GroupId;
 use ashlar_replication::topology::{Change, answer};
 use std::sync::Arc;
 
@@ -64,4 +66,38 @@ pub fn propose_then(
         );
     }));
     Err(Stop::WouldBlock)
+}
+
+/// Proposes a change of a table that each group takes over, of the version that `version` tells by what was made;
+/// the client is answered once all groups have it.
+///
+/// # Errors
+/// As [`propose`].
+pub fn propose_table(
+    host: &mut Host<'_, '_>,
+    kind: Kind,
+    change: Change,
+    version: impl FnOnce(u64) -> u64 + Send + 'static,
+    form: impl FnOnce(u64) -> Vec<u8> + Send + 'static,
+) -> CmdResult {
+    propose_then(host, change, move |shared, made, answer| {
+        let weak = Arc::downgrade(shared);
+        let Some(strong) = shared.strong.get() else { return answer(shared, form(made)) };
+        let done = move |left: Vec<GroupId>| {
+            let Some(shared) = weak.upgrade() else { return };
+            answer(&shared, if left.is_empty() { form(made) } else { not_yet(&left) });
+        };
+        strong.spread(kind, version(made), Box::new(done));
+    })
+}
+
+/// What is said of a change that the cluster has made, but these groups have not taken over.
+fn not_yet(groups: &[GroupId]) -> Vec<u8> {
+    let groups: Vec<String> = groups.iter().map(GroupId::to_string).collect();
+    let text = format!(
+        "-TRYAGAIN the cluster has made the change, but these groups have not taken it over yet: {}. They will \
+         once they have a leader\r\n",
+        groups.join(" ")
+    );
+    text.into_bytes()
 }

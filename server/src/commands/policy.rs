@@ -2,20 +2,20 @@
 
 use crate::clock;
 use crate::cluster::Member;
-use crate::cluster::propose::propose_then;
+use crate::cluster::propose::propose_table;
 use crate::config::line::quote;
 use crate::config::{ASYNC_READS_NEAREST, Settings, ids};
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::replication::Replication;
 use crate::shared::Shared;
+use crate::strong::tables::Kind;
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::policy::{Class, Rule, Table, TierChoice};
 use ashlar_engine::reply::Reply;
 use ashlar_engine::slot::slot_of;
 use ashlar_replication::node::NodeId;
-use ashlar_replication::raft::GroupId;
 use ashlar_replication::topology::{Change, policies_made};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -163,29 +163,8 @@ fn change_cluster(
     change: Change,
     form: impl FnOnce(u64) -> Vec<u8> + Send + 'static,
 ) -> CmdResult {
-    propose_then(host, change, |shared, made, answer| {
-        let (version, count) = policies_made(made);
-        let weak = Arc::downgrade(shared);
-        let Some(strong) = shared.strong.get() else { return };
-        strong.spread_policies(
-            version,
-            Box::new(move |left: Vec<GroupId>| {
-                let Some(shared) = weak.upgrade() else { return };
-                answer(&shared, if left.is_empty() { form(count) } else { not_yet(&left) });
-            }),
-        );
-    })
-}
-
-/// What is said of a change that the cluster has made, but these groups have not taken over.
-fn not_yet(groups: &[GroupId]) -> Vec<u8> {
-    let groups: Vec<String> = groups.iter().map(GroupId::to_string).collect();
-    let text = format!(
-        "-TRYAGAIN the cluster has made the change, but these groups have not taken it over yet: {}. They will \
-         once they have a leader\r\n",
-        groups.join(" ")
-    );
-    text.into_bytes()
+    let version = |made| policies_made(made).0;
+    propose_table(host, Kind::Policies, change, version, |made| form(policies_made(made).1))
 }
 
 /// The rules that POLICY shows: those that the cluster has agreed on, or those of the engine.
@@ -263,6 +242,9 @@ fn route_in(member: &dyn Member, key: &[u8], class: Class, nearest: bool) -> Rou
     sites.retain(|site| !site.is_empty());
     sites.sort_unstable();
     sites.dedup();
+    if class == Class::Global {
+        sites = topology.sites.peers.keys().map(String::as_str).collect();
+    }
     let leader = member.leader(group.id).map_or_else(|| "none at the moment".into(), place);
     Route {
         group: group.id.to_string(),
@@ -270,12 +252,12 @@ fn route_in(member: &dyn Member, key: &[u8], class: Class, nearest: bool) -> Rou
         sites: (!sites.is_empty()).then(|| sites.join(" ")),
         members: group.replicas().map(place).collect(),
         read: match class {
-            Class::Local => format!("{leader}, which asks nobody"),
+            Class::Local | Class::Global => format!("{leader}, which asks nobody"),
             Class::Async if nearest => {
                 format!("any member that is not cut off, as it knows the key, else {leader}")
             }
             Class::Async => format!("{leader}, which asks nobody"),
-            Class::Strong | Class::Global => {
+            Class::Strong => {
                 format!("{leader}, or after READONLY any member, as it knows the key")
             }
         },

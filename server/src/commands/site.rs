@@ -1,5 +1,6 @@
 //! SITE and CONFLICTS: the other sites, and the writes that were dropped. See docs/consistency.md.
 
+use crate::cluster::sites as cluster;
 use crate::config::ids;
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
@@ -15,6 +16,7 @@ use ashlar_replication::sites::conflicts::{CONFLICTS_MAX, Conflict};
 use ashlar_replication::sites::element::SiteId;
 use ashlar_replication::sites::node::Refused;
 use ashlar_replication::sites::peers::{PEERS_MAX, Peer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,6 +50,14 @@ const SITE: &[HostCommand] = &[
     FAMILY.sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
     FAMILY.sub("ID", 2, LOOK, "", "Returns the number of this site.", id),
     FAMILY.sub(
+        "GROUPS",
+        2,
+        CHANGE,
+        "",
+        "Tells another site the numbers of this one's groups, and where to reach them.",
+        groups,
+    ),
+    FAMILY.sub(
         "HELLO",
         5,
         CHANGE,
@@ -72,14 +82,20 @@ const CONFLICTS: &[HostCommand] = &[
     FAMILY.sub("RESET", 2, CHANGE, "", "Forgets them.", conflicts_reset),
 ];
 
-/// The sites, for what only another site may say.
-fn sites_for_peer(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
+/// Refuses what only another site may ask, if this is none.
+fn admit_peer(host: &Host<'_, '_>) -> Result<(), Error> {
     if !crate::replication::admits(host.shared, host.session) {
         let peer = &host.session.client.peer;
         tracing::warn!("{peer} wants to be a site without a certificate: refused");
         let text = "ERR tls-replication asks sites for TLS and a certificate";
         return Err(Error::text(text));
     }
+    Ok(())
+}
+
+/// The sites, for what only another site may say.
+fn sites_for_peer(host: &Host<'_, '_>) -> Result<Arc<Sites>, Error> {
+    admit_peer(host)?;
     if host.shared.replication.failover.is_on() {
         return Err(Error::text("ERR this site's primary hands its role over"));
     }
@@ -100,11 +116,14 @@ fn site_of(arg: &[u8]) -> Result<SiteId, Error> {
 }
 
 fn add(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let port = u16::try_from(number_of(args[4])?).ok().filter(|port| *port > 0);
+    let port = port.ok_or(Error::text("ERR Invalid port"))?;
+    if host.shared.cluster.get().is_some() {
+        return cluster::add(host, args[2], args[3], port);
+    }
     let sites = sites(host)?;
     let text = |arg: &[u8]| String::from_utf8_lossy(arg).into_owned();
     let (name, place) = (text(args[2]), text(args[3]));
-    let port = u16::try_from(number_of(args[4])?).ok().filter(|port| *port > 0);
-    let port = port.ok_or(Error::text("ERR Invalid port"))?;
     let full = {
         let site = sites.node.site();
         site.peers.list.len() >= PEERS_MAX && !site.peers.list.contains_key(&name)
@@ -123,6 +142,9 @@ fn add(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
 }
 
 fn remove(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if host.shared.cluster.get().is_some() {
+        return cluster::remove(host, args[2]);
+    }
     let sites = sites(host)?;
     let name = String::from_utf8_lossy(args[2]).into_owned();
     if !sites.node.site().peers.list.contains_key(&name) {
@@ -137,9 +159,18 @@ fn remove(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> Cmd
 }
 
 fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if let Some(member) = host.shared.cluster.get() {
+        return cluster::list(&**member, reply);
+    }
     let peers = sites(host)?.node.site().peers.clone();
-    reply.array(peers.list.len());
-    for (name, peer) in &peers.list {
+    list_peers(&peers.list, reply);
+    Ok(())
+}
+
+/// The other sites by name, as SITE LIST shows them.
+pub fn list_peers(peers: &BTreeMap<String, Peer>, reply: &mut Reply<'_>) {
+    reply.array(peers.len());
+    for (name, peer) in peers {
         reply.map(4);
         reply.bulk(b"name");
         reply.bulk(name.as_bytes());
@@ -150,7 +181,6 @@ fn list(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResul
         reply.bulk(b"port");
         reply.int(peer.port.into());
     }
-    Ok(())
 }
 
 fn status(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
@@ -162,6 +192,9 @@ fn status(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
 }
 
 fn promote(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if let Some(member) = host.shared.cluster.get().cloned() {
+        return cluster::promote(host, &*member);
+    }
     let sites = sites(host)?;
     sites.is_backup.store(false, Ordering::Release);
     sites.node.change_peers(host.exec, &host.stamp, |peers| peers.promoted = true);
@@ -171,7 +204,25 @@ fn promote(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRe
 }
 
 fn id(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    if let Some(member) = host.shared.cluster.get() {
+        return cluster::id(&**member, reply);
+    }
     reply.int(sites(host)?.id.into());
+    Ok(())
+}
+
+/// Which sites there are here, and where to reach each: of a single server itself.
+fn groups(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    admit_peer(host)?;
+    if let Some(member) = host.shared.cluster.get() {
+        return cluster::groups(host, &**member, reply);
+    }
+    let id = sites(host)?.id;
+    reply.array(1);
+    reply.array(3);
+    reply.int(id.into());
+    reply.bulk(b"");
+    reply.int(0);
     Ok(())
 }
 

@@ -15,9 +15,9 @@ mod machine;
 mod node;
 mod park;
 mod path;
-pub mod policies;
 mod script;
 mod security;
+pub mod tables;
 
 pub use node::{Running, Strong, start};
 pub use park::serve;

@@ -5,7 +5,7 @@ use super::heard::{self, Heard};
 use super::libraries::{self, Everywhere};
 use super::machine::ShardMachine;
 use super::path::{Agreed, Agreement, Confirmed, refusal, refusals};
-use super::policies::{Spread, Waiting};
+use super::tables;
 use crate::clock;
 use crate::cluster::{Done, Member};
 use crate::config::{READS_LEASE, READS_LOCAL, ids};
@@ -65,8 +65,8 @@ pub struct Strong {
     heard: Heard,
     /// What this node told last of those that it leads, and when.
     told: Mutex<(Vec<u8>, u64)>,
-    /// Who waits for rules of classes.
-    policies: Waiting,
+    /// Who waits for classes of keys, or sites.
+    tables: tables::Waiting,
     /// Who waits until all nodes have libraries of functions.
     libraries: libraries::Waiting,
     /// The groups whose replica here has been as new as its leader's since the start.
@@ -193,7 +193,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         local_reads: settings.number(ids::CLUSTER_READS) == READS_LOCAL,
         heard: Heard::default(),
         told: Mutex::default(),
-        policies: Waiting::default(),
+        tables: tables::Waiting::default(),
         libraries: libraries::Waiting::default(),
         caught_up: (0..=DATA_GROUPS_MAX).map(|_| AtomicBool::new(false)).collect(),
         nearest: Default::default(),
@@ -365,9 +365,9 @@ impl Strong {
         self.nearest[usize::from(!answered)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Has all groups take the rules of classes, once this node knows those of that version.
-    pub fn spread_policies(&self, version: u64, done: Spread) {
-        self.policies.spread(&self.handle, version, done);
+    /// Has all groups take a table, once this node knows that of that version.
+    pub fn spread(&self, kind: tables::Kind, version: u64, done: tables::Spread) {
+        self.tables.spread(&self.handle, kind, version, done);
     }
 
     /// Tells `done` which nodes have not said by then that they have the libraries of that version, of those
@@ -694,7 +694,7 @@ impl runtime::Host for NodeHost {
         let calm = topology.moves.is_empty() && topology.assigned() == usize::from(SLOTS);
         self.calm.store(calm, Ordering::Release);
         if let Some(strong) = self.shared.strong.get() {
-            strong.policies.arrived(&strong.handle, topology);
+            strong.tables.arrived(&strong.handle, topology);
             strong.tell();
             strong.look_for_libraries();
         }

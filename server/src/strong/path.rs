@@ -125,7 +125,8 @@ impl Host<'_, '_> {
         }
         let relaxed = alone.is_some_and(|(resolved, args)| {
             let policies = self.shared.engine.shard_policies(group as usize);
-            nearest::all_of(policies, resolved, args, &[Class::Local, Class::Async])
+            let classes = [Class::Local, Class::Async, Class::Global];
+            nearest::all_of(policies, resolved, args, &classes)
         });
         // A replica's client has asked for what it has, or its keys may be read anywhere.
         let leads = strong.leads(group);

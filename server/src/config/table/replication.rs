@@ -41,7 +41,8 @@ pub(super) const REPLICATION: &[Setting] = &[
         "site-id",
         int(0, 1_023),
         "0",
-        "Number of this server among sites that all take writes; 0 if it is none.",
+        "Number of this server among sites that all take writes; 0 if it is none. A cluster has its own \
+         (CLUSTER ASHLAR SET site-id).",
     )
     .start(),
     Setting::new("site-name", Kind::Text, "", "Name of the site; site-N if it is empty.").start(),
