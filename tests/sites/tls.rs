@@ -4,6 +4,7 @@ use super::{WAIT, line, number};
 use ashlar_tests::ask::{wait_for, wait_within};
 use ashlar_tests::authority::Authority;
 use ashlar_tests::process::Server;
+use ashlar_tests::resp::Value;
 
 fn site(authority: &Authority, id: &str) -> (Server, u16) {
     let own = ["--appendonly", "yes", "--site-id", id, "--tls-replication", "yes"];
@@ -47,6 +48,10 @@ fn sites_with_certificates_merge_and_others_are_refused() {
     wait_for("the plain one is refused", || {
         one.log().contains("wants to be a site without a certificate")
     });
+    let refused = one.client().line("SITE GROUPS").expect("a reply").text();
+    assert!(refused.starts_with("ERR tls-replication asks sites"), "{refused}");
+    let here = Value::Array(vec![Value::Int(3), Value::bulk(""), Value::Int(0)]);
+    assert_eq!(line(&mut plain.client(), "SITE GROUPS"), Value::Array(vec![here]));
     wait_for("neither believes the stranger", || {
         [&one, &stranger].iter().all(|site| site.log().contains("invalid peer certificate"))
     });
