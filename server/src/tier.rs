@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes that are written to disk before memory is looked at again and waiting connections are woken.
@@ -79,9 +79,8 @@ pub struct ColdTier {
     readers: usize,
     pressed: Sender<()>,
     pressure: Receiver<()>,
-    /// Resident memory beyond what the allocator has given out: fragmentation, stacks. Negative where more has been
-    /// given out than was ever touched.
-    overhead: AtomicIsize,
+    /// Resident memory beyond what the allocator has given out: fragmentation, stacks.
+    overhead: AtomicUsize,
     /// When that was found out.
     looked_ms: AtomicI64,
     /// Whether memory stays short, whatever is taken out.
@@ -127,7 +126,7 @@ impl ColdTier {
             readers,
             pressed,
             pressure,
-            overhead: AtomicIsize::new(0),
+            overhead: AtomicUsize::new(0),
             looked_ms: AtomicI64::new(i64::MAX),
             barren: AtomicBool::new(false),
         })
@@ -191,7 +190,7 @@ impl ColdTier {
     /// Bytes that count against `maxmemory`: resident memory, as of the last look, and what has been
     /// allocated since.
     pub fn used_bytes(&self) -> usize {
-        alloc::used_bytes().saturating_add_signed(self.overhead.load(Ordering::Relaxed))
+        alloc::used_bytes() + self.overhead.load(Ordering::Relaxed)
     }
 
     /// Looks at the memory of the process; where it is `short`, free pages are given back first.
@@ -199,9 +198,8 @@ impl ColdTier {
         if short {
             alloc::purge();
         }
-        let resident = isize::try_from(proc::resident_private_bytes()).unwrap_or(isize::MAX);
-        self.overhead
-            .store(resident.saturating_sub_unsigned(alloc::used_bytes()), Ordering::Relaxed);
+        let resident = usize::try_from(proc::resident_private_bytes()).unwrap_or(usize::MAX);
+        self.overhead.store(resident.saturating_sub(alloc::used_bytes()), Ordering::Relaxed);
         self.looked_ms.store(clock::now_ms(), Ordering::Relaxed);
     }
 
