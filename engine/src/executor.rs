@@ -197,7 +197,7 @@ impl<'e> Executor<'e> {
         }
         if call.command.is_write()
             && let Some(sites) = self.engine.concerned_sites(call.command)
-            && sites.concerns(call)
+            && sites.concerns(call, self.only)
         {
             self.tell_sites(call, changed);
         } else if changed && self.engine.is_recording() && !self.recorded_elsewhere {
@@ -280,8 +280,9 @@ impl<'e> Executor<'e> {
         if changed && let Some(batch) = &mut self.batch {
             batch.push(&Record { stamp: call.stamp, db: call.db, args: call.args });
         }
+        let only = self.only;
         let mut cx = self.context(call, Prefetched::NONE);
-        let after = sites.after(&mut cx, call, changed);
+        let after = sites.after(&mut cx, call, only, changed);
         drop(cx);
         if let Some(batch) = &mut self.batch {
             for (key, record) in &after.records {

@@ -21,14 +21,16 @@ pub struct After {
     pub fixes: Vec<Vec<Vec<u8>>>,
 }
 
-/// Keeps the state of the keys that several sites write.
+/// Keeps the state of the keys that several sites write. `shard` is the only one that a call works on, if its host has
+/// said so: that of a group.
 pub trait Sites: Send + Sync {
     /// Whether a call may change such keys.
-    fn concerns(&self, call: &Call<'_>) -> bool;
+    fn concerns(&self, call: &Call<'_>, shard: Option<usize>) -> bool;
 
     /// Looks at the keys of a call that ran; `changed` says whether it changed anything. The locks of
     /// its keys are held: no I/O here.
-    fn after(&self, cx: &mut Cx<'_>, call: &Call<'_>, changed: bool) -> After;
+    fn after(&self, cx: &mut Cx<'_>, call: &Call<'_>, shard: Option<usize>, changed: bool)
+    -> After;
 
     /// Takes in a record: of the log, or of a batch that is being merged.
     fn restore(&self, key: &[u8], record: &[u8]);

@@ -71,6 +71,20 @@ pub enum Bug {
     RemovalUndoesUnseen,
     /// A site that is new here brings back what was removed and forgotten: it was made from an old copy of another one.
     CopyBringsBack,
+    /// A removal is forgotten while no group of another cluster says that it has the slot.
+    ForgetMoving,
+    /// What a group has not sent yet of slots that leave is sent by nobody.
+    UnsentStaysBehind,
+    /// A group that gets slots takes them for as new as what it has.
+    ArrivalKnowsAll,
+    /// A group sends keys of slots that have not come as a whole.
+    SendsWhatComes,
+    /// A group forgets removals in slots that are on their way, from it or to it.
+    ForgetFrozen,
+    /// What others acknowledge counts for slots that they, or the sender, have no more.
+    SentWithoutSlots,
+    /// Slots that stay after all send nothing again.
+    ThawSendsNothing,
 }
 
 impl Bug {
@@ -84,6 +98,17 @@ impl Bug {
         Bug::ClockGoesBack,
         Bug::RemovalUndoesUnseen,
         Bug::CopyBringsBack,
+    ];
+
+    /// Those of groups of clusters that merge.
+    pub const GROUPS: [Bug; 7] = [
+        Bug::ForgetMoving,
+        Bug::UnsentStaysBehind,
+        Bug::ArrivalKnowsAll,
+        Bug::SendsWhatComes,
+        Bug::ForgetFrozen,
+        Bug::SentWithoutSlots,
+        Bug::ThawSendsNothing,
     ];
 
     /// Those that show only where whole nodes run: with files, a topology, and slots that move.

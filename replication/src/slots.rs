@@ -2,34 +2,49 @@
 //! group's replicas agree on.
 //!
 //! ```text
-//! snapshot  version u8 | version 3: policies bytes | time i64 | version of the topology u64 | list of frozen range
+//! snapshot  version u8 | from version 3 on: policies bytes | version 4: table of sites bytes | time i64
+//!           | version of the topology u64 | list of frozen range
 //!           | list of installed move: id u64, attempt u64, next u64, state u8, list of range
 //!           | list of row: database u32, access u32, expiry i64, key bytes, value bytes
+//!           | version 4: the state as a site, if it is one
+//! piece     list of row | list of key that is gone | what sites know of keys bytes | what leaves with the last one bytes
 //! ```
+//! The last two of a piece are there where the cluster is a site.
 //! What runs the calls of clients is the host's; it asks here which slots take none.
 
 use crate::bug;
 use crate::bytes::{Malformed, Reader, push_bytes, push_len, push_u64};
 use crate::raft::{Capture, OwnedCall};
 use crate::runtime::{Piece, calls};
+use crate::sites::codec::Batch;
+use crate::sites::element::SiteId;
+use crate::sites::group::{GroupSite, GroupSites, Leaves, NotMerged};
+use crate::sites::peers::Peers;
+use crate::sites::slots::Slots;
 use crate::topology::{SiteTable, SlotRange, ranges};
 use ashlar_engine::cut::{Row, Rows};
 use ashlar_engine::engine::Engine;
 use ashlar_engine::error::Error;
+use ashlar_engine::executor::Executor;
 use ashlar_engine::policy::Table;
 use ashlar_engine::slot::SLOTS;
+use ashlar_engine::stamp::Stamp;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// The form of groups without policies, and that of the others: the second one is made only once all nodes
-/// read it, as there are no policies before.
+/// The form of groups without policies, that of those with, and that of those of a cluster that is a site: each is made
+/// only once all nodes read it, as there are no policies and sites before.
 const VERSION: u8 = 2;
 const VERSION_POLICIES: u8 = 3;
+const VERSION_SITES: u8 = 4;
 /// Moves that are remembered: late pieces of older ones are no longer under way.
 const MOVES_MAX: usize = 1_024;
 /// Bytes of a snapshot that are written at once.
 const CAPTURE_BYTES: usize = 256 << 10;
+/// In the position of a copy: the keys are through, and what sites know of them follows.
+const STATES: u64 = 1 << 63;
 /// Bytes of an expiry that says there is none.
 const NO_EXPIRY: i64 = i64::MIN;
 
@@ -73,7 +88,12 @@ pub struct GroupShard {
     pieces: u64,
     on_freeze: OnFreeze,
     installed: BTreeMap<u64, Installed>,
-    sites: SiteTable,
+    /// The groups of the node that are sites.
+    sites: Option<Arc<GroupSites>>,
+    /// This one, if it is.
+    site: Option<Arc<GroupSite>>,
+    /// What the cluster is among the sites, as far as the group has been told.
+    table: SiteTable,
 }
 
 impl GroupShard {
@@ -93,7 +113,166 @@ impl GroupShard {
             pieces: 0,
             on_freeze: Box::new(on_freeze),
             installed: BTreeMap::new(),
-            sites: SiteTable::default(),
+            sites: None,
+            site: None,
+            table: SiteTable::default(),
+        }
+    }
+
+    /// The same where the cluster may be a site.
+    #[must_use]
+    pub fn with_sites(self, sites: Arc<GroupSites>) -> GroupShard {
+        GroupShard { sites: Some(sites), ..self }
+    }
+
+    /// The group as a site, if it is one.
+    pub fn site(&self) -> Option<&Arc<GroupSite>> {
+        self.site.as_ref()
+    }
+
+    /// As [`Data::sites_version`](crate::runtime::Data::sites_version).
+    pub fn sites_version(&self) -> u64 {
+        self.table.version
+    }
+
+    /// As [`Data::site_slots`](crate::runtime::Data::site_slots).
+    pub fn site_slots(&self) -> Option<Vec<SlotRange>> {
+        Some(self.site.as_ref()?.told().ranges().to_vec())
+    }
+
+    /// A request is applied: the time of the group never goes back.
+    pub fn advance(&mut self, now_ms: i64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if let Some(site) = &self.site {
+            site.set_now(self.now_ms);
+        }
+    }
+
+    /// The stamp of what the group does by itself.
+    fn own_stamp(&self) -> Stamp {
+        Stamp::new(self.now_ms, 0)
+    }
+
+    /// Takes in keys that are `global` and of which nothing is known as a site.
+    fn adopt(&self) {
+        let has_global = self.engine.shard_policies(self.shard).has_global();
+        if let Some(site) = self.site.as_ref().filter(|_| has_global) {
+            let mut exec = self.engine.executor();
+            exec.see_only(self.shard);
+            site.adopt(&mut exec, &self.own_stamp());
+        }
+    }
+
+    /// Takes over what the cluster is among the sites, unless it is older than what is here.
+    fn take_sites(&mut self, args: &[Vec<u8>]) -> Option<()> {
+        let [bytes] = args else { return None };
+        let table = SiteTable::decode(bytes)?;
+        if table.version <= self.table.version {
+            return Some(());
+        }
+        self.table = table;
+        if self.site.is_none() && self.table.id != 0 {
+            self.site =
+                self.sites.as_ref().and_then(|sites| sites.begin(self.shard, self.table.id));
+        }
+        if let Some(site) = &self.site {
+            site.set_now(self.now_ms);
+            let (version, list) = (self.table.version, self.table.peers.clone());
+            site.set_peers(Peers { version, list, promoted: !self.table.backup });
+        }
+        self.adopt();
+        Some(())
+    }
+
+    /// The slots are these, as the topology has them, those aside that have moved by the group's log.
+    fn take_site_slots(&self, args: &[Vec<u8>]) -> Option<()> {
+        let stay = slots_of(args)?;
+        let slots = Slots::new(&stay);
+        let whole = self.installed.values().filter(|one| one.state == InstallState::Whole);
+        let whole: Vec<SlotRange> = whole.flat_map(|one| one.slots.clone()).collect();
+        if let Some(site) = &self.site {
+            // What came by an old move may have left since: by another one, or as that was given up.
+            let (version, held) = site.held();
+            let whole = Slots::new(&whole);
+            let whole = if version == 0 { whole } else { whole.and(&held) };
+            site.hold(slots.with(whole.ranges()).without(&self.frozen()), &stay);
+        }
+        Some(())
+    }
+
+    /// Another site that is a cluster has these groups.
+    fn take_site_groups(&self, args: &[Vec<u8>]) -> Option<()> {
+        let (cluster, groups) = args.split_first()?;
+        let groups: Option<Vec<SiteId>> = groups.iter().map(|group| site_number(group)).collect();
+        if let Some(site) = &self.site {
+            site.set_groups(site_number(cluster)?, &groups?);
+        }
+        Some(())
+    }
+
+    /// Whether a call is one for [`GroupShard::site_call`].
+    pub fn is_site_call(call: &OwnedCall) -> bool {
+        let all = [calls::SITE_MERGE, calls::SITE_TIDY, calls::SITE_LOST];
+        call.args.first().is_some_and(|name| all.contains(&name.as_slice()))
+    }
+
+    /// The number of the cluster among the sites; 0 if it is none.
+    pub fn site_number(&self) -> SiteId {
+        self.table.id
+    }
+
+    /// A call by which the group agrees on something as a site, on an executor that sees only its shard; `None` if it
+    /// is another one.
+    ///
+    /// # Errors
+    /// If it was refused, the same on every replica.
+    pub fn site_call(
+        &mut self,
+        exec: &mut Executor<'_>,
+        call: &OwnedCall,
+    ) -> Option<Result<(), Error>> {
+        let (name, args) = call.args.split_first()?;
+        if !GroupShard::is_site_call(call) {
+            return None;
+        }
+        let Some(site) = self.site.clone() else {
+            return Some(Err(Error::text(
+                "ERR the cluster is no site (see CLUSTER ASHLAR SET site-id)",
+            )));
+        };
+        let stamp = self.own_stamp();
+        let wrong = || Error::text("ERR wrong arguments of a call between sites");
+        Some(match (name.as_slice(), args) {
+            (calls::SITE_MERGE, [from, version, batch]) => {
+                let numbers = site_number(from).zip(number(version));
+                let batch = Batch::decode(batch).ok();
+                numbers.zip(batch).ok_or_else(wrong).and_then(|((from, version), batch)| {
+                    let merged = site.merge(exec, from, version, &batch, &stamp);
+                    merged.map_err(|why| match why {
+                        NotMerged::Gap(known) => Error::owned(format!("SITEGAP {known}")),
+                        NotMerged::Slots(version) => Error::owned(format!("SITESLOTS {version}")),
+                        NotMerged::Unknown => Error::owned(format!("SITEUNKNOWN {from}")),
+                    })
+                })
+            }
+            (calls::SITE_TIDY, [from]) => {
+                site.tidy(exec, from, &stamp);
+                Ok(())
+            }
+            (calls::SITE_LOST, [key, names @ ..]) => {
+                let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+                site.settle_lost(exec, key, &names, &stamp);
+                Ok(())
+            }
+            _ => Err(wrong()),
+        })
+    }
+
+    /// Drops the keys of slots.
+    fn drop_slots(&self, slots: &[SlotRange]) {
+        self.engine.drop_slots(self.shard, within(slots));
+        if let Some(site) = &self.site {
+            site.drop_slots(slots);
         }
     }
 
@@ -110,23 +289,14 @@ impl GroupShard {
         let policies = self.engine.shard_policies(self.shard);
         if table.version() > policies.version() {
             policies.replace(table);
+            self.adopt();
         }
         Some(())
     }
 
-    /// The version of the table of sites that the group has agreed on.
-    pub fn sites_version(&self) -> u64 {
-        self.sites.version
-    }
-
-    /// Takes a table of sites over, unless it is older than the one here.
-    fn take_sites(&mut self, args: &[Vec<u8>]) -> Option<()> {
-        let [bytes] = args else { return None };
-        let table = SiteTable::decode(bytes)?;
-        if table.version > self.sites.version {
-            self.sites = table;
-        }
-        Some(())
+    /// Whether the group only follows other sites, by the table that it has agreed on.
+    pub fn is_backup(&self) -> bool {
+        self.table.backup
     }
 
     /// The number of the shard.
@@ -169,18 +339,24 @@ impl GroupShard {
                 if !bug!(MoveWithoutFreeze) {
                     self.frozen_by = self.frozen_by.max(version);
                     self.freeze(&slots, true);
+                    if let Some(site) = &self.site {
+                        site.freeze(&slots);
+                    }
                 }
             }),
-            calls::THAW => slots_of(args).map(|slots| self.freeze(&slots, false)),
+            calls::THAW => slots_of(args).map(|slots| {
+                self.freeze(&slots, false);
+                if let Some(site) = &self.site {
+                    site.thaw(&slots);
+                }
+            }),
             calls::GIVE_UP => numbered(args).map(|(id, slots)| {
                 if let Some(installed) = self.installed.get_mut(&id) {
                     installed.state = InstallState::GivenUp;
                 }
-                self.engine.drop_slots(self.shard, within(&slots));
+                self.drop_slots(&slots);
             }),
-            calls::DROP => slots_of(args).map(|slots| {
-                self.engine.drop_slots(self.shard, within(&slots));
-            }),
+            calls::DROP => slots_of(args).map(|slots| self.drop_slots(&slots)),
             calls::END_MOVE => numbered(args).map(|(id, slots)| {
                 if let Some(installed) = self.installed.get_mut(&id) {
                     installed.state = InstallState::GivenUp;
@@ -193,6 +369,8 @@ impl GroupShard {
             }),
             calls::POLICIES => self.take_policies(args),
             calls::SITES => self.take_sites(args),
+            calls::SITE_SLOTS => self.take_site_slots(args),
+            calls::SITE_GROUPS => self.take_site_groups(args),
             calls::INSTALL => return Some(self.install(args)),
             _ => return None,
         };
@@ -213,13 +391,12 @@ impl GroupShard {
         let kept: Vec<SlotRange> = moves.flat_map(|(_, one)| one.slots.clone()).collect();
         let slots = slots.iter().flat_map(|(first, last)| *first..=*last);
         let gone = ranges(slots.filter(|slot| !stay(*slot) && !within(&kept)(*slot)));
-        self.engine.drop_slots(self.shard, within(&gone));
+        self.drop_slots(&gone);
     }
 
     fn install(&mut self, args: &[Vec<u8>]) -> Result<(), Error> {
         let wrong = || Error::text("ERR wrong arguments of a move");
         let [id, attempt, sequence, last, piece, slots @ ..] = args else { return Err(wrong()) };
-        let number = |arg: &[u8]| std::str::from_utf8(arg).ok()?.parse::<u64>().ok();
         let (Some(id), Some(attempt), Some(sequence), Some(slots)) =
             (number(id), number(attempt), number(sequence), slots_of(slots))
         else {
@@ -236,22 +413,37 @@ impl GroupShard {
         }
         if sequence == 0 {
             installed = Installed { attempt, slots: slots.clone(), ..Installed::default() };
-            self.engine.drop_slots(self.shard, within(&slots));
+            self.drop_slots(&slots);
         } else if (attempt != installed.attempt || sequence != installed.next)
             && !bug!(OldPieceAccepted)
         {
             return Err(Error::text("ERR a piece of the slots is missing"));
         }
-        let (rows, gone) = read_piece(piece).map_err(|_| wrong())?;
+        let piece = read_piece(piece).map_err(|_| wrong())?;
+        if piece.site.is_some() && self.site.is_none() {
+            // It starts over, and will have been told by then.
+            return Err(Error::text("ERR the group does not know yet that the cluster is a site"));
+        }
         self.pieces += 1;
-        if !self.engine.put_rows(self.shard, rows) {
+        if !self.engine.put_rows(self.shard, piece.rows) {
             return Err(wrong());
         }
-        self.engine.remove_keys(self.shard, gone);
+        self.engine.remove_keys(self.shard, piece.gone);
+        if let (Some(site), Some((states, _))) = (&self.site, &piece.site) {
+            site.put(states).map_err(|_| wrong())?;
+        }
         installed.next = sequence + 1;
         if last.as_slice() == b"1" {
             installed.state = InstallState::Whole;
             self.freeze(&slots, false);
+            if let Some(site) = &self.site {
+                let leaves = piece.site.and_then(|(_, leaves)| leaves);
+                site.arrive(&slots, leaves.as_ref());
+                let classes = self.engine.shard_policies(self.shard).version();
+                if leaves.is_none_or(|leaves| leaves.classes != classes) {
+                    self.adopt();
+                }
+            }
         }
         self.installed.insert(id, installed);
         while self.installed.len() > MOVES_MAX {
@@ -264,9 +456,19 @@ impl GroupShard {
     fn snapshot_head(&self) -> Vec<u8> {
         let mut policies = Vec::new();
         self.engine.shard_policies(self.shard).encode(&mut policies);
-        let mut out = vec![if policies.is_empty() { VERSION } else { VERSION_POLICIES }];
-        if !policies.is_empty() {
+        let version = match (self.table.version > 0, policies.is_empty()) {
+            (true, _) => VERSION_SITES,
+            (false, false) => VERSION_POLICIES,
+            (false, true) => VERSION,
+        };
+        let mut out = vec![version];
+        if version >= VERSION_POLICIES {
             push_bytes(&mut out, &policies);
+        }
+        if version >= VERSION_SITES {
+            let mut table = Vec::new();
+            self.table.encode(&mut table);
+            push_bytes(&mut out, &table);
         }
         push_u64(&mut out, self.now_ms as u64);
         push_u64(&mut out, self.frozen_by);
@@ -287,6 +489,13 @@ impl GroupShard {
         let mut rows = Rows::default();
         self.engine.rows_of(self.shard, |_| true, &mut rows);
         push_rows(&mut out, &rows);
+        if let Some(site) = &self.site {
+            let write = |bytes: &[u8]| {
+                out.extend_from_slice(bytes);
+                Ok::<(), Infallible>(())
+            };
+            let Ok(()) = site.state().write(write);
+        }
         out
     }
 
@@ -295,6 +504,7 @@ impl GroupShard {
         let mut cut = self.engine.begin_group_cut(self.shard)?;
         let mut out = self.snapshot_head();
         push_len(&mut out, cut.keys());
+        let site = self.site.as_ref().map(|site| site.state());
         Some(Capture::Job(Box::new(move |write| {
             let mut rows = Rows::default();
             loop {
@@ -306,7 +516,7 @@ impl GroupShard {
                     out.clear();
                 }
                 if !more {
-                    return Ok(());
+                    return site.map_or(Ok(()), |site| site.write(write));
                 }
             }
         })))
@@ -325,18 +535,29 @@ impl GroupShard {
         }
         self.freeze(&[(0, SLOTS - 1)], false);
         self.installed.clear();
-        self.sites = SiteTable::default();
         self.pieces += 1;
         (self.now_ms, self.frozen_by) = (0, 0);
         let policies = self.engine.shard_policies(self.shard);
         policies.replace(Table::default());
+        (self.site, self.table) = (None, SiteTable::default());
+        if let Some(sites) = &self.sites {
+            sites.end(self.shard);
+        }
         if bytes.is_empty() {
             return Ok(());
         }
         let mut reader = Reader(bytes);
         match reader.u8()? {
             VERSION => {}
-            VERSION_POLICIES => policies.decode(reader.bytes()?).ok_or(Malformed)?,
+            version @ (VERSION_POLICIES | VERSION_SITES) => {
+                let bytes = reader.bytes()?;
+                if version == VERSION_POLICIES || !bytes.is_empty() {
+                    policies.decode(bytes).ok_or(Malformed)?;
+                }
+                if version == VERSION_SITES {
+                    self.table = SiteTable::decode(reader.bytes()?).ok_or(Malformed)?;
+                }
+            }
             _ => return Err(Malformed),
         }
         self.now_ms = reader.u64()? as i64;
@@ -354,11 +575,17 @@ impl GroupShard {
             Ok((id, Installed { attempt, next, state, slots: read_ranges(reader)? }))
         })?;
         self.installed = installed.into_iter().collect();
-        let rows = read_rows(&mut reader)?;
-        match self.engine.put_rows(self.shard, rows) {
-            true => Ok(()),
-            false => Err(Malformed),
+        let rows = if reader.0.is_empty() { Vec::new() } else { read_list(&mut reader)? };
+        if !self.engine.put_rows(self.shard, rows) {
+            return Err(Malformed);
         }
+        if !reader.0.is_empty() {
+            let sites = self.sites.as_ref().ok_or(Malformed)?;
+            let site = sites.restore(self.shard, reader.rest())?;
+            site.set_now(self.now_ms);
+            self.site = Some(site);
+        }
+        Ok(())
     }
 
     /// A digest of all of it, to compare replicas with.
@@ -368,6 +595,8 @@ impl GroupShard {
         let mut policies = Vec::new();
         self.policies().encode(&mut policies);
         policies.hash(&mut hasher);
+        let site = self.site.as_ref().map(|site| site.digest());
+        (self.table.version, site).hash(&mut hasher);
         self.engine.shard_digest(self.shard).wrapping_mul(31).wrapping_add(hasher.finish())
     }
 
@@ -398,26 +627,50 @@ impl GroupShard {
     /// As [`Data::note_changes`](crate::runtime::Data::note_changes).
     pub fn note_changes(&self, slots: &[SlotRange]) {
         self.engine.note_changes(self.shard, slots);
+        if let Some(site) = &self.site {
+            site.note_changes(slots);
+        }
     }
 
-    /// As [`Data::copy`](crate::runtime::Data::copy).
+    /// As [`Data::copy`](crate::runtime::Data::copy): the keys, then what sites know of them.
     pub fn copy(&self, slots: &[SlotRange], position: u64, bytes: usize) -> Piece {
         let mut rows = Rows::default();
+        let Some(site) = &self.site else {
+            let next = self.engine.rows_from(self.shard, position, within(slots), bytes, &mut rows);
+            return Piece { keys: rows.len(), bytes: piece(&rows, &[], None), next };
+        };
+        if position & STATES != 0 {
+            let (states, keys, next) = site.copy(within(slots), position & !STATES, bytes);
+            let next = if next == 0 { 0 } else { STATES | next };
+            return Piece { keys, bytes: piece(&rows, &[], Some((&states, &[]))), next };
+        }
         let next = self.engine.rows_from(self.shard, position, within(slots), bytes, &mut rows);
-        Piece { keys: rows.len(), bytes: piece(&rows, &[]), next }
+        let next = if next == 0 { STATES } else { next };
+        Piece { keys: rows.len(), bytes: piece(&rows, &[], Some((&[], &[]))), next }
     }
 
     /// As [`Data::changes`](crate::runtime::Data::changes).
-    pub fn changes(&self, bytes: usize) -> Option<Piece> {
+    pub fn changes(&self, slots: &[SlotRange], bytes: usize) -> Option<Piece> {
         let (mut rows, mut gone) = (Rows::default(), Vec::new());
         let left = self.engine.take_changes(self.shard, bytes, &mut rows, &mut gone)?;
-        let keys = rows.len() + gone.len();
-        Some(Piece { keys, bytes: piece(&rows, &gone), next: left as u64 })
+        let (keys, left) = (rows.len() + gone.len(), left as u64);
+        let Some(site) = &self.site else {
+            return Some(Piece { keys, bytes: piece(&rows, &gone, None), next: left });
+        };
+        let (states, more, left_too) = site.changes(bytes);
+        let mut leaves = Vec::new();
+        if left + left_too == 0 {
+            let classes = self.engine.shard_policies(self.shard).version();
+            site.leaves(slots, classes).encode(&mut leaves);
+        }
+        let bytes = piece(&rows, &gone, Some((&states, &leaves)));
+        Some(Piece { keys: keys + more, bytes, next: left + left_too })
     }
 
     /// As [`Data::has_keys`](crate::runtime::Data::has_keys).
     pub fn has_keys(&self, slots: &[SlotRange]) -> bool {
         self.engine.has_keys(self.shard, within(slots))
+            || self.site.as_ref().is_some_and(|site| site.has_keys(within(slots)))
     }
 }
 
@@ -493,30 +746,52 @@ fn push_rows(out: &mut Vec<u8>, rows: &Rows) {
     rows.iter().for_each(|row| push_row(out, &row));
 }
 
-/// Keys on their way to another group: `list of row | list of key that is gone`.
-fn piece(rows: &Rows, gone: &[Box<[u8]>]) -> Vec<u8> {
+/// Keys on their way to another group, what sites know of some, and what leaves with the last ones.
+fn piece(rows: &Rows, gone: &[Box<[u8]>], site: Option<(&[u8], &[u8])>) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.bytes() + 32 * rows.len());
     push_rows(&mut out, rows);
     push_len(&mut out, gone.len());
     gone.iter().for_each(|key| push_bytes(&mut out, key));
+    if let Some((states, leaves)) = site {
+        push_bytes(&mut out, states);
+        push_bytes(&mut out, leaves);
+    }
     out
 }
 
-fn read_piece(piece: &[u8]) -> Result<(Vec<Row<'_>>, Vec<&[u8]>), Malformed> {
+/// A piece that has come.
+struct Came<'a> {
+    rows: Vec<Row<'a>>,
+    gone: Vec<&'a [u8]>,
+    /// What sites know of keys, and what has left with the last one.
+    site: Option<(&'a [u8], Option<Leaves>)>,
+}
+
+fn read_piece(piece: &[u8]) -> Result<Came<'_>, Malformed> {
     let mut reader = Reader(piece);
     let rows = read_list(&mut reader)?;
     let gone = reader.list(4, Reader::bytes)?;
+    let site = match reader.0 {
+        [] => None,
+        _ => {
+            let (states, leaves) = (reader.bytes()?, reader.bytes()?);
+            let leaves = match leaves {
+                [] => None,
+                bytes => Some(Leaves::decode(&mut Reader(bytes))?),
+            };
+            Some((states, leaves))
+        }
+    };
     reader.end()?;
-    Ok((rows, gone))
+    Ok(Came { rows, gone, site })
 }
 
-fn read_rows<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {
-    if reader.0.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = read_list(reader)?;
-    reader.end()?;
-    Ok(rows)
+fn number(arg: &[u8]) -> Option<u64> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
+}
+
+fn site_number(arg: &[u8]) -> Option<SiteId> {
+    std::str::from_utf8(arg).ok()?.parse().ok()
 }
 
 fn read_list<'a>(reader: &mut Reader<'a>) -> Result<Vec<Row<'a>>, Malformed> {

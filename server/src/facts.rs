@@ -171,8 +171,8 @@ impl InfoSource for Facts<'_> {
         })
     }
 
-    fn sites(&self) -> Option<&crate::sites::Sites> {
-        self.shared.sites.as_deref()
+    fn sites(&self, out: &mut String) -> bool {
+        crate::sites::status::write_any(self.shared, out)
     }
 
     fn cold(&self) -> Option<(&ColdTier, KeyCounts)> {

@@ -20,7 +20,7 @@ use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use crate::strong::{AgreedRead, Agreement, Confirmed};
-use ashlar_engine::command::{Flags, Group};
+use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::commands::list_blocking::parse_timeout;
 use ashlar_engine::commands::stream_read::resolve_block_args;
 use ashlar_engine::config::Event;
@@ -28,6 +28,7 @@ use ashlar_engine::effects::Notification;
 use ashlar_engine::error::{Error, Stop};
 use ashlar_engine::executor::{Call, Executor, Outcome, Prefetched};
 use ashlar_engine::keyspace::Tracker;
+use ashlar_engine::policy::Class;
 use ashlar_engine::reply::{Protocol, Reply};
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::tier::Needs;
@@ -331,6 +332,14 @@ impl Host<'_, '_> {
         parse_timeout(seconds, self.stamp.now_ms).err()
     }
 
+    /// Whether what a group has agreed on is no write for it, as it only follows other sites: the same on all of its
+    /// replicas, since its log says so.
+    fn follows_sites(&self, command: &Command, args: &[&[u8]]) -> bool {
+        let Some(shard) = self.session.backup else { return false };
+        let policies = self.shared.engine.shard_policies(shard);
+        crate::sites::writes_global(command, args, |key| policies.class_of(key) == Class::Global)
+    }
+
     /// Runs a command of the engine.
     #[inline]
     pub fn call_engine(
@@ -348,13 +357,13 @@ impl Host<'_, '_> {
             reply.error(&refusal);
             return Flow::Next;
         }
-        if let Some(sites) = &self.shared.sites
+        let sites = self.shared.sites.as_ref();
+        if (sites.is_some() || self.session.backup.is_some())
             && resolved.command.flags.contains(Flags::WRITE)
-            && sites.refuses(resolved.command, args)
+            && (sites.is_some_and(|sites| sites.refuses(resolved.command, args))
+                || self.follows_sites(resolved.command, args))
         {
-            reply.error(&Error::text(
-                "READONLY This site is a backup: it takes no writes on global keys (see SITE PROMOTE)",
-            ));
+            reply.error(&Error::text(crate::sites::BACKUP));
             return Flow::Next;
         }
         if resolved.command.flags.contains(Flags::DENYOOM)

@@ -223,9 +223,9 @@ pub trait InfoSource {
     fn log(&self) -> Option<LogFacts> {
         None
     }
-    /// What the server is among sites, if it is one.
-    fn sites(&self) -> Option<&crate::sites::Sites> {
-        None
+    /// Writes what the server or its cluster is among sites; `false` if it is none.
+    fn sites(&self, _out: &mut String) -> bool {
+        false
     }
     /// The cold tier, if there is one, with the data that it serves.
     fn cold(&self) -> Option<(&ColdTier, KeyCounts)> {
@@ -281,9 +281,10 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Errorstats", true, error_stats),
     ("Latencystats", false, latency_stats),
     ("Tiers", true, tiers),
-    ("Sites", true, |source, out| match source.sites() {
-        Some(sites) => crate::sites::status::write(sites, out),
-        None => field(out, "site_id", 0),
+    ("Sites", true, |source, out| {
+        if !source.sites(out) {
+            field(out, "site_id", 0);
+        }
     }),
     ("Cluster", true, cluster),
     ("Sentinel", false, |source, out| {

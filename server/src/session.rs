@@ -119,6 +119,8 @@ pub struct Session {
     pub in_script: bool,
     /// Whether it runs what a group has agreed on.
     pub applies: bool,
+    /// The shard of the group whose log it runs, while that only follows other sites.
+    pub backup: Option<usize>,
     /// What goes with a script that is run so.
     pub agreed: AgreedScript,
     /// The id of its next write, where the client has named it.
@@ -157,6 +159,7 @@ impl Session {
             wait_target: None,
             in_script: false,
             applies: false,
+            backup: None,
             agreed: AgreedScript::default(),
             request_id: Cell::default(),
             reads_replicas: false,

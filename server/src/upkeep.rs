@@ -19,6 +19,7 @@ pub fn tick(shared: &Shared, exec: &mut Executor<'_>, now_ms: i64) {
     if let Some(strong) = shared.strong.get() {
         strong.tell();
         strong.look_for_libraries();
+        strong.sites().tick(shared, now_ms);
     }
     shared.persistence.tick(&shared.settings, now_ms);
     if let Some(shared) = shared.this.get().and_then(Weak::upgrade) {

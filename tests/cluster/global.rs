@@ -158,6 +158,38 @@ fn all_nodes_have_the_same_sites() {
     });
 }
 
+/// A backup takes no writes on global keys, whichever way they come, until it is promoted; all others it does.
+#[test]
+fn a_backup_takes_no_writes_on_global_keys() {
+    let cluster = Cluster::created(3, 1, 2, &[]);
+    cluster.wait_ok();
+    for line in [
+        "CLUSTER ASHLAR SET site-id 7",
+        "CLUSTER ASHLAR SET site-backup yes",
+        "POLICY SET g:* global",
+    ] {
+        assert_eq!(ask(&cluster, 0, line), "OK", "{line}");
+    }
+    let mut client = cluster.node(cluster.leader_of(0, 0).expect("a leader")).client();
+    let mut say = |line: &str| flat(&client.line(line).expect("a reply"));
+    let refused = "READONLY This site is a backup";
+    for line in [
+        "SET g:1 x",
+        "BLPOP g:list 0.01",
+        "EVAL return{redis.call('SET',KEYS[1],1)} 1 g:1",
+        "FLUSHALL",
+    ] {
+        let reply = say(line);
+        assert!(reply.contains(refused), "{line}: {reply}");
+    }
+    assert_eq!((say("MULTI"), say("INCR g:1")), ("OK".into(), "QUEUED".into()));
+    let reply = say("EXEC");
+    assert!(reply.contains(refused), "{reply}");
+    assert_eq!((say("EXISTS g:1"), say("SET other 1")), ("0".into(), "OK".into()));
+    assert_eq!(say("SITE PROMOTE"), "OK");
+    assert_eq!((say("SET g:1 x"), say("FLUSHALL")), ("OK".into(), "OK".into()));
+}
+
 /// A group that has no leader while the cluster becomes a site takes the table of sites and the rules once it has
 /// one; the answers name it.
 #[test]

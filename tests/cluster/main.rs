@@ -8,6 +8,7 @@ mod functions;
 mod global;
 mod growth;
 mod import;
+mod merged;
 mod near;
 mod policies;
 mod promise;

@@ -3,17 +3,17 @@
 use crate::site::{Site, text};
 use crate::world::{Shape, World};
 
-fn world(sites: u16) -> World {
+pub fn world(sites: u16) -> World {
     World::new(Shape { sites, steps: 0, expires: false, restores: false }, 1, None)
 }
 
-fn call(world: &mut World, site: usize, line: &str) -> String {
+pub fn call(world: &mut World, site: usize, line: &str) -> String {
     let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let now_ms = world.now_ms;
     text(&world.sites[site].call(now_ms, &words))
 }
 
-fn same(world: &mut World) {
+pub fn same(world: &mut World) {
     let now_ms = world.now_ms;
     let first = world.sites[0].content(now_ms);
     for site in &mut world.sites[1..] {

@@ -8,7 +8,10 @@
 //! ASHLAR_SIM_SEEDS=5000 cargo test -p ashlar-tests --test sim_sites # many more
 //! ```
 
+mod clusters;
+mod expiry;
 mod failures;
+mod groups;
 mod site;
 mod world;
 

@@ -180,43 +180,48 @@ impl Site {
 
     /// All that clients see of the keys, in one order.
     pub fn content(&mut self, now_ms: i64) -> BTreeMap<String, String> {
-        let keys = self.call(now_ms, &[b"KEYS", b"*"]);
-        let keys: Vec<Vec<u8>> = keys
-            .items()
-            .expect("a list of keys")
-            .iter()
-            .map(|key| key.bytes().expect("a key").to_vec())
-            .collect();
-        let mut all = BTreeMap::new();
-        for key in keys {
-            let kind = self.call(now_ms, &[b"TYPE", &key]).text();
-            let mut value = match kind.as_str() {
-                "string" => self.call(now_ms, &[b"GET", &key]),
-                "hash" => self.call(now_ms, &[b"HGETALL", &key]),
-                "set" => self.call(now_ms, &[b"SMEMBERS", &key]),
-                "zset" => self.call(now_ms, &[b"ZRANGE", &key, b"0", b"-1", b"WITHSCORES"]),
-                "list" => self.call(now_ms, &[b"LRANGE", &key, b"0", b"-1"]),
-                _ => self.call(now_ms, &[b"XRANGE", &key, b"-", b"+"]),
-            };
-            if let Value::Array(items) = &mut value {
-                let width = if kind == "hash" { 2 } else { 1 };
-                if ["hash", "set"].contains(&kind.as_str()) {
-                    let mut parts: Vec<String> =
-                        items.chunks(width).map(|part| format!("{part:?}")).collect();
-                    parts.sort_unstable();
-                    value = Value::bulk(parts.join(","));
-                }
-            }
-            if kind == "stream" && value.items().is_some_and(<[Value]>::is_empty) {
-                // Where the last entry was deleted by a client the empty stream stays, for its groups.
-                continue;
-            }
-            let expiry = self.call(now_ms, &[b"PEXPIRETIME", &key]);
-            let key = String::from_utf8_lossy(&key).into_owned();
-            all.insert(key, format!("{kind} {expiry:?} {value:?}"));
-        }
-        all
+        content(|args| self.call(now_ms, args))
     }
+}
+
+/// All that clients see of the keys that a call finds, in one order.
+pub fn content(mut call: impl FnMut(&[&[u8]]) -> Value) -> BTreeMap<String, String> {
+    let keys = call(&[b"KEYS", b"*"]);
+    let keys: Vec<Vec<u8>> = keys
+        .items()
+        .expect("a list of keys")
+        .iter()
+        .map(|key| key.bytes().expect("a key").to_vec())
+        .collect();
+    let mut all = BTreeMap::new();
+    for key in keys {
+        let kind = call(&[b"TYPE", &key]).text();
+        let mut value = match kind.as_str() {
+            "string" => call(&[b"GET", &key]),
+            "hash" => call(&[b"HGETALL", &key]),
+            "set" => call(&[b"SMEMBERS", &key]),
+            "zset" => call(&[b"ZRANGE", &key, b"0", b"-1", b"WITHSCORES"]),
+            "list" => call(&[b"LRANGE", &key, b"0", b"-1"]),
+            _ => call(&[b"XRANGE", &key, b"-", b"+"]),
+        };
+        if let Value::Array(items) = &mut value {
+            let width = if kind == "hash" { 2 } else { 1 };
+            if ["hash", "set"].contains(&kind.as_str()) {
+                let mut parts: Vec<String> =
+                    items.chunks(width).map(|part| format!("{part:?}")).collect();
+                parts.sort_unstable();
+                value = Value::bulk(parts.join(","));
+            }
+        }
+        if kind == "stream" && value.items().is_some_and(<[Value]>::is_empty) {
+            // Where the last entry was deleted by a client the empty stream stays, for its groups.
+            continue;
+        }
+        let expiry = call(&[b"PEXPIRETIME", &key]);
+        let key = String::from_utf8_lossy(&key).into_owned();
+        all.insert(key, format!("{kind} {expiry:?} {value:?}"));
+    }
+    all
 }
 
 /// A reply as a text.

@@ -60,6 +60,49 @@ pub struct World {
 
 const START_MS: i64 = 1_700_000_000_000;
 
+/// Writes of any type on a key. The last five are those by which keys expire, and the very last removes all.
+pub fn lines(key: &str, n: usize, m: i64, unique: &str) -> Vec<String> {
+    vec![
+        format!("SET {key} {unique}"),
+        format!("INCRBY {key} {m}"),
+        format!("APPEND {key} x"),
+        format!("DEL {key}"),
+        format!("HSET h{key} f{n} {unique} g{n} 7"),
+        format!("HINCRBY h{key} g{n} {m}"),
+        format!("HDEL h{key} f{n} g{n}"),
+        format!("DEL h{key}"),
+        format!("SADD s{key} m{n}"),
+        format!("SREM s{key} m{n}"),
+        format!("SPOP s{key}"),
+        format!("SADD {key} m{n}"),
+        format!("ZADD z{key} {m} m{n}"),
+        format!("ZINCRBY z{key} 0.1 m{n}"),
+        format!("ZREM z{key} m{n}"),
+        format!("ZPOPMIN z{key}"),
+        format!("RPUSH l{key} {unique} b{n}"),
+        format!("LPUSH l{key} {unique} a{n}"),
+        format!("LPOP l{key}"),
+        format!("RPOP l{key}"),
+        format!("LSET l{key} 0 {unique}"),
+        format!("LINSERT l{key} BEFORE b{n} {unique}"),
+        format!("LREM l{key} 0 a{n}"),
+        format!("LTRIM l{key} 1 -2"),
+        format!("RPOPLPUSH l{key} lk0"),
+        format!("XADD x{key} * f {unique}"),
+        format!("XTRIM x{key} MAXLEN 3"),
+        format!("DEL x{key} l{key}"),
+        format!("RENAME {key} k0"),
+        format!("PFADD p{key} {unique} {n}"),
+        format!("DEL p{key}"),
+        format!("SUNIONSTORE s{key} sk0 sk1"),
+        format!("PEXPIRE {key} {}", 50 * (n + 1)),
+        format!("PEXPIRE h{key} {}", 200 * (n + 1)),
+        format!("PERSIST {key}"),
+        format!("SET {key} {unique} PX {}", 100 * (n + 1)),
+        "FLUSHALL".to_string(),
+    ]
+}
+
 impl World {
     pub fn new(shape: Shape, seed: u64, bug: Option<Bug>) -> World {
         known_bugs::switch_on(bug);
@@ -156,45 +199,7 @@ impl World {
     fn anything(&mut self, at: usize, unique: &str) {
         let key = format!("k{}", self.random.below(6));
         let (n, m) = (self.random.below(4), self.random.between(-3, 9));
-        let lines = [
-            format!("SET {key} {unique}"),
-            format!("INCRBY {key} {m}"),
-            format!("APPEND {key} x"),
-            format!("DEL {key}"),
-            format!("HSET h{key} f{n} {unique} g{n} 7"),
-            format!("HINCRBY h{key} g{n} {m}"),
-            format!("HDEL h{key} f{n} g{n}"),
-            format!("DEL h{key}"),
-            format!("SADD s{key} m{n}"),
-            format!("SREM s{key} m{n}"),
-            format!("SPOP s{key}"),
-            format!("SADD {key} m{n}"),
-            format!("ZADD z{key} {m} m{n}"),
-            format!("ZINCRBY z{key} 0.1 m{n}"),
-            format!("ZREM z{key} m{n}"),
-            format!("ZPOPMIN z{key}"),
-            format!("RPUSH l{key} {unique} b{n}"),
-            format!("LPUSH l{key} {unique} a{n}"),
-            format!("LPOP l{key}"),
-            format!("RPOP l{key}"),
-            format!("LSET l{key} 0 {unique}"),
-            format!("LINSERT l{key} BEFORE b{n} {unique}"),
-            format!("LREM l{key} 0 a{n}"),
-            format!("LTRIM l{key} 1 -2"),
-            format!("RPOPLPUSH l{key} lk0"),
-            format!("XADD x{key} * f {unique}"),
-            format!("XTRIM x{key} MAXLEN 3"),
-            format!("DEL x{key} l{key}"),
-            format!("RENAME {key} k0"),
-            format!("PFADD p{key} {unique} {n}"),
-            format!("DEL p{key}"),
-            format!("SUNIONSTORE s{key} sk0 sk1"),
-            format!("PEXPIRE {key} {}", 50 * (n + 1)),
-            format!("PEXPIRE h{key} {}", 200 * (n + 1)),
-            format!("PERSIST {key}"),
-            format!("SET {key} {unique} PX {}", 100 * (n + 1)),
-            "FLUSHALL".to_string(),
-        ];
+        let lines = lines(&key, n, m, unique);
         let most = if self.shape.expires { lines.len() - 1 } else { lines.len() - 5 };
         let line = lines[self.random.below(most)].clone();
         self.call(at, &line);
@@ -214,7 +219,8 @@ impl World {
         }
     }
 
-    fn advance_link(&mut self, from: usize, to: usize) {
+    /// The link of a site to another one does the next thing: it sends, or what it sent arrives.
+    pub fn advance_link(&mut self, from: usize, to: usize) {
         let (a, b) = (self.sites[from].id, self.sites[to].id);
         if self.cut.contains(&(a, b)) || !self.up[to] || !self.up[from] {
             self.disconnect(from, b);
@@ -369,8 +375,11 @@ impl World {
         const ROUNDS_MAX: usize = 5;
         for _ in 0..ROUNDS_MAX {
             self.heal()?;
-            let digests: BTreeMap<u16, Vec<u64>> =
-                self.sites.iter().map(|site| (site.id, site.node.site().group_digests())).collect();
+            let digests: BTreeMap<u16, Vec<u64>> = self
+                .sites
+                .iter()
+                .map(|site| (site.id, site.node.site().group_digests(None)))
+                .collect();
             let mut same = true;
             for site in &mut self.sites {
                 for (peer, link) in &mut site.links {

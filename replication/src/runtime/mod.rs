@@ -65,14 +65,16 @@ pub trait Data: Machine {
     /// position 0 to 0, and does not change, comes at least once.
     fn copy(&self, slots: &[SlotRange], position: u64, bytes: usize) -> Piece;
     /// Keys that have changed, about `bytes` of them, or `None` if not all were noted: whoever copies starts
-    /// over then.
-    fn changes(&self, bytes: usize) -> Option<Piece>;
+    /// over then. `slots` are those whose changes are noted.
+    fn changes(&self, slots: &[SlotRange], bytes: usize) -> Option<Piece>;
     /// Whether there is any key in the slots.
     fn has_keys(&self, slots: &[SlotRange]) -> bool;
     /// The classes of keys that the group has agreed on.
     fn policies(&self) -> Arc<Table>;
     /// The version of the table of sites that the group has taken over; 0: none.
     fn sites_version(&self) -> u64;
+    /// The slots that it has to the other sites, if the cluster is one.
+    fn site_slots(&self) -> Option<Vec<SlotRange>>;
 }
 
 /// Keys on their way to another group.
@@ -177,6 +179,16 @@ pub mod calls {
     /// `SITES table`: what the cluster is among the sites, unless there is a newer table. A group has it before
     /// classes of keys that were set later.
     pub const SITES: &[u8] = b"ASHLAR.SITES";
+    /// `SITESLOTS first last ...`: which slots the group has, as a site; moves change that from then on.
+    pub const SITE_SLOTS: &[u8] = b"ASHLAR.SITESLOTS";
+    /// `SITEGROUPS cluster group ...`: the groups of another site that is a cluster, by their numbers as sites.
+    pub const SITE_GROUPS: &[u8] = b"ASHLAR.SITEGROUPS";
+    /// `SITEMERGE site version batch`: what another site has sent to a group with the slots of this version.
+    pub const SITE_MERGE: &[u8] = b"ASHLAR.SITEMERGE";
+    /// `SITETIDY key`: what all sites know to be gone is forgotten, from a key on.
+    pub const SITE_TIDY: &[u8] = b"ASHLAR.SITETIDY";
+    /// `SITELOST key name ...`: elements whose values have expired.
+    pub const SITE_LOST: &[u8] = b"ASHLAR.SITELOST";
     /// `DROPSLOTS first last ...`: their keys are another group's now.
     pub const DROP: &[u8] = b"ASHLAR.DROPSLOTS";
     /// `DROPGONE first last ...`: as DROPSLOTS, but of slots that take writes, and of those that are coming, the keys

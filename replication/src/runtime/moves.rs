@@ -189,7 +189,8 @@ impl Moves {
                 }
             }
             Step::Follow(pieces) => {
-                let Some(piece) = data(driver, one.from).and_then(|data| data.changes(PIECE_BYTES))
+                let Some(piece) =
+                    data(driver, one.from).and_then(|data| data.changes(&one.slots, PIECE_BYTES))
                 else {
                     self.moving.remove(&one.id);
                     return false;
@@ -216,7 +217,8 @@ impl Moves {
                 driver.propose(one.from, &freeze, done);
             }
             Step::Rest => {
-                let Some(piece) = data(driver, one.from).and_then(|data| data.changes(PIECE_BYTES))
+                let Some(piece) =
+                    data(driver, one.from).and_then(|data| data.changes(&one.slots, PIECE_BYTES))
                 else {
                     self.moving.remove(&one.id);
                     return false;
@@ -317,6 +319,14 @@ impl Moves {
                         self.empty.insert(id, empty);
                     }
                 }
+            }
+            let moves = topology.moves.values().any(|one| one.from == id || one.to == id);
+            let slots = topology.ranges_of(id);
+            if let Some(held) = data.site_slots()
+                && held != slots
+                && !moves
+            {
+                todo.push((id, call(calls::SITE_SLOTS, &[], &slots)));
             }
             let ended = data.arrivals().into_iter().find_map(|(one, slots, whole)| {
                 // Slots that have come and gone again are frozen. Those that never came may be so from before.

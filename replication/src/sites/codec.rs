@@ -7,18 +7,23 @@
 //! element   removed_at number | parts number | parts
 //! item      key bytes | name bytes | element
 //! vector    sites number | (site number | stamp number) each
-//! batch     version u8 | from number | to number | vector | items number | items
+//! slots     ranges number | (first number | last number) each
+//! batch     version u8 | from number | to number | vector | [slots] | items number | items
 //! ```
+//! Slots are there in version 2, which groups of clusters send.
 //! `flags` says which of the optional values are there, in this order from the lowest bit: wrote,
 //! value, counted, sum int, sum float, seen, seen int, seen float.
 
 use super::element::{Element, Part, SiteId, Sum};
+use super::slots::Slots;
 use crate::bytes::{Malformed, Reader};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// Version of the form.
 pub const VERSION: u8 = 1;
+/// Version of a batch that says which slots the sender has.
+const VERSION_SLOTS: u8 = 2;
 /// Most parts of an element: no more sites than this take part.
 pub const SITES_MAX: usize = 1_024;
 
@@ -45,6 +50,8 @@ pub struct Batch {
     pub to: u64,
     /// What the sender has of all sites.
     pub vector: Vector,
+    /// The slots that it has, if it is a group of a cluster.
+    pub slots: Option<Slots>,
     /// Elements.
     pub items: Vec<Item>,
 }
@@ -233,10 +240,13 @@ impl Batch {
 
     /// The batch as bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = vec![if self.slots.is_some() { VERSION_SLOTS } else { VERSION }];
         push_number(&mut out, self.from);
         push_number(&mut out, self.to);
         push_vector(&mut out, &self.vector);
+        if let Some(slots) = &self.slots {
+            slots.encode(&mut out);
+        }
         push_number(&mut out, self.items.len() as u64);
         for item in &self.items {
             push_item(&mut out, &item.key, &item.name, &item.element);
@@ -250,17 +260,22 @@ impl Batch {
     /// If the bytes are none.
     pub fn decode(bytes: &[u8]) -> Result<Batch, Malformed> {
         let mut reader = Reader(bytes);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if ![VERSION, VERSION_SLOTS].contains(&version) {
             return Err(Malformed);
         }
         let (from, to) = (read_number(&mut reader)?, read_number(&mut reader)?);
         let vector = read_vector(&mut reader)?;
+        let slots = match version {
+            VERSION => None,
+            _ => Some(Slots::decode(&mut reader)?),
+        };
         let count = read_count(&mut reader, 5)?;
         let mut items = Vec::with_capacity(count.min(1_024));
         for _ in 0..count {
             items.push(read_item(&mut reader)?);
         }
         reader.end()?;
-        Ok(Batch { from, to, vector, items })
+        Ok(Batch { from, to, vector, slots, items })
     }
 }

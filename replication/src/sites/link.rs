@@ -13,7 +13,9 @@
 use super::element::{Element, SiteId};
 use super::key::Key;
 use super::site::Site;
+use super::slots::Slots;
 use crate::bug;
+use ashlar_engine::slot::slot_of;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
@@ -61,6 +63,8 @@ struct Fill {
 pub struct Outgoing {
     /// The site at the other end.
     pub peer: SiteId,
+    /// The slots that it has, if it is a group of a cluster.
+    pub slots: Option<Slots>,
     acknowledged: u64,
     fill: Option<Fill>,
     /// Elements that were sent.
@@ -74,7 +78,18 @@ pub struct Outgoing {
 impl Outgoing {
     /// A link to a peer that has everything up to `acknowledged`, as it says.
     pub fn new(peer: SiteId, acknowledged: u64) -> Outgoing {
-        Outgoing { peer, acknowledged, fill: None, sent: 0, fills: 0, repairs: 0 }
+        let (slots, fill) = (None, None);
+        Outgoing { peer, slots, acknowledged, fill, sent: 0, fills: 0, repairs: 0 }
+    }
+
+    /// The same to a group of a cluster, which has only these slots.
+    #[must_use]
+    pub fn of_slots(self, slots: Slots) -> Outgoing {
+        Outgoing { slots: Some(slots), ..self }
+    }
+
+    fn wants(&self, site: &Site, key: &[u8]) -> bool {
+        wants(site, self.slots.as_ref(), key)
     }
 
     /// The peer has everything up to this stamp.
@@ -116,7 +131,8 @@ impl Outgoing {
             && (!site.recent.reaches(self.acknowledged) || self.acknowledged == 0)
         {
             self.fills += 1;
-            let since = self.acknowledged;
+            // Of slots that came from other groups there are changes of these.
+            let since = if site.is_group() { 0 } else { self.acknowledged };
             self.fill = Some(Fill { from: Spot::default(), since, until: own, groups: None });
         }
         match self.fill.take() {
@@ -134,15 +150,21 @@ impl Outgoing {
             let full = plan.elements.len() >= BATCH_ITEMS_MAX || bytes >= BATCH_BYTES_MAX;
             if full && change.stamp != last {
                 plan.to = last;
+                plan.elements.sort_unstable();
                 return plan;
             }
             last = change.stamp;
+            if !self.wants(site, change.key) {
+                continue;
+            }
             bytes += change.key.len() + change.name.len();
             if seen.insert((change.key, change.name)) {
                 plan.elements.push((change.key.to_vec(), change.name.to_vec()));
             }
         }
         plan.to = plan.to.max(last);
+        // All of a key together, and its expiry last.
+        plan.elements.sort_unstable();
         if bug!(CursorRunsAhead) {
             self.acknowledged = plan.to;
         }
@@ -153,7 +175,7 @@ impl Outgoing {
         let from = self.acknowledged;
         let mut plan = Plan { from, to: from, elements: Vec::new() };
         let mut walk = Walk { bytes: 0, looked: 0 };
-        let stopped = walk.run(site, &fill, &mut plan.elements);
+        let stopped = walk.run(site, &fill, self.slots.as_ref(), &mut plan.elements);
         match stopped {
             None => plan.to = from.max(fill.until),
             Some(spot) => {
@@ -165,6 +187,12 @@ impl Outgoing {
     }
 }
 
+/// Whether a key is one of the sender, and of the receiver.
+fn wants(site: &Site, slots: Option<&Slots>, key: &[u8]) -> bool {
+    let is_theirs = slots.is_none_or(|slots| slots.contains(slot_of(key)));
+    is_theirs && (site.has_slot_of(key) || bug!(SendsWhatComes))
+}
+
 /// One step of a fill.
 struct Walk {
     bytes: usize,
@@ -174,10 +202,23 @@ struct Walk {
 impl Walk {
     /// Collects elements up to the bounds of a batch; returns the last place that was looked at, `None`
     /// at the end of all keys.
-    fn run(&mut self, site: &Site, fill: &Fill, out: &mut Vec<Place>) -> Option<Spot> {
+    fn run(
+        &mut self,
+        site: &Site,
+        fill: &Fill,
+        slots: Option<&Slots>,
+        out: &mut Vec<Place>,
+    ) -> Option<Spot> {
         for block in fill.from.block..site.blocks() {
             let inside = fill.from.after.as_ref().filter(|_| block == fill.from.block);
             for (key, state) in site.block(block) {
+                if !wants(site, slots, key) {
+                    self.looked += 1;
+                    if self.looked >= FILL_KEYS_MAX {
+                        return Some(Spot { block, after: Some((key.to_vec(), Vec::new())) });
+                    }
+                    continue;
+                }
                 let after = match inside.map(|(last, name)| (last.as_slice().cmp(key), name)) {
                     Some((Ordering::Greater, _)) => continue,
                     Some((Ordering::Equal, name)) => Some(name.as_slice()),

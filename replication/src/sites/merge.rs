@@ -47,23 +47,31 @@ pub fn merge(
         }
     }
     let kind = open.key().and_then(Key::kind);
+    let is_lapsed = lapsed(open, before.now_ms);
     if let (Some(was), Some(value)) = (was, &before.value)
-        && kind != Some(was)
+        && (kind != Some(was) || is_lapsed)
         && value.kind() == was
     {
-        // The engine is about to let go of values that are hidden now.
+        // The engine is about to let go of values that are hidden now, or that an expiry takes which may be undone.
         changed.extend(hydrate_all(open, was, value));
     }
     let held = before.value.as_ref().map(Held::kind);
-    let is_lapsed = lapsed(open, before.now_ms);
-    match kind.filter(|_| !is_lapsed) {
+    let is_whole = |kind| held != Some(kind) || was != Some(kind) || was_lapsed;
+    let mut kind = kind.filter(|_| !is_lapsed);
+    // Of a key that had expired here, and does so no more, the values have gone.
+    while let Some(shows) = kind.filter(|kind| is_whole(*kind))
+        && undo_lost(open, shows, before, changed)
+    {
+        kind = open.key().and_then(Key::kind);
+    }
+    match kind {
         None => {
             if held.is_some() {
                 calls.push(words(&[b"DEL", key]));
             }
             return calls;
         }
-        Some(kind) if held != Some(kind) || was != Some(kind) || was_lapsed => {
+        Some(kind) if is_whole(kind) => {
             calls.extend(rebuild(open, key, kind, before));
         }
         Some(Kind::List) => calls.extend(lists),
@@ -90,6 +98,26 @@ fn lapsed(open: &Open<'_>, now_ms: i64) -> bool {
 
 fn words(words: &[&[u8]]) -> Words {
     words.iter().map(|word| word.to_vec()).collect()
+}
+
+/// Removes what the engine should hold and does not, so that it is gone everywhere: the sender would have told
+/// its value, if it had known of it. Says whether there was anything.
+fn undo_lost(
+    open: &mut Open<'_>,
+    kind: Kind,
+    before: &Before<'_>,
+    changed: &mut Vec<Vec<u8>>,
+) -> bool {
+    let Some(state) = open.key() else { return false };
+    let is_lost =
+        |name: &Vec<u8>| before.value.as_ref().and_then(|value| value.get(name)).is_none();
+    let held = state.live_of(kind).filter(|(_, one)| shown(kind, one) == Some(Shown::Held));
+    let lost: Vec<Vec<u8>> = held.map(|(name, _)| kind.name(name)).filter(is_lost).collect();
+    for name in &lost {
+        open.undo(name, before.now_ms);
+    }
+    changed.extend_from_slice(&lost);
+    !lost.is_empty()
 }
 
 fn hydrate_all(open: &mut Open<'_>, kind: Kind, value: &Held<'_>) -> Vec<Vec<u8>> {

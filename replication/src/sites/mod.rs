@@ -17,6 +17,7 @@ pub mod codec;
 pub mod conflicts;
 pub mod derive;
 pub mod element;
+pub mod group;
 mod hash;
 pub mod intent;
 pub mod key;
@@ -29,6 +30,7 @@ pub mod peers;
 pub mod recent;
 pub mod shown;
 pub mod site;
+pub mod slots;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use super::key::{Key, Kind};
 use super::link::{Outgoing, Plan};
 use super::merge::{Before, merge};
 use super::peers::Peers;
+use super::recent::{GROUP_BYTES_MAX, Recent};
 use super::site::Site;
 use super::view::Held;
 use crate::bug;
@@ -17,6 +18,7 @@ use ashlar_engine::context::Cx;
 use ashlar_engine::engine::command_table;
 use ashlar_engine::executor::{Call, Executor};
 use ashlar_engine::sites::{After, RECORD, Sites};
+use ashlar_engine::slot::slot_of;
 use ashlar_engine::stamp::Stamp;
 use ashlar_engine::value::Type;
 use ashlar_engine::value::view::View;
@@ -31,11 +33,19 @@ const DUMP_KEYS_MAX: usize = 1_000;
 /// Says which keys several sites write.
 pub type IsGlobal = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
+/// Most keys with values that are gone that wait for their group to agree on it; more are found again.
+const LOST_MAX: usize = 1_000;
+
 /// A site with its engine.
 pub struct SiteNode {
     site: Mutex<Site>,
     is_global: RwLock<IsGlobal>,
+    /// Of a group: keys, and elements whose values have expired.
+    lost: Mutex<Vec<Lost>>,
 }
+
+/// A key, and elements whose values have expired.
+pub type Lost = (Vec<u8>, Vec<Vec<u8>>);
 
 /// Why a batch was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +59,57 @@ pub enum Refused {
 impl SiteNode {
     /// A site that knows nothing yet; `seed` is for the places of keys, and nobody else's to know.
     pub fn new(id: SiteId, seed: u64, is_global: IsGlobal) -> SiteNode {
-        SiteNode { site: Mutex::new(Site::new(id, seed)), is_global: RwLock::new(is_global) }
+        SiteNode {
+            site: Mutex::new(Site::new(id, seed)),
+            is_global: RwLock::new(is_global),
+            lost: Mutex::default(),
+        }
+    }
+
+    /// The state of a group of a cluster: its log has what led to it, so that no records are made.
+    pub(super) fn of_group(id: SiteId, seed: u64, is_global: IsGlobal) -> SiteNode {
+        let node = SiteNode::new(id, seed, is_global);
+        {
+            let mut site = node.site.lock();
+            site.group = Some(Default::default());
+            site.recent = Recent::with_bytes(GROUP_BYTES_MAX);
+        }
+        node
+    }
+
+    /// Has the log keep a change of a key's state; that of a group has what led to it.
+    fn record(&self, exec: &mut Executor<'_>, key: &[u8], record: &[u8], stamp: &Stamp) {
+        if !self.site.lock().is_group() {
+            exec.run_own(&[RECORD.as_bytes(), key, record], stamp);
+        }
+    }
+
+    /// Elements whose values were found to have expired, which the group is to agree on.
+    pub fn take_lost(&self) -> Vec<Lost> {
+        std::mem::take(&mut *self.lost.lock())
+    }
+
+    /// Removes elements of a group whose values have expired, those that still have none.
+    pub(super) fn settle_lost(
+        &self,
+        exec: &mut Executor<'_>,
+        key: &[u8],
+        names: &[&[u8]],
+        stamp: &Stamp,
+    ) {
+        self.at_key(exec, key, stamp, |cx| {
+            let value = cx.peek(key).map(|entry| Held(View::new(&entry, cx.now_ms())));
+            let mut site = self.site.lock();
+            let Some(state) = site.key(key).filter(|_| site.has_slot_of(key)) else { return };
+            let is_lost = |name: &&&[u8]| {
+                let held = state.get(name).is_some_and(|element| element.is_held());
+                let held = held && Kind::of(name) != Some(Kind::Set);
+                held && value.as_ref().and_then(|value| value.get(name)).is_none()
+            };
+            let lost: Vec<&[u8]> = names.iter().filter(is_lost).copied().collect();
+            drop(state);
+            site.edit(key, cx.now_ms(), |edit| lost.iter().for_each(|name| edit.remove(name)));
+        });
     }
 
     /// What the site knows. Nobody may lock shards of the engine while this is held.
@@ -94,7 +154,7 @@ impl SiteNode {
                 site.edit(&key, stamp.now_ms, |edit| edit.remove_all()).1
             });
             if let Some(record) = record {
-                exec.run_own(&[RECORD.as_bytes(), &key, &record], &merged(stamp));
+                self.record(exec, &key, &record, &merged(stamp));
             }
         }
         exec.release();
@@ -102,7 +162,7 @@ impl SiteNode {
 
     fn record_vector(&self, exec: &mut Executor<'_>, stamp: &Stamp) {
         let record = vector_record(&self.site.lock());
-        exec.run_own(&[RECORD.as_bytes(), b"", &record], &merged(stamp));
+        self.record(exec, b"", &record, &merged(stamp));
         exec.release();
     }
 
@@ -134,7 +194,7 @@ impl SiteNode {
         let call = Call { command, args: &args, db: 0, stamp, may_block: false, no_touch: true };
         exec.inspect(&call, |cx| self.adopt_all(cx, &mut after));
         for (key, record) in &after.records {
-            exec.run_own(&[RECORD.as_bytes(), key, record], &merged(stamp));
+            self.record(exec, key, record, &merged(stamp));
         }
         exec.release();
     }
@@ -147,6 +207,8 @@ impl SiteNode {
             }
         });
         keys.retain(|key| self.site.lock().key(key).is_none());
+        // Replicas of a group may have them in different places.
+        keys.sort_unstable();
         for key in keys {
             self.derive(cx, &key, &Intent::Replace, after);
         }
@@ -166,12 +228,14 @@ impl SiteNode {
             let lost =
                 self.at_key(exec, key, stamp, |cx| self.read_key(cx, key, names, &mut items));
             if let Some(record) = lost {
-                exec.run_own(&[RECORD.as_bytes(), key, &record], &merged(stamp));
+                self.record(exec, key, &record, &merged(stamp));
             }
         }
         exec.release();
-        let vector = self.site.lock().vector(own.max(plan.to));
-        Batch { from: plan.from, to: plan.to, vector, items }
+        let site = self.site.lock();
+        let vector = site.vector(own.max(plan.to));
+        let slots = site.group.as_ref().map(super::group::GroupSlots::told);
+        Batch { from: plan.from, to: plan.to, vector, slots, items }
     }
 
     /// Looks at a key with its lock held, after its value was brought into memory.
@@ -223,6 +287,13 @@ impl SiteNode {
             return None;
         }
         drop(state);
+        if site.is_group() {
+            let mut all = self.lost.lock();
+            if all.len() < LOST_MAX {
+                all.push((key.to_vec(), lost.iter().map(|name| name.to_vec()).collect()));
+            }
+            return None;
+        }
         site.edit(key, cx.now_ms(), |edit| lost.iter().for_each(|name| edit.remove(name))).1
     }
 
@@ -237,19 +308,25 @@ impl SiteNode {
         batch: &Batch,
         stamp: &Stamp,
     ) -> Result<(), Refused> {
-        let known = self.site.lock().known_of(from);
+        let (known, held) = {
+            let site = self.site.lock();
+            (site.known_of(from), site.group.as_ref().map(|group| group.held.clone()))
+        };
         if batch.from > known && !bug!(CursorRunsAhead) {
             return Err(Refused::Gap(known));
         }
         let merged = merged(stamp);
         for items in batch.items.chunk_by(|a, b| a.key == b.key) {
-            // All that it has, for it is new here.
-            let is_first = batch.from == 0;
+            if held.as_ref().is_some_and(|held| !held.contains(slot_of(&items[0].key))) {
+                continue;
+            }
+            // All that it has, for it is new here. Slots that move bring a group what others know and have sent on.
+            let is_first = batch.from == 0 && held.is_none() && batch.slots.is_none();
             self.take_key(exec, items, is_first, &merged, known);
         }
         let news = {
             let mut site = self.site.lock();
-            site.member_knows(from, &batch.vector);
+            site.member_knows(from, &batch.vector, batch.slots.as_ref());
             let before = site.known_of(from);
             site.now_knows(from, batch.to);
             !batch.items.is_empty() && site.known_of(from) > before
@@ -297,7 +374,7 @@ impl SiteNode {
         for call in calls {
             exec.run_own(&call, stamp);
         }
-        exec.run_own(&[RECORD.as_bytes(), key, &record], stamp);
+        self.record(exec, key, &record, stamp);
         exec.commit_batch();
     }
 
@@ -332,7 +409,7 @@ fn merged(stamp: &Stamp) -> Stamp {
 }
 
 impl Sites for SiteNode {
-    fn concerns(&self, call: &Call<'_>) -> bool {
+    fn concerns(&self, call: &Call<'_>, _: Option<usize>) -> bool {
         if call.stamp.site == Stamp::MERGED && !bug!(Echo) {
             return false;
         }
@@ -351,7 +428,7 @@ impl Sites for SiteNode {
         positions.is_empty() || named.into_iter().any(|key| is_global(key))
     }
 
-    fn after(&self, cx: &mut Cx<'_>, call: &Call<'_>, changed: bool) -> After {
+    fn after(&self, cx: &mut Cx<'_>, call: &Call<'_>, _: Option<usize>, changed: bool) -> After {
         let mut after = After::default();
         if !changed && !asserts(call.args.first().copied().unwrap_or(b"")) {
             return after;
@@ -421,7 +498,7 @@ impl Sites for SiteNode {
 }
 
 /// The record of elements of a key.
-fn record_of(state: &Key, names: &[&[u8]]) -> Vec<u8> {
+pub(super) fn record_of(state: &Key, names: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![VERSION];
     for name in names {
         if let Some(element) = state.get(name) {
@@ -453,7 +530,7 @@ fn vector_record(site: &Site) -> Vec<u8> {
     out
 }
 
-fn restore(site: &mut Site, key: &[u8], record: &[u8]) -> Result<(), Malformed> {
+pub(super) fn restore(site: &mut Site, key: &[u8], record: &[u8]) -> Result<(), Malformed> {
     let mut reader = Reader(record);
     match reader.u8()? {
         OF_SITES => {
@@ -472,11 +549,7 @@ fn restore(site: &mut Site, key: &[u8], record: &[u8]) -> Result<(), Malformed> 
         OF_PEERS => {
             let peers = Peers::decode(&mut reader)?;
             if peers.version >= site.peers.version {
-                let ids: Vec<SiteId> = peers.list.values().filter_map(|peer| peer.id).collect();
-                let gone: Vec<SiteId> = site.members().filter(|id| !ids.contains(id)).collect();
-                gone.into_iter().for_each(|id| site.remove_member(id));
-                ids.into_iter().for_each(|id| site.add_member(id));
-                site.peers = peers;
+                site.set_peers(peers);
             }
         }
         VERSION => {

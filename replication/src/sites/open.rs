@@ -43,6 +43,12 @@ impl Drop for Open<'_> {
             let slot = usize::from(slot_of(self.key)) % SLOTS;
             site.digests[slot] = site.digests[slot].wrapping_add(self.digest);
         }
+        if let Some((slots, keys)) = &mut site.noted
+            && slots.contains(slot_of(self.key))
+            && !keys.contains(self.key)
+        {
+            keys.insert(self.key.into());
+        }
         state.shrink();
         match state.has_undone() {
             true if !site.undone.contains(self.key) => {
@@ -125,6 +131,26 @@ impl<'a> Open<'a> {
         }
         self.site.merged += 1;
         Joined { was_live: before.is_live(), is_live: after.is_live() }
+    }
+
+    /// Nothing is known of it any more.
+    pub(super) fn clear(&mut self) {
+        let names: Vec<Vec<u8>> = self.state.iter().map(|(name, _)| name.to_vec()).collect();
+        names.iter().for_each(|name| self.update(name, |element| *element = Element::default()));
+        self.state = Key::default();
+    }
+
+    /// The last removal of an element was at this stamp, or later.
+    pub(super) fn removed_at(&mut self, name: &[u8], stamp: u64) {
+        self.update(name, |element| element.set_removed_at(stamp));
+    }
+
+    /// Removes an element, and has the links tell the others.
+    pub(super) fn undo(&mut self, name: &[u8], now_ms: i64) {
+        let stamp = self.site.clock.tick(now_ms);
+        if self.update(name, |element| element.undo(stamp)) {
+            self.site.tell(stamp, self.key, name);
+        }
     }
 
     /// Takes in an element of this site's own log.

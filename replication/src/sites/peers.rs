@@ -3,6 +3,7 @@
 
 use super::codec::{push_bytes, push_number, read_bytes, read_number};
 use super::element::SiteId;
+use super::site::PER_GROUP;
 use crate::bytes::{Malformed, Reader};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct Peer {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// The numbers of its groups, if it is a cluster and has told them.
+    pub groups: Vec<SiteId>,
 }
 
 /// The other sites by the names they were given here.
@@ -32,14 +35,24 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The site of this number.
+    /// The site of this number, which may be that of one of its groups.
     pub fn by_id(&self, id: SiteId) -> Option<(&str, &Peer)> {
-        let found = self.list.iter().find(|(_, peer)| peer.id == Some(id));
+        let is = |peer: &Peer| match peer.groups.as_slice() {
+            [] => peer.id == Some(id),
+            groups => groups.contains(&id),
+        };
+        let found = self.list.iter().find(|(_, peer)| is(peer));
         found.map(|(name, peer)| (name.as_str(), peer))
     }
 
+    /// Whether any of the sites is a cluster.
+    pub fn have_groups(&self) -> bool {
+        self.list.values().any(|peer| !peer.groups.is_empty())
+    }
+
     /// Appends the form of the log: `version number | promoted u8 | count number`, then of each peer
-    /// `name bytes | id number (0: unknown) | host bytes | port number`.
+    /// `name bytes | id number (0: unknown) | host bytes | port number`; then, if any of them is a cluster, of each one
+    /// `count number | number of group`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         push_number(out, self.version);
         out.push(u8::from(self.promoted));
@@ -49,6 +62,12 @@ impl Peers {
             push_number(out, peer.id.unwrap_or(0).into());
             push_bytes(out, peer.host.as_bytes());
             push_number(out, peer.port.into());
+        }
+        if self.have_groups() {
+            for peer in self.list.values() {
+                push_number(out, peer.groups.len() as u64);
+                peer.groups.iter().for_each(|group| push_number(out, (*group).into()));
+            }
         }
     }
 
@@ -70,7 +89,19 @@ impl Peers {
             let id = SiteId::try_from(read_number(reader)?).map_err(|_| Malformed)?;
             let host = text(read_bytes(reader)?)?;
             let port = u16::try_from(read_number(reader)?).map_err(|_| Malformed)?;
-            list.insert(name, Peer { id: (id > 0).then_some(id), host, port });
+            list.insert(name, Peer { id: (id > 0).then_some(id), host, port, groups: Vec::new() });
+        }
+        if !reader.0.is_empty() {
+            for peer in list.values_mut() {
+                let count = read_number(reader)?;
+                if count > u64::from(PER_GROUP) {
+                    return Err(Malformed);
+                }
+                let group = |reader: &mut Reader<'_>| {
+                    SiteId::try_from(read_number(reader)?).map_err(|_| Malformed)
+                };
+                peer.groups = (0..count).map(|_| group(reader)).collect::<Result<_, _>>()?;
+            }
         }
         Ok(Peers { version, list, promoted })
     }

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// Most bytes that are kept.
 pub const RECENT_BYTES_MAX: usize = 64 << 20;
+/// The same for a group of a cluster, of which a node keeps many.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a chunk, unless one change is longer.
 const CHUNK_BYTES: usize = 32 << 10;
 /// Bytes of a change besides those of key and name.
@@ -53,15 +55,27 @@ impl Chunk {
 }
 
 /// Changes in the order of their stamps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recent {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    bytes_max: usize,
     /// Changes up to this stamp may be missing.
     floor: u64,
 }
 
+impl Default for Recent {
+    fn default() -> Recent {
+        Recent::with_bytes(RECENT_BYTES_MAX)
+    }
+}
+
 impl Recent {
+    /// Keeps at most so many bytes.
+    pub fn with_bytes(bytes_max: usize) -> Recent {
+        Recent { chunks: VecDeque::new(), bytes: 0, bytes_max, floor: 0 }
+    }
+
     /// Adds a change; its stamp is at or above all before.
     pub fn push(&mut self, stamp: u64, key: &[u8], name: &[u8]) {
         let len = HEADER + key.len() + name.len();
@@ -79,7 +93,7 @@ impl Recent {
         chunk.bytes.extend_from_slice(name);
         (chunk.last, chunk.changes) = (stamp, chunk.changes + 1);
         self.bytes += len;
-        while self.bytes > RECENT_BYTES_MAX {
+        while self.bytes > self.bytes_max {
             self.pop();
         }
     }

@@ -42,7 +42,7 @@ const PACKED: u8 = 2;
 const LARGE: u8 = 3;
 
 /// The states of keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
     blocks: Vec<Vec<u8>>,
     len: usize,

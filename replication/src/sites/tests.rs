@@ -237,7 +237,7 @@ proptest! {
         let items = world.elements(1).into_iter();
         let items = items.map(|(name, element)| Item { key: KEY.to_vec(), name, element });
         let vector = [(1, 5), (3, u64::MAX)].into();
-        let batch = Batch { from: 3, to: 1 << 60, vector, items: items.collect() };
+        let batch = Batch { from: 3, to: 1 << 60, vector, slots: None, items: items.collect() };
         let bytes = batch.encode();
         prop_assert_eq!(Batch::decode(&bytes).expect("it was encoded"), batch);
         for len in 0..bytes.len() {

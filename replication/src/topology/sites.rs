@@ -209,7 +209,7 @@ impl Topology {
 
 /// Another site; with number 0 it has not told its own yet.
 fn peer(id: SiteId, host: String, port: u16) -> Peer {
-    Peer { id: (id > 0).then_some(id), host, port }
+    Peer { id: (id > 0).then_some(id), host, port, groups: Vec::new() }
 }
 
 fn check_id(id: SiteId) -> Done {

@@ -44,17 +44,12 @@ pub fn propose_then(
         )
         .into());
     }
-    let timeout_ms = host.shared.settings.number(ids::FAILOVER_TIMEOUT);
-    host.block_until_ms = Some(Some(host.stamp.now_ms.saturating_add(timeout_ms)));
-    host.after_park = Some(Box::new(move |shared, waiter| {
+    park(host, move |shared, answerer| {
         let shared = Arc::downgrade(shared);
         member.change(
             change,
             Box::new(move |result| {
                 let Some(shared) = shared.upgrade() else { return };
-                let answerer: Answerer = Box::new(move |shared, reply| {
-                    shared.answer(&mut shared.engine.executor(), &waiter, reply);
-                });
                 match result.and_then(|reply| answer(&reply)) {
                     Ok(made) => then(&shared, made, answerer),
                     Err(text) => {
@@ -64,6 +59,25 @@ pub fn propose_then(
                 }
             }),
         );
+    })
+}
+
+/// Parks the client until somebody answers it, for at most `failover-timeout`: the command is then run once more, as
+/// in a transaction.
+///
+/// # Errors
+/// Always, as a command that blocks does.
+pub fn park(
+    host: &mut Host<'_, '_>,
+    start: impl FnOnce(&Arc<Shared>, Answerer) + Send + 'static,
+) -> CmdResult {
+    let timeout_ms = host.shared.settings.number(ids::FAILOVER_TIMEOUT);
+    host.block_until_ms = Some(Some(host.stamp.now_ms.saturating_add(timeout_ms)));
+    host.after_park = Some(Box::new(move |shared, waiter| {
+        let answerer: Answerer = Box::new(move |shared, reply| {
+            shared.answer(&mut shared.engine.executor(), &waiter, reply);
+        });
+        start(shared, answerer);
     }));
     Err(Stop::WouldBlock)
 }

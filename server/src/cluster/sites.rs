@@ -13,8 +13,8 @@ use crate::strong::tables::Kind;
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number::parse_i64;
 use ashlar_engine::reply::Reply;
-use ashlar_replication::raft::GroupId;
 use ashlar_replication::sites::element::SiteId;
+use ashlar_replication::sites::site::group_site;
 use ashlar_replication::topology::{
     CLUSTER_SITE_MAX, Change, SITE_BACKUP, SITE_ID, SITE_NAME, SiteChange, SiteTable, Topology,
 };
@@ -90,7 +90,10 @@ pub fn change(host: &mut Host<'_, '_>, change: SiteChange) -> CmdResult {
 }
 
 /// The table, where the cluster is a site.
-fn table(topology: &Topology) -> Result<&SiteTable, Error> {
+///
+/// # Errors
+/// Where it is none.
+pub fn table(topology: &Topology) -> Result<&SiteTable, Error> {
     let table = Some(&topology.sites).filter(|table| table.id != 0);
     table.ok_or(Error::text(
         "ERR this cluster is no site: give it a number with CLUSTER ASHLAR SET site-id",
@@ -138,16 +141,12 @@ pub fn groups(host: &Host<'_, '_>, member: &dyn Member, reply: &mut Reply<'_>) -
         let (place, port) =
             leader.map_or(("", 0), |node| (&node.host, route::port(node, encrypted)));
         reply.array(3);
-        reply.int(number(cluster, *group));
+        // A cluster that is a site has no groups without a number.
+        reply.int(group_site(cluster, *group).unwrap_or(0).into());
         reply.bulk(place.as_bytes());
         reply.int(port.into());
     }
     Ok(())
-}
-
-/// The number of a group among the sites.
-fn number(cluster: SiteId, group: GroupId) -> i64 {
-    i64::from(group) * (i64::from(CLUSTER_SITE_MAX) + 1) + i64::from(cluster)
 }
 
 fn text(arg: &[u8]) -> String {

@@ -4,8 +4,9 @@ use crate::cluster::sites as cluster;
 use crate::config::ids;
 use crate::host::Host;
 use crate::registry::{Family, HostCommand};
-use crate::sites::Sites;
-use crate::sites::link::VERSION;
+use crate::sites::groups::ClusterSites;
+use crate::sites::link::{VERSION, parse_slots};
+use crate::sites::{Sites, status};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number;
@@ -16,9 +17,10 @@ use ashlar_replication::sites::conflicts::{CONFLICTS_MAX, Conflict};
 use ashlar_replication::sites::element::SiteId;
 use ashlar_replication::sites::node::Refused;
 use ashlar_replication::sites::peers::{PEERS_MAX, Peer};
+use ashlar_replication::sites::site::Site;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHANGE: Flags =
     Flags::ADMIN.union(Flags::DANGEROUS).union(Flags::NOSCRIPT).union(Flags::NO_MULTI);
@@ -46,7 +48,7 @@ const SITE: &[HostCommand] = &[
     FAMILY.sub("ADD", 5, CHANGE, "name host port:integer", "Adds another site.", add),
     FAMILY.sub("REMOVE", 3, CHANGE, "name", "Takes a site out.", remove),
     FAMILY.sub("LIST", 2, LOOK, "", "Lists the other sites.", list),
-    FAMILY.sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", status),
+    FAMILY.sub("STATUS", 2, LOOK, "", "Tells how this site and its links are.", show_status),
     FAMILY.sub("PROMOTE", 2, CHANGE, "", "Makes a backup take writes from now on.", promote),
     FAMILY.sub("ID", 2, LOOK, "", "Returns the number of this site.", id),
     FAMILY.sub(
@@ -59,14 +61,28 @@ const SITE: &[HostCommand] = &[
     ),
     FAMILY.sub(
         "HELLO",
-        5,
+        -5,
         CHANGE,
-        "version:integer id:integer name",
-        "A site introduces itself.",
+        "version:integer id:integer name [group:integer]",
+        "A site introduces itself, to a group if this is a cluster.",
         hello,
     ),
-    FAMILY.sub("MERGE", 5, CHANGE, "id:integer session:integer batch", "Takes in a batch.", merge),
-    FAMILY.sub("DIGEST", 2, CHANGE, "", "Returns digests of groups of keys.", digest),
+    FAMILY.sub(
+        "MERGE",
+        -5,
+        CHANGE,
+        "id:integer session:integer batch [group:integer version:integer]",
+        "Takes in a batch, of a group if this is a cluster.",
+        merge,
+    ),
+    FAMILY.sub(
+        "DIGEST",
+        -2,
+        CHANGE,
+        "[group:integer slots]",
+        "Returns digests of groups of keys, of some slots only if asked so.",
+        digest,
+    ),
 ];
 
 const CONFLICTS: &[HostCommand] = &[
@@ -132,7 +148,7 @@ fn add(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
         return Err(Error::owned(format!("ERR at most {PEERS_MAX} other sites")).into());
     }
     let shared = host.shared.arc().ok_or(Error::text("ERR the server stops"))?;
-    let peer = Peer { id: None, host: place.clone(), port };
+    let peer = Peer { id: None, host: place.clone(), port, groups: Vec::new() };
     sites.node.change_peers(host.exec, &host.stamp, |peers| {
         peers.list.insert(name.clone(), peer);
     });
@@ -183,10 +199,14 @@ pub fn list_peers(peers: &BTreeMap<String, Peer>, reply: &mut Reply<'_>) {
     }
 }
 
-fn status(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let sites = sites(host)?;
+fn show_status(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
     let mut text = String::new();
-    crate::sites::status::write(&sites, &mut text);
+    if !status::write_any(host.shared, &mut text) {
+        match host.shared.strong.get() {
+            Some(strong) => cluster::table(&strong.handle().topology()).map(drop)?,
+            None => drop(sites(host)?),
+        }
+    }
     reply.bulk(text.as_bytes());
     Ok(())
 }
@@ -226,8 +246,20 @@ fn groups(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdRes
     Ok(())
 }
 
+/// The groups of this cluster, if it is one.
+fn groups_for_peer(host: &Host<'_, '_>) -> Result<Option<Arc<ClusterSites>>, Error> {
+    let Some(strong) = host.shared.strong.get() else { return Ok(None) };
+    admit_peer(host)?;
+    Ok(Some(strong.sites().clone()))
+}
+
+/// The group that another site means.
+fn group_of(args: &[&[u8]], at: usize) -> Result<SiteId, Error> {
+    let group = args.get(at).ok_or(Error::text("ERR this site is a cluster: see SITE GROUPS"))?;
+    site_of(group)
+}
+
 fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let sites = sites_for_peer(host)?;
     let version = number_of(args[2])?;
     if version != VERSION {
         let text = format!(
@@ -237,6 +269,10 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         return Err(Error::owned(text).into());
     }
     let id = site_of(args[3])?;
+    if let Some(sites) = groups_for_peer(host)? {
+        return sites.hello(host.shared, group_of(args, 5)?, id, reply);
+    }
+    let sites = sites_for_peer(host)?;
     if id == sites.id {
         return Err(Error::text("ERR both sites have the same site-id").into());
     }
@@ -251,10 +287,17 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
 }
 
 fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let sites = sites_for_peer(host)?;
     let (id, session) = (site_of(args[2])?, number_of(args[3])?);
-    let batch = Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"))?;
-    check_clock(host, &sites, id, &batch)?;
+    let batch = || Batch::decode(args[4]).map_err(|_| Error::text("ERR malformed batch"));
+    if let Some(sites) = groups_for_peer(host)? {
+        let (group, batch) = (group_of(args, 5)?, batch()?);
+        let version = args.get(6).map_or(Ok(0), |version| number_of(version))?;
+        check_clock(host, &sites.refused_clock, id, &batch)?;
+        return sites.merge(host, &batch, (id, session), (group, version), args[4], reply);
+    }
+    let sites = sites_for_peer(host)?;
+    let batch = batch()?;
+    check_clock(host, &sites.refused_clock, id, &batch)?;
     let taking = sites.taking.lock();
     let is_peer = sites.node.site().peers.by_id(id).is_some();
     if !is_peer || !sites.is_current(id, session) {
@@ -274,13 +317,18 @@ fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
 
 /// Refuses what a site with a clock far ahead has stamped: it would win over all that others write until
 /// they hear of it, and take their clocks along for good.
-fn check_clock(host: &Host<'_, '_>, sites: &Sites, id: SiteId, batch: &Batch) -> Result<(), Error> {
+fn check_clock(
+    host: &Host<'_, '_>,
+    refused: &AtomicU64,
+    id: SiteId,
+    batch: &Batch,
+) -> Result<(), Error> {
     let most_ms = host.shared.settings.number(ids::SITE_CLOCK_DRIFT).saturating_mul(1_000);
     let ahead_ms = i64::try_from(ms_of(batch.last_stamp())).unwrap_or(i64::MAX) - host.stamp.now_ms;
     if most_ms == 0 || ahead_ms <= most_ms {
         return Ok(());
     }
-    sites.refused_clock.fetch_add(1, Ordering::Relaxed);
+    refused.fetch_add(1, Ordering::Relaxed);
     let text = format!(
         "SITECLOCK the stamps of site {id} are {} seconds ahead of the clock here (see site-clock-drift)",
         ahead_ms / 1_000
@@ -288,21 +336,41 @@ fn check_clock(host: &Host<'_, '_>, sites: &Sites, id: SiteId, batch: &Batch) ->
     Err(Error::owned(text))
 }
 
-fn digest(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let digests = sites_for_peer(host)?.node.site().group_digests();
+fn digest(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
+    let slots = args.get(3).map(|slots| {
+        let slots = std::str::from_utf8(slots).ok().and_then(parse_slots);
+        slots.ok_or(Error::text("ERR Invalid or out of range slot"))
+    });
+    let slots = slots.transpose()?;
+    let digests = match groups_for_peer(host)? {
+        Some(sites) => {
+            let group = group_of(args, 2)?;
+            sites.digests(host.shared, group, &slots.unwrap_or_default())?
+        }
+        None => sites_for_peer(host)?.node.site().group_digests(slots.as_ref()),
+    };
     let words: Vec<String> = digests.iter().map(|digest| format!("{digest:x}")).collect();
     reply.simple(&words.join(" "));
     Ok(())
 }
 
+/// Looks at what is known here: by this server, or by the groups of the cluster that it leads.
+fn each<T>(host: &Host<'_, '_>, mut look: impl FnMut(&mut Site) -> T) -> Result<Vec<T>, Error> {
+    if let Some(strong) = host.shared.strong.get() {
+        let groups = strong.sites().led(host.shared);
+        return Ok(groups.iter().map(|group| look(&mut group.node().site())).collect());
+    }
+    Ok(vec![look(&mut sites(host)?.node.site())])
+}
+
 fn conflicts_count(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    let count = sites(host)?.node.site().conflicts.count();
+    let count: u64 = each(host, |site| site.conflicts.count())?.iter().sum();
     reply.int(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
 }
 
 fn conflicts_reset(host: &mut Host<'_, '_>, _: &[&[u8]], reply: &mut Reply<'_>) -> CmdResult {
-    sites(host)?.node.site().conflicts.reset();
+    each(host, |site| site.conflicts.reset())?;
     reply.ok();
     Ok(())
 }
@@ -312,8 +380,12 @@ fn conflicts_list(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>
         Some(count) => usize::try_from(number_of(count)?).unwrap_or(CONFLICTS_MAX),
         None => CONFLICTS_MAX,
     };
-    let sites = sites(host)?;
-    let listed: Vec<Conflict> = sites.node.site().conflicts.list().take(count).cloned().collect();
+    let listed = each(host, |site| -> Vec<Conflict> {
+        site.conflicts.list().take(count).cloned().collect()
+    })?;
+    let mut listed: Vec<Conflict> = listed.into_iter().flatten().collect();
+    listed.sort_by_key(|one| std::cmp::Reverse(one.winner.1.max(one.loser.1)));
+    listed.truncate(count);
     reply.array(listed.len());
     for conflict in listed {
         reply.map(8);

@@ -9,7 +9,10 @@
 //! `tls-replication` both sides show certificates. Its
 //! replies pass the gate like any other, so what is acknowledged is as safe as `appendfsync` asks.
 
+pub mod groups;
 pub mod link;
+mod local;
+pub mod peer;
 pub mod status;
 
 use crate::clock;
@@ -21,11 +24,17 @@ use ashlar_engine::policy::Class;
 use ashlar_replication::sites::element::SiteId;
 use ashlar_replication::sites::node::SiteNode;
 use link::LinkState;
+use local::Local;
 use parking_lot::Mutex;
+use peer::{Home, Peer};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// What a client is told that writes `global` keys at a backup.
+pub const BACKUP: &str =
+    "READONLY This site is a backup: it takes no writes on global keys (see SITE PROMOTE)";
 
 /// What this server is among the sites.
 pub struct Sites {
@@ -37,8 +46,10 @@ pub struct Sites {
     pub name: String,
     /// Whether it only follows.
     pub is_backup: AtomicBool,
-    /// The links to others, by the names they have here.
-    links: Mutex<BTreeMap<String, Arc<LinkState>>>,
+    /// The others, by the names they have here.
+    peers: Mutex<BTreeMap<String, Arc<Peer>>>,
+    /// This value itself.
+    this: Weak<Sites>,
     /// The last connection of each other site to this one.
     sessions: Mutex<BTreeMap<SiteId, u64>>,
     /// Held while a batch is taken in: those of an old connection are not mixed with a new one's.
@@ -76,12 +87,13 @@ pub fn open(settings: &Settings, engine: &Arc<Engine>) -> io::Result<Option<Arc<
     engine.set_sites(node.clone());
     engine.set_sites_by_policy();
     let name = settings.string(ids::SITE_NAME);
-    Ok(Some(Arc::new(Sites {
+    Ok(Some(Arc::new_cyclic(|this| Sites {
+        this: this.clone(),
         node,
         id,
         name: if name.is_empty() { format!("site-{id}") } else { name },
         is_backup: AtomicBool::new(settings.flag(ids::SITE_BACKUP)),
-        links: Mutex::default(),
+        peers: Mutex::default(),
         sessions: Mutex::default(),
         taking: Mutex::default(),
         promised: Mutex::default(),
@@ -109,35 +121,29 @@ impl Sites {
 
     /// Whether a client's write is refused, as this site only follows.
     pub fn refuses(&self, command: &Command, args: &[&[u8]]) -> bool {
-        if !self.is_backup.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut positions = KeyList::new();
-        command.keys.positions(args, &mut positions);
-        let keys = positions.iter().filter_map(|at| args.get(*at));
-        command.flags.contains(Flags::WHOLE_KEYSPACE)
-            || keys.into_iter().any(|key| self.node.is_global(key))
+        self.is_backup.load(Ordering::Acquire)
+            && writes_global(command, args, |key| self.node.is_global(key))
     }
 
     /// Starts the link to another site.
     pub fn start(&self, shared: &Arc<Shared>, name: &str, host: &str, port: u16) {
-        let state = Arc::new(LinkState::new(name, host, port));
-        if let Some(old) = self.links.lock().insert(name.to_owned(), state.clone()) {
+        let Some(this) = self.this.upgrade() else { return };
+        let peer = Peer::spawn(shared, this, name, (host.to_owned(), port));
+        if let Some(old) = self.peers.lock().insert(name.to_owned(), peer) {
             old.stop();
         }
-        link::spawn(shared, state);
     }
 
     /// Ends the link to another site.
     pub fn stop(&self, name: &str) {
-        if let Some(old) = self.links.lock().remove(name) {
+        if let Some(old) = self.peers.lock().remove(name) {
             old.stop();
         }
     }
 
     /// The links as they are now.
     pub fn links(&self) -> Vec<Arc<LinkState>> {
-        self.links.lock().values().cloned().collect()
+        self.peers.lock().values().flat_map(|peer| peer.links()).collect()
     }
 
     /// A new connection of another site; those before are void.
@@ -175,6 +181,37 @@ impl Sites {
         }
         promised.0
     }
+}
+
+impl Home for Sites {
+    fn ends(&self, _: &Shared) -> Vec<Local> {
+        self.this.upgrade().into_iter().map(Local::Server).collect()
+    }
+
+    fn learn(&self, shared: &Arc<Shared>, name: &str, id: SiteId, groups: &[SiteId]) {
+        let known = self.node.site().peers.list.get(name).cloned();
+        let Some(known) = known else { return };
+        if id == self.id || known.id == Some(id) && known.groups == groups {
+            return;
+        }
+        if shared.replication.failover.is_on() {
+            return;
+        }
+        let stamp = shared.stamp(clock::now_ms());
+        self.node.change_peers(&mut shared.engine.executor(), &stamp, |peers| {
+            if let Some(peer) = peers.list.get_mut(name) {
+                (peer.id, peer.groups) = (Some(id), groups.to_vec());
+            }
+        });
+    }
+}
+
+/// Whether a command that writes may change a global key.
+pub fn writes_global(command: &Command, args: &[&[u8]], is_global: impl Fn(&[u8]) -> bool) -> bool {
+    let mut positions = KeyList::new();
+    command.keys.positions(args, &mut positions);
+    let mut keys = positions.iter().filter_map(|at| args.get(*at));
+    command.flags.contains(Flags::WHOLE_KEYSPACE) || keys.any(|key| is_global(key))
 }
 
 /// Keys that are looked at each time, to forget what every site knows to be gone.

@@ -26,6 +26,7 @@ use ashlar_engine::stamp::{Rng, Stamp};
 use ashlar_replication::bytes::Malformed;
 use ashlar_replication::raft::{Capture, Machine, OwnedCall, Request};
 use ashlar_replication::runtime::{Data, Piece};
+use ashlar_replication::sites::group::GroupSites;
 use ashlar_replication::slots::GroupShard;
 use ashlar_replication::topology::SlotRange;
 use std::sync::{Arc, Weak};
@@ -52,7 +53,12 @@ fn session(shared: &Shared) -> Session {
 
 impl ShardMachine {
     /// The empty state of a group in that shard.
-    pub fn new(shared: &Arc<Shared>, shard: usize, shown: Arc<FrozenSlots>) -> ShardMachine {
+    pub fn new(
+        shared: &Arc<Shared>,
+        shard: usize,
+        shown: Arc<FrozenSlots>,
+        sites: Arc<GroupSites>,
+    ) -> ShardMachine {
         let tracked = Arc::downgrade(shared);
         let show = move |slots: &[SlotRange], frozen| {
             shown.set(shard, slots, frozen);
@@ -61,7 +67,7 @@ impl ShardMachine {
                 shared.tracking.forget_all(&shared);
             }
         };
-        let slots = GroupShard::new(shared.engine.clone(), shard, show);
+        let slots = GroupShard::new(shared.engine.clone(), shard, show).with_sites(sites);
         ShardMachine { shared: Arc::downgrade(shared), slots, session: None, user: None }
     }
 
@@ -77,11 +83,22 @@ impl ShardMachine {
         keys.iter().any(|at| self.slots.is_frozen(slot_of(args[*at])))
     }
 
+    /// Runs what the group has agreed on as a site; `None` if it is something else.
+    fn run_site(&mut self, shared: &Shared, request: &Request) -> Option<Result<(), Error>> {
+        let call = request.calls.first().filter(|call| GroupShard::is_site_call(call))?;
+        let mut exec = shared.engine.executor();
+        exec.see_only(self.slots.shard());
+        let result = self.slots.site_call(&mut exec, call);
+        settle(shared, &mut exec, &Stamp { now_ms: self.slots.now_ms, ..request.stamp });
+        result
+    }
+
     fn run(&mut self, shared: &Shared, request: &Request, out: &mut Vec<u8>) {
         let mut exec = shared.engine.executor();
         exec.see_only(self.slots.shard());
         exec.lock_all();
-        let stamp = Stamp { now_ms: self.slots.now_ms, ..request.stamp };
+        let stamp =
+            Stamp { now_ms: self.slots.now_ms, site: self.slots.site_number(), ..request.stamp };
         let mut reply = Reply::new(out, request.protocol);
         let calls = match request.calls.split_first() {
             Some((first, calls)) if is_multi(first) => {
@@ -103,6 +120,7 @@ impl ShardMachine {
             _ => request.calls.as_slice(),
         };
         let mut session = self.session.take().unwrap_or_else(|| session(shared));
+        session.backup = self.slots.is_backup().then_some(self.slots.shard());
         let user = self.user.get_or_insert_with(|| session.identity.user.clone()).clone();
         for (nth, call) in calls.iter().enumerate() {
             let args: Vec<&[u8]> = call.args.iter().map(Vec::as_slice).collect();
@@ -190,10 +208,9 @@ fn run_call<'e>(
 impl Machine for ShardMachine {
     fn apply(&mut self, request: &Request, out: &mut Vec<u8>) {
         let Some(shared) = self.shared.upgrade() else { return };
-        self.slots.now_ms = self.slots.now_ms.max(request.stamp.now_ms);
-        if let Some(call) = request.calls.first()
-            && let Some(result) = self.slots.move_slots(call)
-        {
+        self.slots.advance(request.stamp.now_ms);
+        let moved = request.calls.first().and_then(|call| self.slots.move_slots(call));
+        if let Some(result) = moved.or_else(|| self.run_site(&shared, request)) {
             let mut reply = Reply::new(out, request.protocol);
             return match result {
                 Ok(()) => reply.ok(),
@@ -263,8 +280,8 @@ impl Data for ShardMachine {
         self.slots.copy(slots, position, bytes)
     }
 
-    fn changes(&self, bytes: usize) -> Option<Piece> {
-        self.slots.changes(bytes)
+    fn changes(&self, slots: &[SlotRange], bytes: usize) -> Option<Piece> {
+        self.slots.changes(slots, bytes)
     }
 
     fn has_keys(&self, slots: &[SlotRange]) -> bool {
@@ -277,5 +294,9 @@ impl Data for ShardMachine {
 
     fn sites_version(&self) -> u64 {
         self.slots.sites_version()
+    }
+
+    fn site_slots(&self) -> Option<Vec<SlotRange>> {
+        self.slots.site_slots()
     }
 }

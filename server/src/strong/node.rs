@@ -13,6 +13,7 @@ use crate::mailbox::{Address, Message};
 use crate::redis_files;
 use crate::registry::Resolved;
 use crate::shared::Shared;
+use crate::sites::groups::ClusterSites;
 use ashlar_engine::command::Flags;
 use ashlar_engine::commands::internal;
 use ashlar_engine::disk::{Disk, Mode, RealDisk};
@@ -25,6 +26,7 @@ use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId, S
 use ashlar_replication::runtime::{
     self, DATA_GROUPS_MAX, Event, Handle, Options, SiteWrites, wire,
 };
+use ashlar_replication::sites::group::GroupSites;
 use ashlar_replication::topology::{Change, META_GROUP, SlotRange, Topology};
 use parking_lot::Mutex;
 use std::any::Any;
@@ -65,6 +67,8 @@ pub struct Strong {
     heard: Heard,
     /// What this node told last of those that it leads, and when.
     told: Mutex<(Vec<u8>, u64)>,
+    /// The groups among the sites.
+    sites: Arc<ClusterSites>,
     /// Who waits for classes of keys, or sites.
     tables: tables::Waiting,
     /// Who waits until all nodes have libraries of functions.
@@ -79,6 +83,7 @@ pub struct Strong {
 /// What the runtime calls on its thread.
 struct NodeHost {
     shared: Arc<Shared>,
+    sites: Arc<ClusterSites>,
     groups: Arc<[AtomicU16; SLOTS as usize]>,
     calm: Arc<AtomicBool>,
     frozen: Arc<FrozenSlots>,
@@ -157,8 +162,12 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         Arc::new([const { AtomicU16::new(0) }; SLOTS as usize]);
     let calm = Arc::new(AtomicBool::new(false));
     let frozen = Arc::new(FrozenSlots::default());
+    let mut places = [0; 8];
+    getrandom::fill(&mut places).map_err(io::Error::other)?;
+    let sites = ClusterSites::new(GroupSites::install(&shared.engine, u64::from_le_bytes(places)));
     let host = NodeHost {
         shared: shared.clone(),
+        sites: sites.clone(),
         frozen: frozen.clone(),
         groups: groups.clone(),
         calm: calm.clone(),
@@ -194,6 +203,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
         heard: Heard::default(),
         told: Mutex::default(),
         tables: tables::Waiting::default(),
+        sites,
         libraries: libraries::Waiting::default(),
         caught_up: (0..=DATA_GROUPS_MAX).map(|_| AtomicBool::new(false)).collect(),
         nearest: Default::default(),
@@ -206,6 +216,7 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Running> {
     let topology = strong.handle.topology();
     assign(shared, &strong.groups, &topology);
     crate::cluster::functions::take(shared, &topology);
+    strong.sites.follow(shared, &topology);
     Ok(Running { strong, thread, _lock: lock })
 }
 
@@ -307,6 +318,11 @@ impl Strong {
     /// The runtime.
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
+    }
+
+    /// The groups among the sites.
+    pub fn sites(&self) -> &Arc<ClusterSites> {
+        &self.sites
     }
 
     /// The group of a slot.
@@ -677,7 +693,7 @@ impl runtime::Host for NodeHost {
 
     fn machine(&self, group: GroupId) -> ShardMachine {
         let shard = (group as usize).min(DATA_GROUPS_MAX);
-        ShardMachine::new(&self.shared, shard, self.frozen.clone())
+        ShardMachine::new(&self.shared, shard, self.frozen.clone(), self.sites.groups().clone())
     }
 
     fn first_state(&self, slots: &[SlotRange]) -> Vec<u8> {
@@ -695,6 +711,7 @@ impl runtime::Host for NodeHost {
         self.calm.store(calm, Ordering::Release);
         if let Some(strong) = self.shared.strong.get() {
             strong.tables.arrived(&strong.handle, topology);
+            strong.sites.follow(&self.shared, topology);
             strong.tell();
             strong.look_for_libraries();
         }

@@ -86,7 +86,7 @@ impl ShardMachine {
 
 impl Machine for ShardMachine {
     fn apply(&mut self, request: &Request, out: &mut Vec<u8>) {
-        self.0.now_ms = self.0.now_ms.max(request.stamp.now_ms);
+        self.0.advance(request.stamp.now_ms);
         match request.calls.first().and_then(|call: &OwnedCall| self.0.move_slots(call)) {
             Some(Ok(())) => Reply::new(out, request.protocol).ok(),
             Some(Err(error)) => Reply::new(out, request.protocol).error(&error),
@@ -141,8 +141,8 @@ impl Data for ShardMachine {
         self.0.copy(slots, position, bytes.min(64))
     }
 
-    fn changes(&self, bytes: usize) -> Option<Piece> {
-        self.0.changes(bytes.min(64))
+    fn changes(&self, slots: &[SlotRange], bytes: usize) -> Option<Piece> {
+        self.0.changes(slots, bytes.min(64))
     }
 
     fn has_keys(&self, slots: &[SlotRange]) -> bool {
@@ -155,6 +155,10 @@ impl Data for ShardMachine {
 
     fn sites_version(&self) -> u64 {
         self.0.sites_version()
+    }
+
+    fn site_slots(&self) -> Option<Vec<SlotRange>> {
+        self.0.site_slots()
     }
 }
 
