@@ -266,9 +266,6 @@ impl Blocking {
             crate::strong::serve(shared, waiter);
             return true;
         }
-        if !waiter.become_from(WAITING, SERVING) {
-            return true;
-        }
         let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
         let call = Call {
             command: waiter.resolved.command,
@@ -278,8 +275,7 @@ impl Blocking {
             may_block: true,
             no_touch: false,
         };
-        if !exec.inspect(&call, |cx| suits(waiter.resolved.command, cx, key)) {
-            waiter.state.store(WAITING, Ordering::Release);
+        if !claim(waiter, key, exec, &call) {
             return true;
         }
         let mut out = Vec::new();
@@ -296,6 +292,13 @@ impl Blocking {
         shared.mailboxes[waiter.address.worker].post(Message::Unblock(waiter.address, out));
         true
     }
+}
+
+/// Claims a parked command that `key` has something for, with the locks of its keys held from before: whoever waits for
+/// the end of a try may hold all shards, and the try would never get one.
+fn claim(waiter: &Waiter, key: &[u8], exec: &mut Executor<'_>, call: &Call<'_>) -> bool {
+    exec.inspect(call, |cx| suits(waiter.resolved.command, cx, key))
+        && waiter.become_from(WAITING, SERVING)
 }
 
 /// Whether a key is of the type that a parked command waits for. One of another type is no reason
@@ -328,4 +331,42 @@ pub fn timeout_ms(name: &str, args: &[&[u8]]) -> Option<i64> {
 /// A timeout in seconds as milliseconds; a fraction of one counts as one.
 fn seconds(arg: &[u8]) -> Option<i64> {
     Some((number::parse_f64(arg)? * 1000.0).ceil() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_engine::engine::{Engine, EngineOptions};
+    use std::time::Duration;
+
+    /// A worker that holds all shards, as one does that closes connections, takes a waiter back while another one is on
+    /// its way to serve it: it does not wait for that one, which waits for a shard.
+    #[test]
+    fn a_try_claims_nothing_before_it_has_its_locks() {
+        let engine = Engine::with_options(EngineOptions { shards: 4, ..EngineOptions::default() });
+        let args: [&[u8]; 3] = [b"BLPOP", b"q", b"0"];
+        let command = Engine::find_command(&args).expect("a command");
+        let resolved = Resolved { id: 0, command, host: None, only_replies: false };
+        let address = Address { worker: 0, slot: 0, id: 1 };
+        let owned = args.iter().map(|arg| arg.to_vec()).collect();
+        let waiter = Waiter::new(address, resolved, owned, 0, Protocol::Resp2);
+        let mut all = engine.executor();
+        all.lock_all();
+        std::thread::scope(|scope| {
+            let trying = scope.spawn(|| {
+                let (mut exec, stamp) = (engine.executor(), Stamp::new(1, 1));
+                let args = &args;
+                let call =
+                    Call { command, args, db: 0, stamp: &stamp, may_block: true, no_touch: false };
+                claim(&waiter, b"q", &mut exec, &call)
+            });
+            // Long enough for the other one to come to its lock.
+            std::thread::sleep(Duration::from_millis(200));
+            let state = waiter.state.load(Ordering::Acquire);
+            let cancelled = state == WAITING && waiter.cancel();
+            all.release();
+            assert!(!trying.join().expect("no panic"), "it claims what was taken back");
+            assert!(cancelled, "it was claimed without a lock");
+        });
+    }
 }
