@@ -32,6 +32,7 @@ use ashlar_engine::stamp::Stamp;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// The form of groups without policies, that of those with, and that of those of a cluster that is a site: each is made
@@ -203,9 +204,9 @@ impl GroupShard {
     /// Another site that is a cluster has these groups.
     fn take_site_groups(&self, args: &[Vec<u8>]) -> Option<()> {
         let (cluster, groups) = args.split_first()?;
-        let groups: Option<Vec<SiteId>> = groups.iter().map(|group| site_number(group)).collect();
+        let groups: Option<Vec<SiteId>> = groups.iter().map(|group| number(group)).collect();
         if let Some(site) = &self.site {
-            site.set_groups(site_number(cluster)?, &groups?);
+            site.set_groups(number(cluster)?, &groups?);
         }
         Some(())
     }
@@ -244,7 +245,7 @@ impl GroupShard {
         let wrong = || Error::text("ERR wrong arguments of a call between sites");
         Some(match (name.as_slice(), args) {
             (calls::SITE_MERGE, [from, version, batch]) => {
-                let numbers = site_number(from).zip(number(version));
+                let numbers = number(from).zip(number(version));
                 let batch = Batch::decode(batch).ok();
                 numbers.zip(batch).ok_or_else(wrong).and_then(|((from, version), batch)| {
                     let merged = site.merge(exec, from, version, &batch, &stamp);
@@ -398,7 +399,7 @@ impl GroupShard {
         let wrong = || Error::text("ERR wrong arguments of a move");
         let [id, attempt, sequence, last, piece, slots @ ..] = args else { return Err(wrong()) };
         let (Some(id), Some(attempt), Some(sequence), Some(slots)) =
-            (number(id), number(attempt), number(sequence), slots_of(slots))
+            (number(id), number(attempt), number::<u64>(sequence), slots_of(slots))
         else {
             return Err(wrong());
         };
@@ -716,17 +717,14 @@ fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<SlotRange>, Malformed> {
 
 /// A number, then slots.
 fn numbered(args: &[Vec<u8>]) -> Option<(u64, Vec<SlotRange>)> {
-    let (number, slots) = args.split_first()?;
-    Some((std::str::from_utf8(number).ok()?.parse().ok()?, slots_of(slots)?))
+    let (first, slots) = args.split_first()?;
+    Some((number(first)?, slots_of(slots)?))
 }
 
 fn slots_of(args: &[Vec<u8>]) -> Option<Vec<SlotRange>> {
-    let number = |arg: &[u8]| {
-        let slot: u16 = std::str::from_utf8(arg).ok()?.parse().ok()?;
-        (slot < SLOTS).then_some(slot)
-    };
+    let slot = |arg: &[u8]| number::<u16>(arg).filter(|slot| *slot < SLOTS);
     let pairs = args.chunks(2).map(|pair| match pair {
-        [first, last] => Some((number(first)?, number(last)?)),
+        [first, last] => Some((slot(first)?, slot(last)?)),
         _ => None,
     });
     let slots: Option<Vec<SlotRange>> = pairs.collect();
@@ -786,11 +784,7 @@ fn read_piece(piece: &[u8]) -> Result<Came<'_>, Malformed> {
     Ok(Came { rows, gone, site })
 }
 
-fn number(arg: &[u8]) -> Option<u64> {
-    std::str::from_utf8(arg).ok()?.parse().ok()
-}
-
-fn site_number(arg: &[u8]) -> Option<SiteId> {
+fn number<T: FromStr>(arg: &[u8]) -> Option<T> {
     std::str::from_utf8(arg).ok()?.parse().ok()
 }
 

@@ -17,8 +17,8 @@ mod world;
 
 use ashlar_replication::known_bugs::Bug;
 use ashlar_tests::random::seeds;
+use ashlar_tests::simulation::{assert_found, caught, seed_count};
 use invariants::replicas_equal;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Shape, World};
 
 /// Seeds of every run; `ASHLAR_SIM_SEEDS` sets how many.
@@ -89,17 +89,12 @@ fn compare_replicas(world: &World) -> Result<(), String> {
 
 /// The same, where a panic is an error like any other.
 fn try_simulate(shape: &Shape, seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| simulate(shape, seed, bug))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
-        Err(format!("panic: {}", text.unwrap_or_default()))
-    })
+    caught(|| simulate(shape, seed, bug))
 }
 
 /// Runs the seeds, each of which has to hold.
 fn all_hold(name: &str, shape: &Shape, fixed: u64) {
-    let count = std::env::var("ASHLAR_SIM_SEEDS").ok().map(|text| text.parse().expect("a number"));
-    let fixed: Vec<u64> = (1..=count.unwrap_or(fixed)).collect();
+    let fixed: Vec<u64> = (1..=seed_count(fixed)).collect();
     let mut sum = Summary::default();
     let seeds = seeds(&fixed);
     for &seed in &seeds {
@@ -165,25 +160,14 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn known_bugs_are_found() {
     const SEEDS_MAX: u64 = 150;
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = Vec::new();
-    for bug in Bug::ALL {
+    assert_found(&Bug::ALL, SEEDS_MAX, |bug, seed| {
         let shape = match bug {
             Bug::LeaseTooLong | Bug::LeaseKeptOnTransfer => Shape::busy(true),
             Bug::ReadWithoutQuorum => Shape::busy(false),
             Bug::ForgetVote => Shape::restless(),
             _ => Shape::default(),
         };
-        let found = (1..=SEEDS_MAX)
-            .filter_map(|seed| Some((seed, try_simulate(&shape, seed, Some(bug)).err()?)))
-            .find(|(_, error)| !error.contains("was not found out"));
-        match found {
-            Some((seed, error)) => {
-                println!("{bug:?}: seed {seed}: {}", error.lines().next().unwrap_or_default());
-            }
-            None => missed.push(bug),
-        }
-    }
-    drop(std::panic::take_hook());
-    assert!(missed.is_empty(), "not found: {missed:?}");
+        let error = try_simulate(&shape, seed, Some(bug)).err();
+        error.filter(|error| !error.contains("was not found out"))
+    });
 }

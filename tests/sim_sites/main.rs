@@ -17,8 +17,8 @@ mod world;
 
 use ashlar_replication::known_bugs::Bug;
 use ashlar_tests::random::seeds;
+use ashlar_tests::simulation::{assert_found, caught, seed_count};
 use site::text;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Shape, World};
 
 /// Seeds of each kind of run; `ASHLAR_SIM_SEEDS` sets how many.
@@ -125,16 +125,11 @@ thread_local! {
 
 fn try_simulate(shape: &Shape, seed: u64, bug: Option<Bug>) -> Result<(usize, usize), String> {
     EXPIRES.set(shape.expires);
-    catch_unwind(AssertUnwindSafe(|| simulate(shape, seed, bug))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
-        Err(format!("panic: {}", text.unwrap_or_default()))
-    })
+    caught(|| simulate(shape, seed, bug))
 }
 
 fn all_hold(name: &str, shape: &Shape) {
-    let count = std::env::var("ASHLAR_SIM_SEEDS").ok().map(|text| text.parse().expect("a number"));
-    let fixed: Vec<u64> = (1..=count.unwrap_or(SEEDS)).collect();
+    let fixed: Vec<u64> = (1..=seed_count(SEEDS)).collect();
     let (mut calls, mut batches) = (0, 0);
     for seed in seeds(&fixed) {
         match try_simulate(shape, seed, None) {
@@ -184,20 +179,9 @@ fn a_site_from_an_old_copy_brings_nothing_back() {
 #[test]
 fn known_bugs_are_found() {
     const SEEDS_MAX: u64 = 20;
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = Vec::new();
-    for bug in Bug::SITES {
+    assert_found(&Bug::SITES, SEEDS_MAX, |bug, seed| {
         let restores = bug == Bug::CopyBringsBack;
         let shape = Shape { sites: 3, steps: 2_000, expires: false, restores };
-        let found = (1..=SEEDS_MAX)
-            .find_map(|seed| Some((seed, try_simulate(&shape, seed, Some(bug)).err()?)));
-        match found {
-            Some((seed, error)) => {
-                println!("{bug:?}: seed {seed}: {}", error.lines().next().unwrap_or_default());
-            }
-            None => missed.push(bug),
-        }
-    }
-    drop(std::panic::take_hook());
-    assert!(missed.is_empty(), "not found: {missed:?}");
+        try_simulate(&shape, seed, Some(bug)).err()
+    });
 }

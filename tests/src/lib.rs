@@ -29,3 +29,4 @@ pub mod proxy;
 pub mod random;
 pub mod release;
 pub mod resp;
+pub mod simulation;

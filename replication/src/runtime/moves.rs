@@ -320,13 +320,12 @@ impl Moves {
                     }
                 }
             }
-            let moves = topology.moves.values().any(|one| one.from == id || one.to == id);
-            let slots = topology.ranges_of(id);
-            if let Some(held) = data.site_slots()
-                && held != slots
-                && !moves
-            {
-                todo.push((id, call(calls::SITE_SLOTS, &[], &slots)));
+            let moves = || topology.moves.values().any(|one| one.from == id || one.to == id);
+            if let Some(held) = data.site_slots().filter(|_| !moves()) {
+                let slots = topology.ranges_of(id);
+                if held != slots {
+                    todo.push((id, call(calls::SITE_SLOTS, &[], &slots)));
+                }
             }
             let ended = data.arrivals().into_iter().find_map(|(one, slots, whole)| {
                 // Slots that have come and gone again are frozen. Those that never came may be so from before.

@@ -17,7 +17,7 @@
 
 use super::codec::{self, Batch, Vector};
 use super::element::SiteId;
-use super::link::{Outgoing, Plan};
+use super::key::Key;
 use super::node::{Lost, Refused, SiteNode, record_of, restore};
 use super::peers::Peers;
 use super::site::{Member, group_site};
@@ -319,17 +319,6 @@ impl GroupSite {
         Ok(())
     }
 
-    /// What a link sends next, with what is to be told when it has arrived; a plan without elements says how far the
-    /// group is.
-    pub fn next(&self, link: &mut Outgoing, exec: &mut Executor<'_>) -> (Plan, Batch) {
-        exec.see_only(self.shard);
-        let own = self.own();
-        let plan = self.node.plan(link, own);
-        let stamp = Stamp::new(self.now_ms(), 0);
-        let batch = self.node.read(exec, &plan, own, &stamp);
-        (plan, batch)
-    }
-
     /// Whether a batch tells nothing that is worth an entry of the log.
     pub fn is_stale(&self, from: SiteId, batch: &Batch) -> bool {
         let site = self.node.site();
@@ -373,13 +362,6 @@ impl GroupSite {
         exec.release();
     }
 
-    fn change_slots(&self, change: impl FnOnce(&Slots) -> Slots) {
-        let mut site = self.node.site();
-        if let Some(group) = &mut site.group {
-            group.set(change(&group.held));
-        }
-    }
-
     /// The slots that it tells other sites to have.
     pub fn told(&self) -> Slots {
         self.node.site().group.as_ref().map(GroupSlots::told).unwrap_or_default()
@@ -387,8 +369,8 @@ impl GroupSite {
 
     /// It has these slots, some of which stay as the topology has it.
     pub fn hold(&self, slots: Slots, stay: &[SlotRange]) {
-        self.change_slots(|_| slots);
         if let Some(group) = &mut self.node.site().group {
+            group.set(slots);
             group.coming = group.coming.without(stay);
         }
     }
@@ -465,8 +447,7 @@ impl GroupSite {
         let end = site.blocks().min(at + BLOCKS);
         while at < end && rows.bytes.len() < bytes {
             for (key, state) in site.block(at).iter().filter(|(key, _)| wanted(slot_of(key))) {
-                let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
-                rows.push(key, &record_of(state, &names));
+                rows.push(key, Some(state));
             }
             at += 1;
         }
@@ -482,11 +463,7 @@ impl GroupSite {
             let Some(key) = site.noted.as_mut().and_then(|(_, keys)| keys.pop_first()) else {
                 break;
             };
-            let record = site.key(&key).map(|state| {
-                let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
-                record_of(&state, &names)
-            });
-            rows.push(&key, &record.unwrap_or_default());
+            rows.push(&key, site.key(&key).as_deref());
         }
         let left = site.noted.as_ref().map_or(0, |(_, keys)| keys.len());
         (rows.bytes, rows.count, left as u64)
@@ -685,10 +662,7 @@ impl State {
         write(&self.head)?;
         for block in 0..self.keys.blocks() {
             let mut rows = Rows::default();
-            for (key, state) in self.keys.block(block) {
-                let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
-                rows.push(key, &record_of(&state, &names));
-            }
+            self.keys.block(block).iter().for_each(|(key, state)| rows.push(key, Some(state)));
             write(&rows.bytes)?;
         }
         Ok(())
@@ -702,9 +676,14 @@ struct Rows {
 }
 
 impl Rows {
-    fn push(&mut self, key: &[u8], record: &[u8]) {
+    /// Adds all that is known of a key; `None` if that is nothing any more.
+    fn push(&mut self, key: &[u8], state: Option<&Key>) {
+        let record = state.map(|state| {
+            let names: Vec<&[u8]> = state.iter().map(|(name, _)| name).collect();
+            record_of(state, &names)
+        });
         push_bytes(&mut self.bytes, key);
-        push_bytes(&mut self.bytes, record);
+        push_bytes(&mut self.bytes, &record.unwrap_or_default());
         self.count += 1;
     }
 }

@@ -72,6 +72,8 @@ impl SiteNode {
         {
             let mut site = node.site.lock();
             site.group = Some(Default::default());
+            // A link that is at 0 has sent nothing yet, and begins with all keys, over and over.
+            site.clock.observe(1);
             site.recent = Recent::with_bytes(GROUP_BYTES_MAX);
         }
         node

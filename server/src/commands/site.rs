@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::registry::{Family, HostCommand};
 use crate::sites::groups::ClusterSites;
 use crate::sites::link::{VERSION, parse_slots};
-use crate::sites::{Sites, status};
+use crate::sites::{STALE, Sites, not_known, status};
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::number;
@@ -277,8 +277,7 @@ fn hello(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
         return Err(Error::text("ERR both sites have the same site-id").into());
     }
     if sites.node.site().peers.by_id(id).is_none() {
-        let text = format!("ERR site {id} is not known here: it takes a SITE ADD on both sides");
-        return Err(Error::owned(text).into());
+        return Err(not_known(id).into());
     }
     let session = sites.begin_session(id);
     let known = sites.node.site().known_of(id);
@@ -301,7 +300,7 @@ fn merge(host: &mut Host<'_, '_>, args: &[&[u8]], reply: &mut Reply<'_>) -> CmdR
     let taking = sites.taking.lock();
     let is_peer = sites.node.site().peers.by_id(id).is_some();
     if !is_peer || !sites.is_current(id, session) {
-        return Err(Error::text("SITESTALE another connection took its place").into());
+        return Err(Error::text(STALE).into());
     }
     let taken = sites.node.take(host.exec, id, &batch, &host.stamp);
     drop(taking);

@@ -10,8 +10,8 @@ use crate::shared::Shared;
 use crate::strong::Strong;
 use ashlar_engine::error::{CmdResult, Error};
 use ashlar_engine::reply::{Protocol, Reply};
-use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId};
-use ashlar_replication::runtime::{Done, Event, calls};
+use ashlar_replication::raft::{Answer, GroupId, OwnedCall};
+use ashlar_replication::runtime::{Done, calls};
 use ashlar_replication::sites::codec::Batch;
 use ashlar_replication::sites::element::SiteId;
 use ashlar_replication::sites::group::{GroupSite, GroupSites};
@@ -141,9 +141,7 @@ impl ClusterSites {
             (site.known_of(from), site.peers.by_id(from).is_some())
         };
         if !is_known {
-            let text =
-                format!("ERR site {from} is not known here: it takes a SITE ADD on both sides");
-            return Err(Error::owned(text).into());
+            return Err(super::not_known(from).into());
         }
         let session = self.next_session.fetch_add(1, Ordering::AcqRel);
         self.sessions.lock().insert((to, from), session);
@@ -171,7 +169,7 @@ impl ClusterSites {
         }
         let group = self.group(host.shared, to.0)?;
         if self.sessions.lock().get(&(to.0, from.0)) != Some(&from.1) {
-            return Err(Error::text("SITESTALE another connection took its place").into());
+            return Err(Error::text(super::STALE).into());
         }
         if group.is_stale(from.0, batch) {
             reply.ok();
@@ -212,16 +210,10 @@ impl ClusterSites {
 
 /// Has a group agree on a call of the sites.
 fn propose(shared: &Shared, group: &GroupSite, args: Vec<Vec<u8>>, done: Done) {
-    let Some(strong) = shared.strong.get() else { return };
-    let request = Request {
-        id: RequestId::default(),
-        protocol: Protocol::Resp2,
-        stamp: shared.stamp(clock::now_ms()),
-        conditions: Vec::new(),
-        calls: vec![OwnedCall { db: 0, args }],
-    };
-    let event = Event::Propose(group.shard() as GroupId, Box::new(request), done);
-    strong.handle().ask_or_refuse(event);
+    if let Some(strong) = shared.strong.get() {
+        let (stamp, calls) = (shared.stamp(clock::now_ms()), vec![OwnedCall { db: 0, args }]);
+        strong.propose(group.shard() as GroupId, Protocol::Resp2, stamp, calls, done);
+    }
 }
 
 impl Home for ClusterSites {
@@ -241,15 +233,14 @@ impl Home for ClusterSites {
             return;
         }
         for group in self.led(shared) {
-            let told = {
-                let site = group.node().site();
-                site.peers
-                    .list
-                    .get(name)
-                    .filter(|peer| peer.id == Some(id))
-                    .map(|peer| peer.groups.clone())
-            };
-            if told.is_some_and(|told| told != groups) {
+            let is_other = group
+                .node()
+                .site()
+                .peers
+                .list
+                .get(name)
+                .is_some_and(|peer| peer.id == Some(id) && peer.groups != groups);
+            if is_other {
                 let number = |id: &SiteId| id.to_string().into_bytes();
                 let head = [calls::SITE_GROUPS.to_vec(), number(&id)].into_iter();
                 let args = head.chain(groups.iter().map(number)).collect();

@@ -11,7 +11,6 @@ use ashlar_replication::sites::group::GroupSite;
 use ashlar_replication::sites::node::SiteNode;
 use ashlar_replication::sites::slots::Slots;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// One end of a link.
 #[derive(Clone)]
@@ -95,14 +94,5 @@ impl Local {
         if let Local::Server(sites) = self {
             sites.node.site().clock.observe(known);
         }
-    }
-
-    /// Batches that were refused as their stamps were too far ahead.
-    pub fn refuse_clock(&self) {
-        let refused = match self {
-            Local::Server(sites) => &sites.refused_clock,
-            Local::Group(sites, _) => &sites.refused_clock,
-        };
-        refused.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -20,6 +20,7 @@ use crate::config::{Settings, ids};
 use crate::shared::Shared;
 use ashlar_engine::command::{Command, Flags, KeyList};
 use ashlar_engine::engine::Engine;
+use ashlar_engine::error::Error;
 use ashlar_engine::policy::Class;
 use ashlar_replication::sites::element::SiteId;
 use ashlar_replication::sites::node::SiteNode;
@@ -35,6 +36,14 @@ use std::sync::{Arc, Weak};
 /// What a client is told that writes `global` keys at a backup.
 pub const BACKUP: &str =
     "READONLY This site is a backup: it takes no writes on global keys (see SITE PROMOTE)";
+
+/// What another site is told whose connection is not its last one.
+pub const STALE: &str = "SITESTALE another connection took its place";
+
+/// What a site is told that nobody has named here.
+pub fn not_known(site: SiteId) -> Error {
+    Error::owned(format!("ERR site {site} is not known here: it takes a SITE ADD on both sides"))
+}
 
 /// What this server is among the sites.
 pub struct Sites {

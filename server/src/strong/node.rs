@@ -20,6 +20,7 @@ use ashlar_engine::disk::{Disk, Mode, RealDisk};
 use ashlar_engine::engine::Engine;
 use ashlar_engine::reply::Protocol;
 use ashlar_engine::slot::SLOTS;
+use ashlar_engine::stamp::Stamp;
 use ashlar_engine::storage::{self, DIRECTORY, Directory, RecoverOptions, Recovering};
 use ashlar_replication::node::NodeId;
 use ashlar_replication::raft::{Answer, GroupId, OwnedCall, Request, RequestId, Settings};
@@ -509,14 +510,7 @@ impl Strong {
         for group in groups {
             let (left, tell, shared) = (left.clone(), tell.clone(), shared.clone());
             let stamp = shared.stamp(clock::now_ms());
-            let call = OwnedCall { db: 0, args: args.clone() };
-            let request = Request {
-                id: RequestId::default(),
-                protocol,
-                stamp,
-                conditions: Vec::new(),
-                calls: vec![call],
-            };
+            let calls = vec![OwnedCall { db: 0, args: args.clone() }];
             let done = Box::new(move |answer: Answer| {
                 let mut left = left.lock();
                 left.0 -= 1;
@@ -529,8 +523,22 @@ impl Strong {
                     tell(&shared, Agreed::Replies(std::mem::take(&mut left.1)));
                 }
             });
-            self.handle.ask_or_refuse(Event::Propose(group, Box::new(request), done));
+            self.propose(group, protocol, stamp, calls, done);
         }
+    }
+
+    /// Has a group apply calls that no client can repeat.
+    pub fn propose(
+        &self,
+        group: GroupId,
+        protocol: Protocol,
+        stamp: Stamp,
+        calls: Vec<OwnedCall>,
+        done: runtime::Done,
+    ) {
+        let (id, conditions) = (RequestId::default(), Vec::new());
+        let request = Box::new(Request { id, protocol, stamp, conditions, calls });
+        self.handle.ask_or_refuse(Event::Propose(group, request, done));
     }
 
     /// Ten times a second: has the groups that this node leads delete what has expired, keys and fields.
@@ -551,14 +559,8 @@ impl Strong {
             if calls.is_empty() {
                 continue;
             }
-            let request = Request {
-                id: RequestId::default(),
-                protocol: Protocol::Resp2,
-                stamp: shared.stamp(now_ms),
-                conditions: Vec::new(),
-                calls,
-            };
-            self.handle.ask_or_refuse(Event::Propose(group, Box::new(request), Box::new(|_| {})));
+            let stamp = shared.stamp(now_ms);
+            self.propose(group, Protocol::Resp2, stamp, calls, Box::new(|_| {}));
         }
     }
 }

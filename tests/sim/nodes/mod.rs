@@ -11,7 +11,7 @@ use super::invariants::{replicas_equal, slots_served_once};
 use ashlar_replication::known_bugs::Bug;
 use ashlar_replication::runtime::{Data, State};
 use ashlar_replication::topology::{META_GROUP, Topology};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use ashlar_tests::simulation::{assert_found, caught, seed_count};
 use world::{NODES, What, World};
 
 /// Microseconds until the last fault.
@@ -128,11 +128,7 @@ fn nobody_keeps_what_it_left(world: &World, topology: &Topology) -> Result<(), S
 }
 
 fn try_simulate(seed: u64, lease: bool, bug: Option<Bug>) -> Result<Summary, String> {
-    catch_unwind(AssertUnwindSafe(|| simulate(seed, lease, bug))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or(panic.downcast_ref::<&str>().map(|text| (*text).to_string()));
-        Err(format!("panic: {}", text.unwrap_or_default()))
-    })
+    caught(|| simulate(seed, lease, bug))
 }
 
 /// Seeds that failed once:
@@ -150,8 +146,7 @@ const FOUND: [u64; 7] = [13, 2, 23, 21, 93, 127, 99];
 const SEEDS: u64 = 200;
 
 fn all_hold(name: &str, lease: bool, fixed: u64) {
-    let count = std::env::var("ASHLAR_SIM_SEEDS").ok().map(|text| text.parse().expect("a number"));
-    let fixed: Vec<u64> = FOUND.into_iter().chain(1..=count.unwrap_or(fixed)).collect();
+    let fixed: Vec<u64> = FOUND.into_iter().chain(1..=seed_count(fixed)).collect();
     let seeds = ashlar_tests::random::seeds(&fixed);
     let mut sum = Summary::default();
     for &seed in &seeds {
@@ -199,18 +194,9 @@ fn the_same_seed_is_the_same_run_of_nodes() {
 #[test]
 fn known_bugs_of_nodes_are_found() {
     const SEEDS_MAX: u64 = 200;
-    let mut missed = Vec::new();
-    for bug in Bug::NODES {
-        let found = (1..=SEEDS_MAX)
-            .filter_map(|seed| Some((seed, try_simulate(seed, false, Some(bug)).err()?)))
-            .filter(|(_, error)| !error.contains("was not found out"))
-            .find(|(seed, _)| try_simulate(*seed, false, None).is_ok());
-        match found {
-            Some((seed, error)) => {
-                println!("{bug:?}: seed {seed}: {}", error.lines().next().unwrap_or_default());
-            }
-            None => missed.push(bug),
-        }
-    }
-    assert!(missed.is_empty(), "not found: {missed:?}");
+    assert_found(&Bug::NODES, SEEDS_MAX, |bug, seed| {
+        let error = try_simulate(seed, false, Some(bug)).err();
+        let error = error.filter(|error| !error.contains("was not found out"));
+        error.filter(|_| try_simulate(seed, false, None).is_ok())
+    });
 }
