@@ -46,6 +46,17 @@ pub enum After {
     Late,
 }
 
+/// What came of taking a parked command back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// It waits no longer, and nobody will answer it.
+    Cancelled,
+    /// It has been answered, or will be.
+    Served,
+    /// Another thread is about to serve it: to be tried again once that one could have its locks.
+    Later,
+}
+
 /// A parked command.
 #[derive(Debug)]
 pub struct Waiter {
@@ -145,22 +156,29 @@ impl Waiter {
     /// with a shard locked: it waits for a thread that is just trying to serve it.
     fn cancel(&self) -> bool {
         loop {
-            if self.become_from(WAITING, DONE) {
-                return true;
+            match self.try_cancel() {
+                Cancel::Cancelled => return true,
+                Cancel::Served => return false,
+                Cancel::Later => std::thread::yield_now(),
             }
-            if self.state.load(Ordering::Acquire) == DONE {
-                return false;
-            }
-            // A try in a cluster takes as long as its group, and what it takes has to go to somebody.
-            if self.is_agreed_on
-                && (self.become_from(SERVING, LATE)
-                    || self.become_from(AGAIN, LATE)
-                    || self.state.load(Ordering::Acquire) == LATE)
-            {
-                return false;
-            }
-            std::thread::yield_now();
         }
+    }
+
+    /// The same without waiting, for a thread that holds shards: the one that tries to serve it may need them to go on,
+    /// since it lets go of its own while it reads a value from disk.
+    fn try_cancel(&self) -> Cancel {
+        if self.become_from(WAITING, DONE) {
+            return Cancel::Cancelled;
+        }
+        if self.state.load(Ordering::Acquire) == DONE {
+            return Cancel::Served;
+        }
+        // A try in a cluster takes as long as its group, and what it takes has to go to somebody.
+        let is_late = self.is_agreed_on
+            && (self.become_from(SERVING, LATE)
+                || self.become_from(AGAIN, LATE)
+                || self.state.load(Ordering::Acquire) == LATE);
+        if is_late { Cancel::Served } else { Cancel::Later }
     }
 }
 
@@ -195,18 +213,21 @@ impl Blocking {
     /// Takes a parked command back; `false` where it has been served already.
     pub fn cancel(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> bool {
         exec.release();
-        let cancelled = self.cancel_locked(waiter, exec);
+        let cancelled = waiter.cancel();
+        if cancelled {
+            self.remove(waiter, exec);
+        }
         exec.release();
         cancelled
     }
 
-    /// As [`Blocking::cancel`], with the shards held by `exec` throughout.
-    pub fn cancel_locked(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> bool {
-        if !waiter.cancel() {
-            return false;
+    /// As [`Blocking::cancel`], with the shards held by `exec` throughout, and without waiting.
+    pub fn cancel_locked(&self, waiter: &Arc<Waiter>, exec: &mut Executor<'_>) -> Cancel {
+        let cancel = waiter.try_cancel();
+        if cancel == Cancel::Cancelled {
+            self.remove(waiter, exec);
         }
-        self.remove(waiter, exec);
-        true
+        cancel
     }
 
     /// All parked commands, each once for each of its keys.
@@ -337,28 +358,126 @@ fn seconds(arg: &[u8]) -> Option<i64> {
 mod tests {
     use super::*;
     use ashlar_engine::engine::{Engine, EngineOptions};
+    use ashlar_engine::tier::Tier;
+    use ashlar_engine::tier::memory::MemoryStore;
+    use ashlar_engine::tier::store::{Batch, ColdError, ColdStore, EachRow};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Duration;
+
+    fn blpop() -> Waiter {
+        let args: [&[u8]; 3] = [b"BLPOP", b"q", b"0"];
+        let command = Engine::find_command(&args).expect("a command");
+        let resolved = Resolved { id: 0, command, host: None, only_replies: false };
+        let address = Address { worker: 0, slot: 0, id: 1 };
+        let owned = args.iter().map(|arg| arg.to_vec()).collect();
+        Waiter::new(address, resolved, owned, 0, Protocol::Resp2)
+    }
+
+    fn call<'a>(waiter: &Waiter, args: &'a [&'a [u8]], stamp: &'a Stamp) -> Call<'a> {
+        let command = waiter.resolved.command;
+        Call { command, args, db: 0, stamp, may_block: true, no_touch: false }
+    }
+
+    /// A store whose reads tell that they have begun, and wait until they may end.
+    struct Slow {
+        rows: MemoryStore,
+        begun: Mutex<Sender<()>>,
+        may_end: Mutex<Receiver<()>>,
+    }
+
+    impl ColdStore for Slow {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+            // Whoever has given up has failed the test already.
+            let _ = self.begun.lock().send(());
+            let _ = self.may_end.lock().recv();
+            self.rows.get(key)
+        }
+
+        fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
+            self.rows.apply(batch)
+        }
+
+        fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
+            self.rows.range(from, to, each)
+        }
+
+        fn flush_durable(&self) -> Result<(), ColdError> {
+            self.rows.flush_durable()
+        }
+
+        fn size(&self) -> u64 {
+            self.rows.size()
+        }
+
+        fn destroy(self: Box<Self>) -> Result<(), ColdError> {
+            Ok(())
+        }
+    }
+
+    /// A worker that holds all shards does not wait for one that has claimed a waiter and reads its value from disk,
+    /// without a lock: that one cannot go on before it has a shard again.
+    #[test]
+    fn a_try_that_reads_from_disk_is_not_waited_for_with_all_shards_held() {
+        let (begun_here, begun) = channel();
+        let (end, end_there) = channel();
+        let rows = MemoryStore::default();
+        let store = Slow { rows, begun: Mutex::new(begun_here), may_end: Mutex::new(end_there) };
+        let tier = Tier::new(Box::new(store), "slow", 1);
+        let options = EngineOptions {
+            shards: 4,
+            hash_seed: 1,
+            tier: Some(tier.clone()),
+            ..EngineOptions::default()
+        };
+        // Threads that wait for each other for good are left behind, so that the test fails.
+        let engine: &'static Engine = Box::leak(Box::new(Engine::with_options(options)));
+        engine.executor().run_own(&["RPUSH", "q", "a"], &Stamp::new(1, 1));
+        let gone = tier.make_room(engine, 1, 1, 1 << 20, &|| 1).expect("a store that works");
+        assert_eq!(gone.written, 1, "the list is on disk");
+        let waiter = Arc::new(blpop());
+        let claimed = waiter.clone();
+        let trying = std::thread::spawn(move || {
+            let (mut exec, stamp) = (engine.executor(), Stamp::new(1, 1));
+            let args: Vec<&[u8]> = claimed.args.iter().map(Vec::as_slice).collect();
+            let call = call(&claimed, &args, &stamp);
+            assert!(claim(&claimed, b"q", &mut exec, &call), "nobody else wants it");
+            let mut out = Vec::new();
+            let mut reply = Reply::new(&mut out, Protocol::Resp2);
+            exec.run(&call, Prefetched::NONE, &mut reply);
+            claimed.finish();
+            out
+        });
+        begun.recv().expect("a read");
+        let (tried_here, tried) = channel();
+        let blocking = Blocking::default();
+        let other = waiter.clone();
+        std::thread::spawn(move || {
+            let mut exec = engine.executor();
+            exec.lock_all();
+            let cancel = blocking.cancel_locked(&other, &mut exec);
+            exec.release();
+            let _ = tried_here.send(cancel);
+        });
+        let cancel = tried.recv_timeout(Duration::from_secs(20));
+        drop(end);
+        assert_eq!(cancel, Ok(Cancel::Later), "they wait for each other");
+        assert_eq!(trying.join().expect("no panic"), b"*2\r\n$1\r\nq\r\n$1\r\na\r\n");
+        assert_eq!(waiter.try_cancel(), Cancel::Served);
+    }
 
     /// A worker that holds all shards, as one does that closes connections, takes a waiter back while another one is on
     /// its way to serve it: it does not wait for that one, which waits for a shard.
     #[test]
     fn a_try_claims_nothing_before_it_has_its_locks() {
         let engine = Engine::with_options(EngineOptions { shards: 4, ..EngineOptions::default() });
-        let args: [&[u8]; 3] = [b"BLPOP", b"q", b"0"];
-        let command = Engine::find_command(&args).expect("a command");
-        let resolved = Resolved { id: 0, command, host: None, only_replies: false };
-        let address = Address { worker: 0, slot: 0, id: 1 };
-        let owned = args.iter().map(|arg| arg.to_vec()).collect();
-        let waiter = Waiter::new(address, resolved, owned, 0, Protocol::Resp2);
+        let waiter = blpop();
         let mut all = engine.executor();
         all.lock_all();
         std::thread::scope(|scope| {
             let trying = scope.spawn(|| {
                 let (mut exec, stamp) = (engine.executor(), Stamp::new(1, 1));
-                let args = &args;
-                let call =
-                    Call { command, args, db: 0, stamp: &stamp, may_block: true, no_touch: false };
-                claim(&waiter, b"q", &mut exec, &call)
+                let args: Vec<&[u8]> = waiter.args.iter().map(Vec::as_slice).collect();
+                claim(&waiter, b"q", &mut exec, &call(&waiter, &args, &stamp))
             });
             // Long enough for the other one to come to its lock.
             std::thread::sleep(Duration::from_millis(200));

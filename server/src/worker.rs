@@ -659,14 +659,6 @@ impl<'e> Worker<'e> {
     /// Lets go of a connection and of all that refers to it.
     fn close(&mut self, slot: usize, mut conn: Conn) {
         self.conns.try_remove(slot);
-        if let Some(Waiting::Blocked(waiter, until_ms)) = conn.waiting.take()
-            && !known_bugs::is_back(Bug::KilledWaiterStays)
-        {
-            self.shared.blocking.cancel_locked(&waiter, &mut self.exec);
-            if let Some(until_ms) = until_ms {
-                self.deadlines.remove(&(until_ms, slot, conn.session.address.id));
-            }
-        }
         crate::commands::connection::forget(self.shared, &mut self.exec, &mut conn.session);
         self.exec.release();
         // The descriptor is closed with the stream, which ends the watching too.

@@ -1,14 +1,16 @@
 //! What a worker does because time passes: waits that end, idle clients, connections to be closed.
 
 use super::{TICK_MS, TLS_LOOK_MS, Worker};
+use crate::blocking::Cancel;
 use crate::clock;
 use crate::config::ids;
-use crate::conn::Waiting;
+use crate::conn::{Conn, Waiting};
 use crate::host::{Host, settle};
 use crate::mailbox::Address;
 use crate::tls::HANDSHAKE_MS_MAX;
 use crate::upkeep;
 use ashlar_engine::executor::Prefetched;
+use ashlar_engine::known_bugs::{self, Bug};
 use ashlar_engine::reply::Reply;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -17,16 +19,40 @@ impl Worker<'_> {
     /// Closes the connections that are to be closed. What they watch or wait for is in the shards,
     /// and a worker does not wait for these while it has other clients to tell that it is busy.
     pub(super) fn bury(&mut self) {
+        let mut later = Vec::new();
         // Held from here on, not only looked at: a script may start at any moment.
         while !self.graves.is_empty() && self.exec.try_lock_all() {
-            if let Some((slot, conn)) = self.graves.pop() {
+            let Some((slot, mut conn)) = self.graves.pop() else { break };
+            if self.end_wait(&mut conn, slot) {
                 self.close(slot, *conn);
+            } else {
+                self.exec.release();
+                later.push((slot, conn));
             }
         }
+        self.graves.append(&mut later);
+    }
+
+    /// Takes the command back that a connection is blocked by, with all shards held; `false` where that has to be tried
+    /// again, since another thread is about to serve it.
+    fn end_wait(&mut self, conn: &mut Conn, slot: usize) -> bool {
+        let Some(Waiting::Blocked(waiter, until_ms)) = &conn.waiting else { return true };
+        if known_bugs::is_back(Bug::KilledWaiterStays) {
+            return true;
+        }
+        if self.shared.blocking.cancel_locked(waiter, &mut self.exec) == Cancel::Later {
+            return false;
+        }
+        if let Some(until_ms) = *until_ms {
+            self.deadlines.remove(&(until_ms, slot, conn.session.address.id));
+        }
+        conn.waiting = None;
+        true
     }
 
     /// Answers the blocked clients whose time is up.
     pub(super) fn expire_deadlines(&mut self, now_ms: i64) {
+        let mut later = Vec::new();
         while let Some(&(until_ms, slot, id)) = self.deadlines.first() {
             // Held until the wait has ended: a script that starts between a look and the lock would keep
             // this worker from telling its clients that it is busy.
@@ -40,11 +66,14 @@ impl Worker<'_> {
             let waiter = waiter.clone();
             let cancelled = self.shared.blocking.cancel_locked(&waiter, &mut self.exec);
             self.exec.release();
-            if cancelled {
-                self.give_up(address, false);
+            match cancelled {
+                Cancel::Cancelled => self.give_up(address, false),
+                Cancel::Served => {}
+                Cancel::Later => later.push((until_ms, slot, id)),
             }
         }
         self.exec.release();
+        self.deadlines.extend(later);
         self.flush_touched();
     }
 
