@@ -40,6 +40,9 @@ pub struct Options {
     /// Cold stores of the tiers mode, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     pub stores: Vec<String>,
+    /// Parts of the tiers mode that are measured, separated by commas, without what they are compared with [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub parts: Vec<TierPart>,
     /// Latency mode: the rate, as a share of what the slower server can do
     #[arg(long, default_value_t = 0.5)]
     pub load_share: f64,
@@ -119,6 +122,17 @@ pub enum Mode {
     Etcd,
 }
 
+/// A part of the tiers mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TierPart {
+    /// Reads by Zipf's distribution from 50 clients
+    Zipf,
+    /// Reads of any key from 4 clients
+    Any,
+    /// Reads of hot keys, quiet and beside reads of cold ones
+    Hot,
+}
+
 /// What the measurements need to know.
 #[derive(Debug)]
 pub struct Settings {
@@ -154,6 +168,8 @@ pub struct Settings {
     pub keys: Option<u64>,
     /// Cold stores of the tiers mode; all of them if empty.
     pub stores: Vec<String>,
+    /// Parts of the tiers mode; all of them if empty.
+    pub parts: Vec<TierPart>,
 }
 
 impl Options {
@@ -215,6 +231,7 @@ impl Options {
             kills: self.kills.unwrap_or(if self.quick { 5 } else { 100 }),
             keys: self.keys,
             stores: self.stores.clone(),
+            parts: self.parts.clone(),
         })
     }
 }

@@ -16,7 +16,7 @@ use ashlar_engine::tier::store::{Batch, StoreKind, open};
 use crate::client::Client;
 use crate::cores::Apart;
 use crate::load::{Pace, drive};
-use crate::options::Settings;
+use crate::options::{Settings, TierPart};
 use crate::proc;
 use crate::results::TierFigure;
 use crate::server::Server;
@@ -40,7 +40,9 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     let mut figures = Vec::new();
     let zipf = Arc::new(Zipf::new(keys, SKEW));
     let reads = |pipeline: usize| (Work::over(Op::Get, VALUE, Keys::Zipf(zipf.clone())), pipeline);
-    let memory = {
+    // What only a part of is measured of is not compared with anything.
+    let compares = settings.parts.is_empty();
+    let memory = if compares {
         let server = settings.ashlar.start()?;
         fill(&server, keys)?;
         let mut rates = Vec::new();
@@ -48,6 +50,8 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
             rates.push(rate(settings, &server, &work, pipeline)?);
         }
         rates
+    } else {
+        Vec::new()
     };
     for (rate, pipeline) in memory.iter().zip([1, 16]) {
         push(&mut figures, "memory", &format!("Zipf GET/s, P{pipeline}"), *rate);
@@ -55,8 +59,12 @@ pub fn measure(settings: &Settings) -> Result<Vec<TierFigure>, String> {
     let wanted = |kind: &StoreKind| settings.stores.iter().any(|name| name == kind.name());
     let all = settings.stores.is_empty();
     for kind in StoreKind::ALL.into_iter().filter(|kind| all || wanted(kind)) {
-        let plain = plain_rate(settings, kind, keys, &zipf)?;
-        push(&mut figures, kind.name(), "plain store: Zipf get/s, 2 threads", plain);
+        let mut plain = None;
+        if compares {
+            let rate = plain_rate(settings, kind, keys, &zipf)?;
+            push(&mut figures, kind.name(), "plain store: Zipf get/s, 2 threads", rate);
+            plain = Some(rate);
+        }
         tier(settings, kind, keys, &zipf, &memory, plain, &mut figures)?;
     }
     Ok(figures)
@@ -73,7 +81,7 @@ fn tier(
     keys: u64,
     zipf: &Arc<Zipf>,
     memory: &[f64],
-    plain: f64,
+    plain: Option<f64>,
     figures: &mut Vec<TierFigure>,
 ) -> Result<(), String> {
     let max = keys * ENTRY / 10;
@@ -115,7 +123,7 @@ fn with_tier(
     keys: u64,
     zipf: &Arc<Zipf>,
     memory: &[f64],
-    plain: f64,
+    plain: Option<f64>,
     figures: &mut Vec<TierFigure>,
 ) -> Result<(), String> {
     let start = Instant::now();
@@ -128,18 +136,40 @@ fn with_tier(
     push(figures, name, "index bytes a cold key", info("tier_index_bytes")? as f64 / cold as f64);
     let disk = info("tier_disk_bytes")? as f64 / info("tier_cold_bytes")?.max(1) as f64;
     push(figures, name, "bytes on disk / bytes of rows", disk);
-    for (pipeline, memory) in [1, 16].into_iter().zip(memory) {
+    let wants = |part| settings.parts.is_empty() || settings.parts.contains(&part);
+    for (nth, pipeline) in [1, 16].into_iter().enumerate().filter(|_| wants(TierPart::Zipf)) {
         let work = Work::over(Op::Get, VALUE, Keys::Zipf(zipf.clone()));
         let rate = rate(settings, server, &work, pipeline)?;
         push(figures, name, &format!("Zipf GET/s, P{pipeline}"), rate);
-        push(figures, name, &format!("share of all in memory, P{pipeline}"), rate / memory);
-        push(figures, name, &format!("times plain store, P{pipeline}"), rate / plain);
+        if let Some(memory) = memory.get(nth) {
+            push(figures, name, &format!("share of all in memory, P{pipeline}"), rate / memory);
+        }
+        if let Some(plain) = plain {
+            push(figures, name, &format!("times plain store, P{pipeline}"), rate / plain);
+        }
     }
+    if wants(TierPart::Any) {
+        let uniform = Work::over(Op::Get, VALUE, Keys::Uniform(keys));
+        let requests = (settings.seconds * 20_000.0) as u64;
+        let outcome = drive(server, &uniform, 1, 4, Pace::Closed { requests })?;
+        push(figures, name, "reads of any key, 4 clients: p50 ms", outcome.latency_ms(0.5));
+        push(figures, name, "reads of any key, 4 clients: p99 ms", outcome.latency_ms(0.99));
+    }
+    if wants(TierPart::Hot) {
+        hot_reads(settings, server, name, keys, figures)?;
+    }
+    Ok(())
+}
+
+/// Hot reads that come at fixed times, quiet and beside reads of cold keys as fast as they go.
+fn hot_reads(
+    settings: &Settings,
+    server: &Server,
+    name: &str,
+    keys: u64,
+    figures: &mut Vec<TierFigure>,
+) -> Result<(), String> {
     let uniform = Work::over(Op::Get, VALUE, Keys::Uniform(keys));
-    let requests = (settings.seconds * 20_000.0) as u64;
-    let outcome = drive(server, &uniform, 1, 4, Pace::Closed { requests })?;
-    push(figures, name, "reads of any key, 4 clients: p50 ms", outcome.latency_ms(0.5));
-    push(figures, name, "reads of any key, 4 clients: p99 ms", outcome.latency_ms(0.99));
     let hot = Work::over(Op::Get, VALUE, Keys::Uniform(HOT_KEYS));
     let hot_pace = Pace::Open { rate: 5_000.0, seconds: settings.seconds * 2.0 };
     drive(server, &hot, 1, 8, Pace::Closed { requests: HOT_KEYS * 20 })?;
