@@ -23,6 +23,11 @@ pub fn used_bytes() -> usize {
     usize::try_from(USED.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
+/// Counts so many bytes no more, for good: somebody has allocated them and never touches them.
+pub fn discount(bytes: usize) {
+    USED.fetch_sub(isize::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+}
+
 /// What the allocator that the program chose can do about memory that is free.
 #[derive(Clone, Copy)]
 pub struct GiveBack {

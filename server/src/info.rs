@@ -653,6 +653,7 @@ fn tiers(source: &dyn InfoSource, out: &mut String) {
     field(out, "tier_expired_keys", get(&stats.expired));
     field(out, "tier_deleted_rows", get(&stats.deleted_rows));
     field(out, "tier_reclaimed_bytes", get(&stats.deleted_bytes));
+    field(out, "tier_returned_bytes", get(&stats.returned_bytes));
     field(out, "tier_read_queue", cold.queue_len());
     field(out, "tier_faults", get(&stats.faults));
     let fault = tier.fault().map(|fault| fault.to_string()).or(tier.store().alarm());

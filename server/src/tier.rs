@@ -24,8 +24,8 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 /// Bytes that are written to disk before memory is looked at again and waiting connections are woken.
@@ -44,6 +44,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes above `maxmemory` that values which come from disk may take: then readers wait until others have
 /// left, and read nothing ahead. Each may have the share of [`Tier::load_with`] in hand.
 const READ_ABOVE_BYTES: usize = 2 << 20;
+/// Of what the resident memory is above its mark, what has to go with each look: one part of so many, and at most one
+/// of so many of `maxmemory`.
+const HOLES_SHARE: usize = 16;
+const HOLES_STEPS: usize = 128;
+/// Bytes of resident memory above `maxmemory` from which on more has to go, and the part.
+const RESIDENT_ABOVE_BYTES: usize = 20 << 20;
+const HASTY_SHARE: usize = 4;
 /// How long a reader waits before it looks again whether there is room.
 const ROOM_EVERY: Duration = Duration::from_millis(1);
 /// Milliseconds after which a look at the resident memory is too old to let more in on.
@@ -79,7 +86,7 @@ pub struct ColdTier {
     readers: usize,
     pressed: Sender<()>,
     pressure: Receiver<()>,
-    /// Resident memory beyond what the allocator has given out: fragmentation, stacks.
+    /// Resident memory beyond what the allocator has given out: fragmentation, stacks; see [`ColdTier::measure`].
     overhead: AtomicUsize,
     /// When that was found out.
     looked_ms: AtomicI64,
@@ -114,6 +121,8 @@ impl ColdTier {
             open(kind, &folder, memory).map_err(failed)?.store.destroy().map_err(failed)?;
             open(kind, &folder, memory).map_err(failed)?.store
         };
+        static DISCOUNTED: Once = Once::new();
+        DISCOUNTED.call_once(|| alloc::discount(store.untouched_bytes()));
         let tier = Tier::new(store, kind.name(), hash_seed);
         if durable {
             tier.set_durable();
@@ -193,13 +202,33 @@ impl ColdTier {
         alloc::used_bytes() + self.overhead.load(Ordering::Relaxed)
     }
 
-    /// Looks at the memory of the process; where it is `short`, free pages are given back first.
-    fn measure(&self, short: bool) {
+    /// Looks at the memory of the process; where it is `short` of `max`, free pages are given back first.
+    ///
+    /// What leaves memory leaves holes: pages that have something else as well. The system gets none of them back,
+    /// but the next values fill them, and pages that nothing new is put into become free as time goes on. If holes
+    /// counted at once, more values would have to leave for them, whose holes would count next, until none were left.
+    /// So the resident memory counts as it is while there is enough; then what is allocated has to become less in
+    /// small steps as long as the resident memory is above its mark, and may become more where it is below.
+    fn measure(&self, max: usize, short: bool) {
         if short {
             alloc::purge();
         }
         let resident = usize::try_from(proc::resident_private_bytes()).unwrap_or(usize::MAX);
-        self.overhead.store(resident.saturating_sub(alloc::used_bytes()), Ordering::Relaxed);
+        let beyond = resident.saturating_sub(alloc::used_bytes());
+        let mark = max - max / PRESS_SHARE;
+        let before = self.overhead.load(Ordering::Relaxed);
+        let above = resident.saturating_sub(mark);
+        let overhead = if max == 0 || resident <= max - max / FREE_SHARE {
+            beyond
+        } else if resident > max + RESIDENT_ABOVE_BYTES {
+            before + above / HASTY_SHARE
+        } else if resident > mark {
+            before + (above / HOLES_SHARE).min(max / HOLES_STEPS)
+        } else {
+            before.saturating_sub((mark - resident) / HOLES_SHARE)
+        };
+        let overhead = overhead.min(beyond);
+        self.overhead.store(overhead, Ordering::Relaxed);
         self.looked_ms.store(clock::now_ms(), Ordering::Relaxed);
     }
 
@@ -340,7 +369,7 @@ fn upkeep(shared: &Shared) {
             next_tick = Instant::now() + TICK;
             ticks += 1;
             let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
-            cold.measure(max > 0 && cold.used_bytes() > max - max / FREE_SHARE);
+            cold.measure(max, max > 0 && cold.used_bytes() > max - max / FREE_SHARE);
         }
         if shared.persistence.loading.load(Ordering::Acquire) {
             // What the index names is not known yet; the loader makes room itself.
@@ -411,7 +440,7 @@ fn make_room(
         let done = cold.tier.make_room(&shared.engine, now_ms, seed, SLICE_BYTES, &excess)?;
         if measured.elapsed() >= TICK {
             // While data comes in as fast as it leaves, this loop does not end.
-            cold.measure(true);
+            cold.measure(max, true);
             measured = Instant::now();
         }
         if cold.used_bytes() <= max {
@@ -427,7 +456,7 @@ fn make_room(
     if cold.used_bytes() > max && !shared.stopping.load(Ordering::Acquire) {
         // No value can leave, but the store's own buffers may go.
         cold.tier.store().shrink()?;
-        cold.measure(true);
+        cold.measure(max, true);
     }
     if cold.used_bytes() <= max {
         *short_since = None;

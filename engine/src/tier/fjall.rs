@@ -3,6 +3,7 @@
 //! Small rows go in ten times as fast as into sled, and it needs no help to survive a power cut.
 
 use super::store::{Batch, ColdError, ColdStore, EachRow, guarded};
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,15 @@ impl Fjall {
                 .worker_threads(2)
                 .open()
                 .map_err(failed)?;
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
+            // Rows are few bytes, the places of larger ones: a table of them has long indexes and filters, which do
+            // not fit into the cache as a whole. What is asked for is there but for rows that are new.
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(memtable)
+                    .index_block_partitioning_policy(PartitioningPolicy::all(true))
+                    .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+                    .expect_point_read_hits(true)
+            };
             let rows = db.keyspace("rows", options).map_err(failed)?;
             let waiting_bytes_max = memtable * WAITING_MEMTABLES;
             Ok(Fjall { db, rows, dir: dir.to_owned(), waiting_bytes_max })

@@ -12,6 +12,7 @@
 //! large    values of which parts are read and which are written in steps
 //! snapshot the index as part of a snapshot
 //! store    the seam to what keeps rows: sled (default), fjall, memory (tests)
+//! values   files for rows of some size, of which sled and fjall only keep the places
 //! ```
 //! A call that meets a cold key does not run: [`Outcome::NeedsCold`](crate::executor::Outcome) says so,
 //! nothing is changed, and the host has the values loaded, with no lock held, and runs the call again.
@@ -40,6 +41,7 @@ mod snapshot;
 pub mod stats;
 pub mod store;
 mod upkeep;
+mod values;
 pub mod walk;
 
 #[cfg(test)]

@@ -33,15 +33,20 @@ const CACHE_SHARE: u64 = 5;
 const TICK_TREES: usize = 128;
 /// Bytes of rows after which they are read.
 const TICK_BYTES: usize = 16 << 10;
-/// What a row counts at least, and one that is deleted: its page is read for that.
+/// What a row counts at least that is read or written.
 const MOVED_BYTES_MIN: usize = 128;
-const DELETED_BYTES: usize = 1 << 10;
+/// The same towards a part, and a flush: for each row that is written or deleted a page is read and one written.
+const WRITTEN_BYTES_MIN: usize = 1 << 10;
 /// Rounds of reads at a time: 64 fill every part.
 const ROUNDS_MAX: usize = 64;
 /// Bytes that go to sled at a time.
 const PART_BYTES: usize = 64 << 10;
-/// Bytes of rows that may wait to be written to the file.
+/// Bytes of rows that may wait to be written to the file. Who reads a page waits for it to be on disk; so they are few
+/// enough for their pages to be in the cache until then.
 const UNFLUSHED_BYTES_MAX: usize = 2 << 20;
+/// Tables for metrics, one of 65,536 counters for each of what it would measure. They are made with the first store
+/// of a process, and kept.
+const METRICS_BYTES: usize = 41 * (8 << 16);
 /// Least size of its cache.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// A store that was just closed in this process keeps its lock until sled's threads have ended.
@@ -193,13 +198,14 @@ impl Sled {
         Ok(())
     }
 
+    /// Writes rows together: readers wait for that long.
     fn apply_part(&self, writes: sled::Batch, bytes: usize) -> Result<(), ColdError> {
         guarded(|| {
             self.reclaim.wait();
             let alone = self.gate.write();
             self.db.apply_batch(writes).map_err(failed)?;
             drop(alone);
-            self.pace(bytes)?;
+            self.pace(bytes / (WRITTEN_BYTES_MIN / MOVED_BYTES_MIN))?;
             self.bound_buffers(bytes)
         })
     }
@@ -230,7 +236,8 @@ impl ColdStore for Sled {
         // In parts: what sled has replaced stays in memory until a batch has ended.
         let (mut writes, mut bytes) = (sled::Batch::default(), 0);
         for (key, value) in last_writes(batch) {
-            bytes += key.len() + value.map_or(DELETED_BYTES, <[u8]>::len);
+            let row_bytes = key.len() + value.map_or(0, <[u8]>::len);
+            bytes += row_bytes.max(WRITTEN_BYTES_MIN);
             match value {
                 Some(value) => writes.insert(key, value),
                 None => writes.remove(key),
@@ -267,6 +274,10 @@ impl ColdStore for Sled {
 
     fn size(&self) -> u64 {
         guarded(|| self.db.size_on_disk().map_err(failed)).unwrap_or(0)
+    }
+
+    fn untouched_bytes(&self) -> usize {
+        METRICS_BYTES
     }
 
     fn shrink(&self) -> Result<(), ColdError> {

@@ -254,7 +254,7 @@ impl Tier {
         let Some(from) = self.sweep.lock().take() else { return Ok(()) };
         let (mut batch, mut seen, mut last) = (Batch::default(), 0, None);
         let end = [0xFF; 4];
-        self.store.range(&from, &end, &mut |key, _| {
+        self.store.range_keys(&from, &end, &mut |key, _| {
             seen += 1;
             if seen > SWEEP_ROWS || batch.is_full() {
                 last = Some(key.to_vec());

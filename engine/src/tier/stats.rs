@@ -39,6 +39,8 @@ pub struct Stats {
     pub deleted_rows: AtomicU64,
     /// Bytes of rows that were deleted.
     pub deleted_bytes: AtomicU64,
+    /// Bytes of files that went because what was in use of them is elsewhere.
+    pub returned_bytes: AtomicU64,
     /// Bytes of rows that are in use, or wait to be deleted.
     pub row_bytes: AtomicU64,
     /// Faults of the store.

@@ -6,8 +6,11 @@
 //! power cut. What it must not do is to give out a wrong row; every row carries a checksum of its
 //! own for that (see `row`).
 
+use super::values::Separated;
+use crate::disk::RealDisk;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most bytes of a row's value. Larger values are cut into chunks: sled puts nodes that are larger
 /// than 128 KiB into files which it never forces to disk, and a node has at most 16 rows.
@@ -21,6 +24,9 @@ const ROW_OVERHEAD: usize = 32;
 
 /// The row that holds the applied index; keys of values are shorter.
 const APPLIED_KEY: &[u8] = b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF applied index";
+
+/// The folder of the value log, in that of the store.
+const VALUES_DIR: &str = "values";
 
 /// Why a cold store failed: a fault of this machine, never a reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +135,19 @@ pub trait ColdStore: Send + Sync {
     /// If the store or its disk failed.
     fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError>;
 
+    /// The same, with the bytes of each row in the place of the row.
+    ///
+    /// # Errors
+    /// If the store or its disk failed.
+    fn range_keys(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        each: &mut dyn FnMut(&[u8], usize) -> bool,
+    ) -> Result<(), ColdError> {
+        self.range(from, to, &mut |key, row| each(key, row.len()))
+    }
+
     /// Forces all batches that were applied by now to the disk.
     ///
     /// # Errors
@@ -138,6 +157,12 @@ pub trait ColdStore: Send + Sync {
     /// Bytes of the store's files.
     fn size(&self) -> u64;
 
+    /// Bytes that the store has allocated in this process and does not touch, so that they are no memory of the
+    /// machine.
+    fn untouched_bytes(&self) -> usize {
+        0
+    }
+
     /// Gives memory back that the store can do without, for example buffers of what is not written yet.
     /// Called where memory is short and nothing else can leave it; it may take a while.
     ///
@@ -145,6 +170,16 @@ pub trait ColdStore: Send + Sync {
     /// If the store or its disk failed.
     fn shrink(&self) -> Result<(), ColdError> {
         Ok(())
+    }
+
+    /// Does some of what gives the file system its space back, and returns how many bytes that were; looks at
+    /// some `bytes_max` bytes of files. The caller does it now and then.
+    ///
+    /// # Errors
+    /// If the store or its disk failed.
+    fn tidy(&self, bytes_max: usize) -> Result<u64, ColdError> {
+        let _ = bytes_max;
+        Ok(0)
     }
 
     /// What an operator has to know about the store's files, if there is anything.
@@ -243,10 +278,12 @@ fn open_dir(
     dir: &Path,
     memory_bytes: u64,
 ) -> Result<Box<dyn ColdStore>, ColdError> {
-    match kind {
-        StoreKind::Sled => Ok(Box::new(super::sled::Sled::open(dir, memory_bytes)?)),
-        StoreKind::Fjall => Ok(Box::new(super::fjall::Fjall::open(dir, memory_bytes)?)),
-    }
+    let rows: Box<dyn ColdStore> = match kind {
+        StoreKind::Sled => Box::new(super::sled::Sled::open(dir, memory_bytes)?),
+        StoreKind::Fjall => Box::new(super::fjall::Fjall::open(dir, memory_bytes)?),
+    };
+    let disk = Arc::new(RealDisk);
+    Ok(Box::new(Separated::open(rows, disk, &dir.join(VALUES_DIR))?))
 }
 
 /// Opens or creates a store that may have the only copy of values: what cannot be opened stays where it

@@ -12,13 +12,15 @@ use std::sync::atomic::Ordering;
 const FLUSHED_ROWS_MAX: usize = 20_000;
 /// Cold keys with an expiry that one pass looks at, of each database of a shard.
 const SWEEP_KEYS: usize = 256;
+/// Bytes of files that one pass goes through to give their space back.
+const COMPACTED_BYTES: usize = 4 << 20;
 
 /// What a pass gave back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tidied {
     /// Rows that were deleted.
     pub rows: usize,
-    /// Their bytes. The store gives space to the file system as it sees fit.
+    /// Their bytes, which the store gives back to the file system in its time.
     pub bytes: u64,
     /// Cold keys that were deleted because they had expired.
     pub expired: usize,
@@ -42,6 +44,8 @@ impl Tier {
             self.collect(engine)?;
             done.unfinished = self.collect_flushed()?;
             self.sweep_orphans(engine).map_err(|error| self.failed(error))?;
+            let returned = self.store.tidy(COMPACTED_BYTES).map_err(|error| self.failed(error))?;
+            self.stats.returned_bytes.fetch_add(returned, Ordering::Relaxed);
             let after = self.deleted();
             done.rows = (after.0 - before.0) as usize;
             done.bytes = after.1 - before.1;
@@ -105,9 +109,9 @@ impl Tier {
             }
             let (from, to) = (generation.to_be_bytes(), (generation + 1).to_be_bytes());
             let (mut batch, mut bytes) = (Batch::default(), 0);
-            let read = self.store.range(&from, &to, &mut |key, row| {
+            let read = self.store.range_keys(&from, &to, &mut |key, row_bytes| {
                 batch.delete(key.to_vec());
-                bytes += (key.len() + row.len()) as u64;
+                bytes += (key.len() + row_bytes) as u64;
                 deleted += 1;
                 !batch.is_full() && deleted < FLUSHED_ROWS_MAX
             });

@@ -1,0 +1,189 @@
+//! A store whose larger rows are in a value log.
+
+use super::compact::Compaction;
+use super::log::{End, ValueLog};
+use super::{Place, segment};
+use crate::disk::Disk;
+use crate::tier::store::{Batch, ColdError, ColdStore, EachRow};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes of a row from which on it goes into the log.
+const ROW_BYTES_MIN: usize = 128;
+/// How often a row is looked for that is moved meanwhile.
+const LOOKS_MAX: usize = 8;
+
+/// A store of a back end, with a value log beside it.
+pub(in crate::tier) struct Separated {
+    pub(super) rows: Box<dyn ColdStore>,
+    pub(super) log: ValueLog,
+    pub(super) writer: Mutex<Writer>,
+}
+
+/// What only one thread at a time uses: the one that writes.
+pub(super) struct Writer {
+    pub end: End,
+    pub compaction: Compaction,
+}
+
+pub(super) fn failed(error: io::Error) -> ColdError {
+    ColdError::Failed(format!("the value log: {error}"))
+}
+
+/// Whether a row goes into the log. One that is as long as a place must, since it would be taken for one.
+fn is_separate(row: &[u8]) -> bool {
+    row.len() >= ROW_BYTES_MIN || row.len() == Place::BYTES
+}
+
+impl Separated {
+    /// Puts the value log in the folder `dir` beside the back end's rows.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn open(
+        rows: Box<dyn ColdStore>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+    ) -> Result<Separated, ColdError> {
+        Separated::with_segments(rows, disk, dir, segment::SEGMENT_BYTES_MAX)
+    }
+
+    /// The same with files of so many bytes.
+    pub(super) fn with_segments(
+        rows: Box<dyn ColdStore>,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        segment_bytes: usize,
+    ) -> Result<Separated, ColdError> {
+        let log = ValueLog::open(disk, dir, segment_bytes).map_err(failed)?;
+        let compaction = Compaction::new(&log);
+        Ok(Separated { rows, log, writer: Mutex::new(Writer { end: End::default(), compaction }) })
+    }
+
+    /// The row that a value of the back end stands for. An empty one where it is lost: no checksum takes that for
+    /// a value.
+    fn resolve(&self, key: &[u8], mut value: Vec<u8>) -> Result<Option<Vec<u8>>, ColdError> {
+        for _ in 0..LOOKS_MAX {
+            let Some(place) = Place::read(&value) else { return Ok(Some(value)) };
+            if let Some(row) = self.log.read(place, key.len()).map_err(failed)? {
+                return Ok(Some(row));
+            }
+            // It may have been moved in between.
+            match self.rows.get(key)? {
+                None => return Ok(None),
+                Some(again) if again == value => break,
+                Some(again) => value = again,
+            }
+        }
+        Ok(Some(Vec::new()))
+    }
+
+    /// Puts rows where they belong: the large ones into the log, and everything else, with the places of those,
+    /// into the back end.
+    fn write(&self, writer: &mut Writer, batch: &Batch) -> Result<(), ColdError> {
+        let last: HashMap<&[u8], usize, foldhash::fast::FixedState> =
+            batch.rows().enumerate().map(|(nth, (key, _))| (key, nth)).collect();
+        let (mut separate, mut writes, mut released) = (Vec::new(), Batch::default(), Vec::new());
+        for (nth, (key, row)) in batch.rows().enumerate() {
+            if last.get(key) != Some(&nth) {
+                // A later write of the batch replaces it.
+                continue;
+            }
+            if let Some(place) = self.rows.get(key)?.and_then(|old| Place::read(&old))
+                && writer.compaction.is_counted(&self.log, place, key)
+            {
+                released.push((place, key.len()));
+            }
+            match row {
+                Some(row) if is_separate(row) => separate.push((key, row)),
+                Some(row) => writes.put(key.to_vec(), row.to_vec()),
+                None => writes.delete(key.to_vec()),
+            }
+        }
+        let places = self.log.append(&mut writer.end, &separate).map_err(failed)?;
+        for ((key, _), place) in separate.iter().zip(places) {
+            writes.put(key.to_vec(), place.to_bytes().to_vec());
+        }
+        self.rows.apply(&writes)?;
+        self.log.release(&released);
+        Ok(())
+    }
+}
+
+impl ColdStore for Separated {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+        match self.rows.get(key)? {
+            Some(value) => self.resolve(key, value),
+            None => Ok(None),
+        }
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
+        let mut writer = self.writer.lock();
+        self.write(&mut writer, batch)?;
+        self.keep_up(&mut writer)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
+        let mut result = Ok(());
+        self.rows.range(from, to, &mut |key, value| {
+            if Place::read(value).is_none() {
+                return each(key, value);
+            }
+            match self.resolve(key, value.to_vec()) {
+                Ok(Some(row)) => each(key, &row),
+                Ok(None) => true,
+                Err(error) => {
+                    result = Err(error);
+                    false
+                }
+            }
+        })?;
+        result
+    }
+
+    fn range_keys(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        each: &mut dyn FnMut(&[u8], usize) -> bool,
+    ) -> Result<(), ColdError> {
+        self.rows.range(from, to, &mut |key, value| {
+            each(key, Place::read(value).map_or(value.len(), |place| place.len))
+        })
+    }
+
+    fn flush_durable(&self) -> Result<(), ColdError> {
+        self.log.sync().map_err(failed)?;
+        self.rows.flush_durable()
+    }
+
+    fn size(&self) -> u64 {
+        self.rows.size() + self.log.bytes().0
+    }
+
+    fn untouched_bytes(&self) -> usize {
+        self.rows.untouched_bytes()
+    }
+
+    fn shrink(&self) -> Result<(), ColdError> {
+        self.rows.shrink()
+    }
+
+    fn tidy(&self, bytes_max: usize) -> Result<u64, ColdError> {
+        self.compact(&mut self.writer.lock(), bytes_max)
+    }
+
+    fn alarm(&self) -> Option<String> {
+        self.rows.alarm()
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ColdError> {
+        let Separated { rows, log, .. } = *self;
+        drop(log);
+        rows.destroy()
+    }
+}
