@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ashlar_engine::stamp::Rng;
-use ashlar_engine::tier::store::{Batch, StoreKind, open};
+use ashlar_engine::tier::fjall::Fjall;
+use ashlar_engine::tier::sled::Sled;
+use ashlar_engine::tier::store::{Batch, ColdError, ColdStore, StoreKind};
 
 use crate::client::Client;
 use crate::cores::Apart;
@@ -221,8 +223,13 @@ fn plain_rate(
     zipf: &Arc<Zipf>,
 ) -> Result<f64, String> {
     let dir = std::env::temp_dir().join(format!("side-by-side-{}-store", std::process::id()));
-    let failed = |error: ashlar_engine::tier::store::ColdError| error.to_string();
-    let store = open(kind, &dir, keys * ENTRY / 10).map_err(failed)?.store;
+    let failed = |error: ColdError| error.to_string();
+    // The back end by itself, without the value log that ashlar has beside it.
+    let memory = keys * ENTRY / 10;
+    let store: Box<dyn ColdStore> = match kind {
+        StoreKind::Sled => Box::new(Sled::open(&dir, memory).map_err(failed)?),
+        StoreKind::Fjall => Box::new(Fjall::open(&dir, memory).map_err(failed)?),
+    };
     let mut batch = Batch::default();
     for key in 0..keys {
         batch.put(spread(key), vec![b'x'; VALUE]);

@@ -27,6 +27,8 @@ const APPLIED_KEY: &[u8] = b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF applied index";
 
 /// The folder of the value log, in that of the store.
 const VALUES_DIR: &str = "values";
+/// The part of a store's memory that is for places of rows that were looked for of late.
+const RECENT_SHARE: u64 = 3;
 
 /// Why a cold store failed: a fault of this machine, never a reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,12 +280,14 @@ fn open_dir(
     dir: &Path,
     memory_bytes: u64,
 ) -> Result<Box<dyn ColdStore>, ColdError> {
+    let recent_bytes = memory_bytes / RECENT_SHARE;
+    let memory_bytes = memory_bytes - recent_bytes;
     let rows: Box<dyn ColdStore> = match kind {
         StoreKind::Sled => Box::new(super::sled::Sled::open(dir, memory_bytes)?),
         StoreKind::Fjall => Box::new(super::fjall::Fjall::open(dir, memory_bytes)?),
     };
     let disk = Arc::new(RealDisk);
-    Ok(Box::new(Separated::open(rows, disk, &dir.join(VALUES_DIR))?))
+    Ok(Box::new(Separated::open(rows, disk, &dir.join(VALUES_DIR), recent_bytes)?))
 }
 
 /// Opens or creates a store that may have the only copy of values: what cannot be opened stays where it

@@ -11,6 +11,8 @@ pub enum Bug {
     FilesGoEarly,
     /// What was written before a failed sync counts as durable after the next one.
     SyncAgain,
+    /// The place of a row is noted though it has been written since the place was looked for.
+    PlacesNotedLate,
     /// A row that was written while it was moved gets the place of the old one.
     MovesWin,
 }

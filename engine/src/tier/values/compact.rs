@@ -186,7 +186,8 @@ impl Separated {
                 writes.put(key.clone(), to.to_bytes().to_vec());
             }
         }
-        self.rows.apply(&writes)?;
+        let keys = compaction.moved.iter().map(|moved| moved.key.as_slice());
+        self.recent.change(keys, || self.rows.apply(&writes))?;
         self.log.release(&released);
         compaction.moved.clear();
         compaction.moved_bytes = 0;

@@ -6,6 +6,7 @@
 //! segment   one file: its name, and the records in it
 //! log       the files: append, read, sync, how much of each is in use
 //! store     a ColdStore over a back end: what goes where
+//! recent    places that were looked for of late
 //! compact   gives space back: moves what is left of files that are half empty
 //! ```
 //! A tree of pages rewrites and reads again sixteen neighbours of a row, and a merge tree rewrites it as it
@@ -21,6 +22,7 @@ mod bugs;
 mod compact;
 mod log;
 mod place;
+mod recent;
 mod segment;
 pub(super) mod store;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::compact::Compaction;
 use super::log::{End, ValueLog};
+use super::recent::{Recent, Ticket};
 use super::{Place, segment};
 use crate::disk::Disk;
 use crate::tier::store::{Batch, ColdError, ColdStore, EachRow};
@@ -20,6 +21,7 @@ const LOOKS_MAX: usize = 8;
 pub(in crate::tier) struct Separated {
     pub(super) rows: Box<dyn ColdStore>,
     pub(super) log: ValueLog,
+    pub(super) recent: Recent,
     pub(super) writer: Mutex<Writer>,
 }
 
@@ -39,7 +41,7 @@ fn is_separate(row: &[u8]) -> bool {
 }
 
 impl Separated {
-    /// Puts the value log in the folder `dir` beside the back end's rows.
+    /// Puts the value log in the folder `dir` beside the back end's rows, with so many bytes of memory for places.
     ///
     /// # Errors
     /// If the disk fails.
@@ -47,8 +49,9 @@ impl Separated {
         rows: Box<dyn ColdStore>,
         disk: Arc<dyn Disk>,
         dir: &Path,
+        memory_bytes: u64,
     ) -> Result<Separated, ColdError> {
-        Separated::with_segments(rows, disk, dir, segment::SEGMENT_BYTES_MAX)
+        Separated::with_segments(rows, disk, dir, memory_bytes, segment::SEGMENT_BYTES_MAX)
     }
 
     /// The same with files of so many bytes.
@@ -56,22 +59,31 @@ impl Separated {
         rows: Box<dyn ColdStore>,
         disk: Arc<dyn Disk>,
         dir: &Path,
+        memory_bytes: u64,
         segment_bytes: usize,
     ) -> Result<Separated, ColdError> {
         let log = ValueLog::open(disk, dir, segment_bytes).map_err(failed)?;
         let compaction = Compaction::new(&log);
-        Ok(Separated { rows, log, writer: Mutex::new(Writer { end: End::default(), compaction }) })
+        let writer = Mutex::new(Writer { end: End::default(), compaction });
+        Ok(Separated { rows, log, recent: Recent::new(memory_bytes), writer })
     }
 
     /// The row that a value of the back end stands for. An empty one where it is lost: no checksum takes that for
     /// a value.
-    fn resolve(&self, key: &[u8], mut value: Vec<u8>) -> Result<Option<Vec<u8>>, ColdError> {
+    fn resolve(
+        &self,
+        mut ticket: Ticket,
+        key: &[u8],
+        mut value: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, ColdError> {
         for _ in 0..LOOKS_MAX {
             let Some(place) = Place::read(&value) else { return Ok(Some(value)) };
             if let Some(row) = self.log.read(place, key.len()).map_err(failed)? {
+                self.recent.note(ticket, key, place);
                 return Ok(Some(row));
             }
             // It may have been moved in between.
+            ticket = self.recent.ticket();
             match self.rows.get(key)? {
                 None => return Ok(None),
                 Some(again) if again == value => break,
@@ -107,7 +119,8 @@ impl Separated {
         for ((key, _), place) in separate.iter().zip(places) {
             writes.put(key.to_vec(), place.to_bytes().to_vec());
         }
-        self.rows.apply(&writes)?;
+        let keys = batch.rows().map(|(key, _)| key);
+        self.recent.change(keys, || self.rows.apply(&writes))?;
         self.log.release(&released);
         Ok(())
     }
@@ -115,8 +128,14 @@ impl Separated {
 
 impl ColdStore for Separated {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+        if let Some(place) = self.recent.find(key)
+            && let Some(row) = self.log.read(place, key.len()).map_err(failed)?
+        {
+            return Ok(Some(row));
+        }
+        let ticket = self.recent.ticket();
         match self.rows.get(key)? {
-            Some(value) => self.resolve(key, value),
+            Some(value) => self.resolve(ticket, key, value),
             None => Ok(None),
         }
     }
@@ -129,11 +148,13 @@ impl ColdStore for Separated {
 
     fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
         let mut result = Ok(());
+        // Who goes through many rows is not to push out what is looked for.
+        let ticket = Ticket::NEVER;
         self.rows.range(from, to, &mut |key, value| {
             if Place::read(value).is_none() {
                 return each(key, value);
             }
-            match self.resolve(key, value.to_vec()) {
+            match self.resolve(ticket, key, value.to_vec()) {
                 Ok(Some(row)) => each(key, &row),
                 Ok(None) => true,
                 Err(error) => {

@@ -7,12 +7,16 @@ use crate::disk::sim::{Loss, SimDisk};
 use crate::disk::{Disk, Mode};
 use crate::stamp::Rng;
 use crate::tier::memory::MemoryStore;
-use crate::tier::store::{Batch, ColdStore, ROW_BYTES_MAX};
+use crate::tier::store::{Batch, ColdError, ColdStore, EachRow, ROW_BYTES_MAX};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const SEGMENT_BYTES: usize = 16 << 10;
+/// For places of half of the keys.
+const PLACES_BYTES: u64 = 8 * 72;
 const DIR: &str = "/cold/values";
 const KEYS: usize = 60;
 const STEPS: usize = 30;
@@ -21,7 +25,7 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn open(disk: &SimDisk, rows: &MemoryStore) -> Separated {
     let (rows, disk) = (Box::new(rows.clone()), Arc::new(disk.clone()));
-    Separated::with_segments(rows, disk, Path::new(DIR), SEGMENT_BYTES).unwrap()
+    Separated::with_segments(rows, disk, Path::new(DIR), PLACES_BYTES, SEGMENT_BYTES).unwrap()
 }
 
 fn key(rng: &mut Rng) -> Vec<u8> {
@@ -374,6 +378,117 @@ fn files_and_places_keep_their_form() {
     for name in ["1f.values", "0000001f.value", "0020_000.values", "00200000.values"] {
         assert_eq!(segment::number(name), None, "{name}");
     }
+}
+
+/// Rows of the back end that are changed in the middle of a read.
+struct Interrupted {
+    rows: MemoryStore,
+    /// Runs once, when the row has been looked up and its place not yet been noted.
+    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl ColdStore for Arc<Interrupted> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
+        let found = self.rows.get(key);
+        let then = self.then.lock().take();
+        if let Some(then) = then {
+            then();
+        }
+        found
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
+        self.rows.apply(batch)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
+        self.rows.range(from, to, each)
+    }
+
+    fn flush_durable(&self) -> Result<(), ColdError> {
+        self.rows.flush_durable()
+    }
+
+    fn size(&self) -> u64 {
+        self.rows.size()
+    }
+
+    fn destroy(self: Box<Self>) -> Result<(), ColdError> {
+        Ok(())
+    }
+}
+
+/// A place that was looked up before its row was replaced is not noted, or the old row would be read for ever.
+#[test]
+fn a_place_is_not_noted_once_its_row_is_another_one() {
+    for bug in [None, Some(Bug::PlacesNotedLate)] {
+        let disk = Arc::new(SimDisk::new(1));
+        let rows = MemoryStore::default();
+        let inner = Arc::new(Interrupted { rows, then: Mutex::default() });
+        let open = || {
+            let (rows, dir) = (Box::new(inner.clone()), Path::new(DIR));
+            Separated::with_segments(rows, disk.clone(), dir, PLACES_BYTES, SEGMENT_BYTES)
+        };
+        let store = Arc::new(open().unwrap());
+        let put = |store: &Separated, with: u8| {
+            let mut batch = Batch::default();
+            batch.put(b"key".to_vec(), vec![with; 500]);
+            store.apply(&batch).unwrap();
+        };
+        put(&store, 1);
+        let other = store.clone();
+        *inner.then.lock() = Some(Box::new(move || put(&other, 2)));
+        put_back(bug);
+        assert_eq!(store.get(b"key").unwrap(), Some(vec![1; 500]), "as of when it was asked");
+        put_back(None);
+        let expected = if bug.is_none() { 2 } else { 1 };
+        assert_eq!(store.get(b"key").unwrap(), Some(vec![expected; 500]), "{bug:?}");
+        // From now on it is known without the back end.
+        assert_eq!(store.get(b"key").unwrap(), Some(vec![expected; 500]));
+        assert!(store.recent.find(b"key").is_some());
+        put(&store, 3);
+        assert_eq!(store.recent.find(b"key"), None);
+        assert_eq!(store.get(b"key").unwrap(), Some(vec![3; 500]));
+        *inner.then.lock() = None;
+    }
+}
+
+/// Readers, a writer and moves at the same time: what was written is read at once, and never anything older.
+#[test]
+fn readers_beside_a_writer_see_what_it_has_written() {
+    let store = open(&SimDisk::new(1), &MemoryStore::default());
+    let written: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            let (store, written, done) = (&store, &written, &done);
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed);
+                while !done.load(Ordering::Acquire) {
+                    let nth = rng.below(KEYS);
+                    let before = written[nth].load(Ordering::Acquire);
+                    let row = store.get(format!("key {nth}").as_bytes()).unwrap();
+                    let number =
+                        row.map_or(0, |row| u64::from_le_bytes(row[..8].try_into().unwrap()));
+                    assert!(number >= before, "key {nth}: {number} after {before}");
+                }
+            });
+        }
+        let mut rng = Rng::new(9);
+        for number in 1..20_000u64 {
+            let nth = rng.below(KEYS);
+            let mut row = number.to_le_bytes().to_vec();
+            row.resize(128 + rng.below(600), 0);
+            let mut batch = Batch::default();
+            batch.put(format!("key {nth}").into_bytes(), row);
+            store.apply(&batch).unwrap();
+            written[nth].store(number, Ordering::Release);
+            if number.is_multiple_of(50) {
+                store.tidy(2 * SEGMENT_BYTES).unwrap();
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
 }
 
 /// A store of an earlier version has all rows itself.
