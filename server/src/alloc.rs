@@ -35,6 +35,8 @@ pub struct GiveBack {
     pub now: fn(),
     /// Whether a thread gives it back by and by.
     pub in_background: fn(bool),
+    /// Has the calling thread take memory from the arena of this number.
+    pub from_arena: fn(u32),
 }
 
 static GIVE_BACK: OnceLock<GiveBack> = OnceLock::new();
@@ -56,6 +58,18 @@ pub fn purge() {
 pub fn purge_in_background(on: bool) {
     if let Some(how) = GIVE_BACK.get() {
         (how.in_background)(on);
+    }
+}
+
+/// Threads that take memory from one arena, see [`share_arena`].
+const THREADS_AN_ARENA: usize = 4;
+
+/// Has the calling thread, the one of its kind with this `number`, take memory from the same arena as others. An
+/// allocator that has an arena for each thread keeps room in each that no other thread can use, as values come in by
+/// one thread and are let go of by another: where memory is short that is room for values.
+pub fn share_arena(number: usize) {
+    if let Some(how) = GIVE_BACK.get() {
+        (how.from_arena)(u32::try_from(number / THREADS_AN_ARENA).unwrap_or(0));
     }
 }
 

@@ -37,6 +37,11 @@ fn purge_in_background(on: bool) {
     set_control(c"background_thread", on);
 }
 
+/// Has the calling thread take memory from an arena.
+fn from_arena(number: u32) {
+    set_control(c"thread.arena", number);
+}
+
 /// Sets a control of the allocator; one that it doesn't know is left alone.
 fn set_control<T>(name: &std::ffi::CStr, mut value: T) {
     let null: *mut T = std::ptr::null_mut();
@@ -50,6 +55,7 @@ fn main() -> ExitCode {
     ashlar_server::alloc::set_give_back(GiveBack {
         now: purge,
         in_background: purge_in_background,
+        from_arena,
     });
     match cli::start(std::env::args_os().skip(1)) {
         Start::Done(code) => code,

@@ -142,6 +142,9 @@ impl Server {
                 .name(format!("ashlar-worker-{number}"))
                 .spawn(move || {
                     cores::bind(&shared.settings, ids::SERVER_CPULIST);
+                    if shared.cold.is_some() {
+                        crate::alloc::share_arena(number);
+                    }
                     // A server without one of its workers would leave connections hanging.
                     let _stops = StopOnPanic(&shared);
                     Worker::new(&shared, number, poll, listeners)?.run()

@@ -273,17 +273,18 @@ impl ColdTier {
 pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
     let Some(cold) = &shared.cold else { return Ok(Vec::new()) };
     let mut threads = Vec::new();
-    let spawn = |name: String, run: fn(&Shared)| {
+    let spawn = |name: String, number: usize, run: fn(&Shared)| {
         let shared = shared.clone();
         std::thread::Builder::new().name(name).spawn(move || {
             crate::cores::bind(&shared.settings, ids::BIO_CPULIST);
+            alloc::share_arena(number);
             run(&shared);
         })
     };
     for number in 0..cold.readers {
-        threads.push(spawn(format!("ashlar-read-{number}"), read)?);
+        threads.push(spawn(format!("ashlar-read-{number}"), number, read)?);
     }
-    threads.push(spawn("ashlar-tier".into(), upkeep)?);
+    threads.push(spawn("ashlar-tier".into(), 0, upkeep)?);
     Ok(threads)
 }
 

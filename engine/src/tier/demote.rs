@@ -24,12 +24,16 @@ use crate::keyspace::{Db, EntryPtr, EntryRef, Garbage, Shard};
 use crate::policy::TierChoice;
 use crate::stamp::Rng;
 use crate::value::{Type, Value, form, view};
+use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
 /// Bytes of values that are copied before they are written.
 const ROUND_BYTES: usize = 512 << 10;
 /// Buckets that one sample visits: some 80 entries.
 const SAMPLE_BUCKETS: usize = 16;
+/// Room for a sample.
+const SAMPLE_MAX: usize = 128;
 /// Of a sample, the part that may go: one of so many.
 const SAMPLE_SHARE: usize = 6;
 /// Buckets that one step of the search for idle keys visits.
@@ -152,10 +156,8 @@ impl Tier {
                 let excess = memory.excess();
                 let mut garbage = Vec::new();
                 let mut shard = engine.lock_shard(position.room);
-                let sample = self.sample(engine, &shard, now_ms, rng.next_u64());
-                done.examined += sample.len();
-                let count = sample.len().div_ceil(SAMPLE_SHARE);
-                for candidate in sample.into_iter().take(count) {
+                let sample = self.sample(engine, &shard, now_ms, rng.next_u64(), &mut done);
+                for candidate in sample {
                     if bytes >= excess.max(1) {
                         break;
                     }
@@ -256,19 +258,32 @@ impl Tier {
         Ok(done)
     }
 
-    /// A sample of entries that may leave, best first.
-    fn sample(&self, engine: &Engine, shard: &Shard, now_ms: i64, random: u64) -> Vec<Candidate> {
-        let mut sample = Vec::new();
+    /// The part of a sample that is to leave, best first.
+    fn sample(
+        &self,
+        engine: &Engine,
+        shard: &Shard,
+        now_ms: i64,
+        random: u64,
+        done: &mut Demoted,
+    ) -> Vec<Candidate> {
+        let mut sample = Vec::with_capacity(SAMPLE_MAX);
         let frequency =
             (engine.access_scheme() == AccessScheme::Frequency).then(|| engine.config().frequency);
         for (number, db) in shard.dbs().iter().enumerate() {
+            // All of them are asked for before the first is looked at, which is not to wait for each in turn.
+            let mut entries: SmallVec<[EntryPtr; SAMPLE_MAX]> = SmallVec::new();
             db.table().sample(random, SAMPLE_BUCKETS, |entry| {
+                entry.prefetch();
+                entries.push(entry);
+            });
+            for entry in entries {
                 if entry.expired(now_ms) || !can_leave(db, entry) {
-                    return;
+                    continue;
                 }
                 let choice = engine.policies().tier_of(entry.key());
                 if choice == TierChoice::Hot {
-                    return;
+                    continue;
                 }
                 let backed = entry.is_backed();
                 let uses = db.cold().filter(|_| backed).map_or(HOT_USES, |cold| {
@@ -293,9 +308,16 @@ impl Tier {
                     rank |= 1 << 61;
                 }
                 sample.push(Candidate { score: rank, db: number as u32, entry });
-            });
+            }
         }
-        sample.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.score));
+        done.examined += sample.len();
+        let count = sample.len().div_ceil(SAMPLE_SHARE);
+        let score = |candidate: &Candidate| Reverse(candidate.score);
+        if count < sample.len() {
+            sample.select_nth_unstable_by_key(count, score);
+            sample.truncate(count);
+        }
+        sample.sort_unstable_by_key(score);
         sample
     }
 
