@@ -181,7 +181,12 @@ fn hot_reads(
         let stop = AtomicBool::new(false);
         let busy = std::thread::scope(|scope| {
             let cold = scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                // The keys of a round that has been are in memory.
+                for round in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let uniform = uniform.with_seed(round);
                     drive(server, &uniform, 1, 8, Pace::Closed { requests: 5_000 })?;
                 }
                 Ok::<(), String>(())

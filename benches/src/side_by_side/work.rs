@@ -124,6 +124,12 @@ impl Work {
         Work { op, value, random, keys, template: Arc::default() }
     }
 
+    /// The same with other random keys.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        let random = self.random ^ seed.wrapping_add(1).wrapping_mul(0xD134_2543_DE82_EF95);
+        Work { random, ..self.clone() }
+    }
+
     /// One command over and over, [`RANDOM`] replaced; a single word is sent as a line.
     pub fn of_words(words: &[String]) -> Self {
         let mut request = Vec::new();
