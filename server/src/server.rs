@@ -144,6 +144,7 @@ impl Server {
                     cores::bind(&shared.settings, ids::SERVER_CPULIST);
                     if shared.cold.is_some() {
                         crate::alloc::share_arena(number);
+                        cores::take_short_turns();
                     }
                     // A server without one of its workers would leave connections hanging.
                     let _stops = StopOnPanic(&shared);
