@@ -204,12 +204,13 @@ fn hot_reads(
     Ok(())
 }
 
-/// Requests a second of a closed loop, after the same load has run for as long to warm up.
+/// Requests a second of a closed loop, after the same load with other keys has run for as long to warm up: the same ones
+/// would be read where they had just been.
 fn rate(settings: &Settings, server: &Server, work: &Work, pipeline: usize) -> Result<f64, String> {
     let probe = drive(server, work, pipeline, CLIENTS, Pace::Closed { requests: 20_000 })?;
     let requests = (probe.requests as f64 / probe.seconds * settings.seconds * 3.0) as u64;
-    drive(server, work, pipeline, CLIENTS, Pace::Closed { requests })?;
-    let outcome = drive(server, work, pipeline, CLIENTS, Pace::Closed { requests })?;
+    drive(server, &work.with_seed(1), pipeline, CLIENTS, Pace::Closed { requests })?;
+    let outcome = drive(server, &work.with_seed(2), pipeline, CLIENTS, Pace::Closed { requests })?;
     Ok(outcome.requests as f64 / outcome.seconds)
 }
 
