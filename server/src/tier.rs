@@ -46,11 +46,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const READ_ABOVE_BYTES: usize = 2 << 20;
 /// Of what the resident memory is above its mark, what has to go with each look: one part of so many, and at most one
 /// of so many of `maxmemory`.
-const HOLES_SHARE: usize = 16;
-const HOLES_STEPS: usize = 128;
-/// Bytes of resident memory above `maxmemory` from which on more has to go, and the part.
-const RESIDENT_ABOVE_BYTES: usize = 20 << 20;
-const HASTY_SHARE: usize = 4;
+const HOLES_SHARE: usize = 4;
+const HOLES_STEPS: usize = 256;
+/// Bytes of resident memory above `maxmemory` from which on these steps are longer.
+const RESIDENT_ABOVE_BYTES: usize = 8 << 20;
+const HOLES_HASTY_STEPS: usize = 64;
+/// The part of `maxmemory` that holes and tables of the allocator take at least, as values come and go.
+const HOLES_EXPECTED: usize = 10;
 /// How long a reader waits before it looks again whether there is room.
 const ROOM_EVERY: Duration = Duration::from_millis(1);
 /// Milliseconds after which a look at the resident memory is too old to let more in on.
@@ -217,17 +219,21 @@ impl ColdTier {
         let beyond = resident.saturating_sub(alloc::used_bytes());
         let mark = max - max / PRESS_SHARE;
         let before = self.overhead.load(Ordering::Relaxed);
-        let above = resident.saturating_sub(mark);
+        // Nothing more is asked for before what was asked for has been done, or those who write, and fill holes,
+        // would wait for good where values leave more slowly than that grows.
+        let is_done = alloc::used_bytes() + before <= max;
+        let is_far = resident > max + RESIDENT_ABOVE_BYTES;
+        let step = max / if is_far { HOLES_HASTY_STEPS } else { HOLES_STEPS };
         let overhead = if max == 0 || resident <= max - max / FREE_SHARE {
             beyond
-        } else if resident > max + RESIDENT_ABOVE_BYTES {
-            before + above / HASTY_SHARE
+        } else if resident > mark && is_done {
+            before + ((resident - mark) / HOLES_SHARE).min(step)
         } else if resident > mark {
-            before + (above / HOLES_SHARE).min(max / HOLES_STEPS)
+            before
         } else {
             before.saturating_sub((mark - resident) / HOLES_SHARE)
         };
-        let overhead = overhead.min(beyond);
+        let overhead = overhead.min(beyond).max(max / HOLES_EXPECTED);
         self.overhead.store(overhead, Ordering::Relaxed);
         self.looked_ms.store(clock::now_ms(), Ordering::Relaxed);
     }

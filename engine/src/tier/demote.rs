@@ -52,6 +52,8 @@ pub(super) struct Position {
     place: u64,
     /// Shard with which the next search for room begins.
     pub room: usize,
+    /// Searches for room so far.
+    pub searches: u64,
 }
 
 /// What a pass did.
@@ -144,6 +146,10 @@ impl Tier {
         memory: &dyn Memory,
     ) -> Result<Demoted, ColdError> {
         let mut position = self.worker.lock();
+        // A host may have the same seed for several searches, where nothing is written meanwhile: they are not to look
+        // at the same samples, of which nothing is left after the first.
+        position.searches += 1;
+        let seed = seed ^ position.searches.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let (mut done, mut rng) = (Demoted::default(), Rng::new(seed));
         let (mut written, mut idle_rounds) = (0, 0);
         let shards = engine.shard_count();

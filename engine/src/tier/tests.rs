@@ -486,3 +486,18 @@ fn what_is_read_ahead_is_left_out_where_there_is_no_room() {
     let needed = super::Needs { values: vec![key("d")], ..super::Needs::default() };
     assert!(rig.tier.load(rig.store.engine(), &needed).is_err());
 }
+
+/// A host whose clock and log stand still, since all who write wait for room, gives each search the same seed.
+#[test]
+fn searches_with_one_seed_go_on_until_nothing_is_left() {
+    let rig = rig();
+    for nth in 0..20_000 {
+        rig.store.set(format!("key {nth}"), "v".repeat(100)).unwrap();
+    }
+    let (engine, now_ms) = (rig.store.engine(), rig.now_ms());
+    while rig.counts().0 > 0 {
+        let done = rig.tier.make_room(engine, now_ms, 1, 1_000, &|| 20_000).unwrap();
+        assert!(done.written > 0, "{:?} are in memory, and none leaves", rig.counts());
+    }
+    assert_eq!(rig.counts().2, 20_000);
+}

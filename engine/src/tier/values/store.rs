@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Bytes of a row from which on it goes into the log.
 const ROW_BYTES_MIN: usize = 128;
+/// Bytes of rows that are appended before they are forced to the disk. File systems with a journal write all of them out
+/// when the back end forces its own few bytes there: whoever waits for that is not to wait for seconds.
+const UNSYNCED_BYTES_MAX: usize = 8 << 20;
 /// How often a row is looked for that is moved meanwhile.
 const LOOKS_MAX: usize = 8;
 
@@ -29,6 +32,8 @@ pub(in crate::tier) struct Separated {
 pub(super) struct Writer {
     pub end: End,
     pub compaction: Compaction,
+    /// Bytes of rows that were appended since they were last forced to the disk here.
+    pub unsynced: usize,
 }
 
 pub(super) fn failed(error: io::Error) -> ColdError {
@@ -64,7 +69,7 @@ impl Separated {
     ) -> Result<Separated, ColdError> {
         let log = ValueLog::open(disk, dir, segment_bytes).map_err(failed)?;
         let compaction = Compaction::new(&log);
-        let writer = Mutex::new(Writer { end: End::default(), compaction });
+        let writer = Mutex::new(Writer { end: End::default(), compaction, unsynced: 0 });
         Ok(Separated { rows, log, recent: Recent::new(memory_bytes), writer })
     }
 
@@ -116,6 +121,11 @@ impl Separated {
             }
         }
         let places = self.log.append(&mut writer.end, &separate).map_err(failed)?;
+        writer.unsynced += separate.iter().map(|(_, row)| row.len()).sum::<usize>();
+        if writer.unsynced >= UNSYNCED_BYTES_MAX {
+            self.log.sync().map_err(failed)?;
+            writer.unsynced = 0;
+        }
         for ((key, _), place) in separate.iter().zip(places) {
             writes.put(key.to_vec(), place.to_bytes().to_vec());
         }
