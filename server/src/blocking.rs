@@ -360,8 +360,7 @@ mod tests {
     use ashlar_engine::engine::{Engine, EngineOptions};
     use ashlar_engine::tier::Tier;
     use ashlar_engine::tier::memory::MemoryStore;
-    use ashlar_engine::tier::store::{Batch, ColdError, ColdStore, EachRow};
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::channel;
     use std::time::Duration;
 
     fn blpop() -> Waiter {
@@ -378,50 +377,19 @@ mod tests {
         Call { command, args, db: 0, stamp, may_block: true, no_touch: false }
     }
 
-    /// A store whose reads tell that they have begun, and wait until they may end.
-    struct Slow {
-        rows: MemoryStore,
-        begun: Mutex<Sender<()>>,
-        may_end: Mutex<Receiver<()>>,
-    }
-
-    impl ColdStore for Slow {
-        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
-            // Whoever has given up has failed the test already.
-            let _ = self.begun.lock().send(());
-            let _ = self.may_end.lock().recv();
-            self.rows.get(key)
-        }
-
-        fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
-            self.rows.apply(batch)
-        }
-
-        fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
-            self.rows.range(from, to, each)
-        }
-
-        fn flush_durable(&self) -> Result<(), ColdError> {
-            self.rows.flush_durable()
-        }
-
-        fn size(&self) -> u64 {
-            self.rows.size()
-        }
-
-        fn destroy(self: Box<Self>) -> Result<(), ColdError> {
-            Ok(())
-        }
-    }
-
     /// A worker that holds all shards does not wait for one that has claimed a waiter and reads its value from disk,
     /// without a lock: that one cannot go on before it has a shard again.
     #[test]
     fn a_try_that_reads_from_disk_is_not_waited_for_with_all_shards_held() {
         let (begun_here, begun) = channel();
         let (end, end_there) = channel();
-        let rows = MemoryStore::default();
-        let store = Slow { rows, begun: Mutex::new(begun_here), may_end: Mutex::new(end_there) };
+        // Reads tell that they have begun, and wait until they may end.
+        let (store, end_there) = (MemoryStore::default(), Mutex::new(end_there));
+        store.on_read(move || {
+            // Whoever has given up has failed the test already.
+            let _ = begun_here.send(());
+            let _: Result<(), _> = end_there.lock().recv();
+        });
         let tier = Tier::new(Box::new(store), "slow", 1);
         let options = EngineOptions {
             shards: 4,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Hook = dyn Fn() + Send + Sync;
 
 #[derive(Default)]
 struct Inner {
@@ -16,6 +17,7 @@ struct Inner {
     durable: Mutex<Rows>,
     failing: AtomicBool,
     reads: AtomicU64,
+    on_read: Mutex<Option<Arc<Hook>>>,
 }
 
 /// Rows in a map. Clones share it.
@@ -66,6 +68,12 @@ impl MemoryStore {
         self.0.reads.load(Ordering::Relaxed)
     }
 
+    /// From now on this runs when a row has been looked up, before its reader has it: for what happens in the middle
+    /// of a read.
+    pub fn on_read(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.0.on_read.lock() = Some(Arc::new(hook));
+    }
+
     fn check(&self) -> Result<(), ColdError> {
         match self.0.failing.load(Ordering::Relaxed) {
             true => Err(ColdError::Failed("told to fail".to_owned())),
@@ -78,7 +86,12 @@ impl ColdStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
         self.check()?;
         self.0.reads.fetch_add(1, Ordering::Relaxed);
-        Ok(self.0.rows.lock().get(key).cloned())
+        let row = self.0.rows.lock().get(key).cloned();
+        let hook = self.0.on_read.lock().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+        Ok(row)
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), ColdError> {

@@ -32,11 +32,24 @@ pub(super) struct Place {
 impl Place {
     pub const BYTES: usize = 7;
 
-    pub fn to_bytes(self) -> [u8; Place::BYTES] {
+    /// The bits, in the lower seven bytes.
+    pub fn to_word(self) -> u64 {
         let unit = u64::from(self.offset) / UNIT_BYTES as u64;
-        let word =
-            u64::from(self.segment) << (UNIT_BITS + LEN_BITS) | unit << LEN_BITS | self.len as u64;
-        let [_, bytes @ ..] = word.to_be_bytes();
+        u64::from(self.segment) << (UNIT_BITS + LEN_BITS) | unit << LEN_BITS | self.len as u64
+    }
+
+    /// Takes what [`Place::to_word`] made.
+    pub fn from_word(word: u64) -> Place {
+        let unit = (word >> LEN_BITS) as u32 & ((1 << UNIT_BITS) - 1);
+        Place {
+            segment: (word >> (UNIT_BITS + LEN_BITS)) as u32,
+            offset: unit * UNIT_BYTES as u32,
+            len: (word & ((1 << LEN_BITS) - 1)) as usize,
+        }
+    }
+
+    pub fn to_bytes(self) -> [u8; Place::BYTES] {
+        let [_, bytes @ ..] = self.to_word().to_be_bytes();
         bytes
     }
 
@@ -45,12 +58,6 @@ impl Place {
         let bytes: [u8; Place::BYTES] = value.try_into().ok()?;
         let mut word = [0; 8];
         word[1..].copy_from_slice(&bytes);
-        let word = u64::from_be_bytes(word);
-        let unit = (word >> LEN_BITS) as u32 & ((1 << UNIT_BITS) - 1);
-        Some(Place {
-            segment: (word >> (UNIT_BITS + LEN_BITS)) as u32,
-            offset: unit * UNIT_BYTES as u32,
-            len: (word & ((1 << LEN_BITS) - 1)) as usize,
-        })
+        Some(Place::from_word(u64::from_be_bytes(word)))
     }
 }

@@ -52,8 +52,7 @@ impl Recent {
         let mut bucket = bucket.lock();
         let at = bucket.iter().position(|(known, _)| *known == hash)?;
         bucket[..=at].rotate_right(1);
-        let [_, place @ ..] = bucket[0].1.to_be_bytes();
-        Place::read(&place)
+        Some(Place::from_word(bucket[0].1))
     }
 
     /// To be taken before a place is looked for.
@@ -71,8 +70,7 @@ impl Recent {
         }
         let at = bucket.iter().position(|(known, _)| *known == hash).unwrap_or(PLACES - 1);
         bucket[..=at].rotate_right(1);
-        let [b0, b1, b2, b3, b4, b5, b6] = place.to_bytes();
-        bucket[0] = (hash, u64::from_be_bytes([0, b0, b1, b2, b3, b4, b5, b6]));
+        bucket[0] = (hash, place.to_word());
     }
 
     /// Writes rows, one thread at a time, whose places are forgotten however that ends.

@@ -7,8 +7,7 @@ use crate::disk::sim::{Loss, SimDisk};
 use crate::disk::{Disk, Mode};
 use crate::stamp::Rng;
 use crate::tier::memory::MemoryStore;
-use crate::tier::store::{Batch, ColdError, ColdStore, EachRow, ROW_BYTES_MAX};
-use parking_lot::Mutex;
+use crate::tier::store::{Batch, ColdStore, ROW_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -380,56 +379,12 @@ fn files_and_places_keep_their_form() {
     }
 }
 
-/// Rows of the back end that are changed in the middle of a read.
-struct Interrupted {
-    rows: MemoryStore,
-    /// Runs once, when the row has been looked up and its place not yet been noted.
-    then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl ColdStore for Arc<Interrupted> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
-        let found = self.rows.get(key);
-        let then = self.then.lock().take();
-        if let Some(then) = then {
-            then();
-        }
-        found
-    }
-
-    fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
-        self.rows.apply(batch)
-    }
-
-    fn range(&self, from: &[u8], to: &[u8], each: &mut EachRow<'_>) -> Result<(), ColdError> {
-        self.rows.range(from, to, each)
-    }
-
-    fn flush_durable(&self) -> Result<(), ColdError> {
-        self.rows.flush_durable()
-    }
-
-    fn size(&self) -> u64 {
-        self.rows.size()
-    }
-
-    fn destroy(self: Box<Self>) -> Result<(), ColdError> {
-        Ok(())
-    }
-}
-
 /// A place that was looked up before its row was replaced is not noted, or the old row would be read for ever.
 #[test]
 fn a_place_is_not_noted_once_its_row_is_another_one() {
     for bug in [None, Some(Bug::PlacesNotedLate)] {
-        let disk = Arc::new(SimDisk::new(1));
-        let rows = MemoryStore::default();
-        let inner = Arc::new(Interrupted { rows, then: Mutex::default() });
-        let open = || {
-            let (rows, dir) = (Box::new(inner.clone()), Path::new(DIR));
-            Separated::with_segments(rows, disk.clone(), dir, PLACES_BYTES, SEGMENT_BYTES)
-        };
-        let store = Arc::new(open().unwrap());
+        let (disk, rows) = (SimDisk::new(1), MemoryStore::default());
+        let store = Arc::new(open(&disk, &rows));
         let put = |store: &Separated, with: u8| {
             let mut batch = Batch::default();
             batch.put(b"key".to_vec(), vec![with; 500]);
@@ -437,7 +392,12 @@ fn a_place_is_not_noted_once_its_row_is_another_one() {
         };
         put(&store, 1);
         let other = store.clone();
-        *inner.then.lock() = Some(Box::new(move || put(&other, 2)));
+        let once = AtomicBool::new(true);
+        rows.on_read(move || {
+            if once.swap(false, Ordering::AcqRel) {
+                put(&other, 2);
+            }
+        });
         put_back(bug);
         assert_eq!(store.get(b"key").unwrap(), Some(vec![1; 500]), "as of when it was asked");
         put_back(None);
@@ -449,7 +409,6 @@ fn a_place_is_not_noted_once_its_row_is_another_one() {
         put(&store, 3);
         assert_eq!(store.recent.find(b"key"), None);
         assert_eq!(store.get(b"key").unwrap(), Some(vec![3; 500]));
-        *inner.then.lock() = None;
     }
 }
 
