@@ -27,8 +27,8 @@ const APPLIED_KEY: &[u8] = b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF applied index";
 
 /// The folder of the value log, in that of the store.
 const VALUES_DIR: &str = "values";
-/// The part of a store's memory that is for places of rows that were looked for of late.
-const RECENT_SHARE: u64 = 3;
+/// The part of a store's memory that is for places of rows.
+const RECENT_SHARE: u64 = 2;
 
 /// Why a cold store failed: a fault of this machine, never a reply of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,8 @@ pub enum Bug {
     SyncAgain,
     /// The place of a row is noted though it has been written since the place was looked for.
     PlacesNotedLate,
+    /// Who reads in a place does not compare the key there.
+    KeysNotCompared,
     /// A row that was written while it was moved gets the place of the old one.
     MovesWin,
 }

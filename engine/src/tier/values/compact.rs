@@ -13,6 +13,7 @@
 use super::Place;
 use super::bugs::{Bug, is_back};
 use super::log::ValueLog;
+use super::recent::Change;
 use super::segment::{self, Found, RECORD_BYTES_MAX};
 use super::store::{Separated, Writer, failed};
 use crate::tier::store::{Batch, ColdError};
@@ -176,6 +177,7 @@ impl Separated {
             self.log.sync().map_err(failed)?;
         }
         let (mut writes, mut released) = (Batch::default(), Vec::new());
+        let mut changes = Vec::new();
         let compaction = &mut writer.compaction;
         for Moved { key, from, to } in &compaction.moved {
             // It may have been written or deleted since.
@@ -184,10 +186,10 @@ impl Separated {
             released.push((if is_used { *from } else { *to }, key.len()));
             if is_used {
                 writes.put(key.clone(), to.to_bytes().to_vec());
+                changes.push((key.as_slice(), Change::Moved(*to)));
             }
         }
-        let keys = compaction.moved.iter().map(|moved| moved.key.as_slice());
-        self.recent.change(keys, || self.rows.apply(&writes))?;
+        self.recent.change(changes.into_iter(), || self.rows.apply(&writes))?;
         self.log.release(&released);
         compaction.moved.clear();
         compaction.moved_bytes = 0;

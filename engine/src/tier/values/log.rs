@@ -191,6 +191,23 @@ impl ValueLog {
         }
     }
 
+    /// The row in a place, if its record has this key; `None` where there is none.
+    pub fn read_own(&self, place: Place, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(place.segment)? else { return Ok(None) };
+        let head = segment::row_offset(place, key.len()) - u64::from(place.offset);
+        let mut record = vec![0; head as usize + place.len];
+        match crate::disk::read_exact_at(&*file, &mut record, u64::from(place.offset)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        if !segment::is_of(&record, key, place.len) && !is_back(Bug::KeysNotCompared) {
+            return Ok(None);
+        }
+        record.drain(..head as usize);
+        Ok(Some(record))
+    }
+
     /// The row in a place; `None` where there is none.
     pub fn read(&self, place: Place, key_len: usize) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.file(place.segment)? else { return Ok(None) };

@@ -1,8 +1,15 @@
-//! Where rows are that were looked for of late: a value that has left memory again is often asked for again, and its
-//! place takes a seventieth of the room of a value of 1 KB. With it a read does without the back end.
+//! Where rows are: a value that has left memory is often asked for again, and its place takes a hundredth of the room
+//! of a value of 1 KB. With it a read does without the back end.
 //!
-//! A place may never be found here once its row has been changed. Who writes makes the number of writes odd, forgets
-//! the rows when they have been written, and makes it even again. A place is noted only if it was looked for and
+//! ```text
+//! bucket, 64 bytes    lock u8 | 7 slots of: tag u16 | place, 56 bits; all zeros where there is none
+//! ```
+//! A key's hash chooses its bucket and its tag. The slot that was used last comes first, and what is written comes into
+//! the middle: who writes much pushes out what others have written and not what is read. Another key may have the same
+//! tag, so who reads in a place compares the key there.
+//!
+//! A place may never be found here once its row has been changed. Who writes makes the number of writes odd, notes the
+//! new places when they have been written, and makes it even again. A reader notes a place only if it was looked for and
 //! noted at the same even number.
 
 use super::Place;
@@ -11,11 +18,61 @@ use parking_lot::Mutex;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Places of a bucket, the one that was used last first.
-const PLACES: usize = 4;
+/// Places of a bucket.
+const PLACES: usize = 7;
+/// Where in a bucket a place begins that was written and not looked for.
+const MIDDLE: usize = PLACES / 2;
+const TAG_BYTES: usize = 2;
+const SLOT_BYTES: usize = TAG_BYTES + Place::BYTES;
 
-/// A hash and a place; all zeros where there is none.
-type Bucket = Mutex<[(u64, u64); PLACES]>;
+struct Slots([u8; PLACES * SLOT_BYTES]);
+
+#[repr(align(64))]
+struct Bucket(Mutex<Slots>);
+
+const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is one cache line");
+
+impl Slots {
+    fn slot(&mut self, at: usize) -> &mut [u8] {
+        &mut self.0[at * SLOT_BYTES..(at + 1) * SLOT_BYTES]
+    }
+
+    fn tag(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at * SLOT_BYTES], self.0[at * SLOT_BYTES + 1]])
+    }
+
+    /// The slot with a tag: each is there at most once.
+    fn position(&self, tag: u16) -> Option<usize> {
+        (0..PLACES).find(|&at| self.tag(at) == tag)
+    }
+
+    /// Moves the slot `from` to the front of those from `to` on, with what is in it now.
+    fn bring(&mut self, from: usize, to: usize) {
+        self.0[to * SLOT_BYTES..(from + 1) * SLOT_BYTES].rotate_right(SLOT_BYTES);
+    }
+
+    fn set(&mut self, at: usize, tag: u16, place: Place) {
+        let slot = self.slot(at);
+        slot[..TAG_BYTES].copy_from_slice(&tag.to_le_bytes());
+        slot[TAG_BYTES..].copy_from_slice(&place.to_bytes());
+    }
+
+    /// Puts a place in front, or to where its tag is or the middle.
+    fn put(&mut self, tag: u16, place: Place, in_front: bool) {
+        let known = self.position(tag);
+        let from = known.or_else(|| self.position(NO_TAG)).unwrap_or(PLACES - 1);
+        let to = match (in_front, known) {
+            (true, _) => 0,
+            (false, Some(at)) => at,
+            (false, None) => MIDDLE.min(from),
+        };
+        self.bring(from, to);
+        self.set(to, tag, place);
+    }
+}
+
+/// The tag of an empty slot.
+const NO_TAG: u16 = 0;
 
 pub(super) struct Recent {
     buckets: Box<[Bucket]>,
@@ -32,27 +89,46 @@ impl Ticket {
     pub const NEVER: Ticket = Ticket(1);
 }
 
+/// What becomes of the place of a row that is written.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    /// The row has none any more.
+    Forget,
+    /// It is a row that is new or has been replaced.
+    Written(Place),
+    /// It is the same row in another place.
+    Moved(Place),
+}
+
 impl Recent {
     /// Room for as many places as fit into so many bytes.
     pub fn new(bytes: u64) -> Recent {
         let count = (bytes / size_of::<Bucket>() as u64).max(1) as usize;
-        let buckets = (0..count).map(|_| Bucket::default()).collect();
+        let empty = || Bucket(Mutex::new(Slots([0; PLACES * SLOT_BYTES])));
+        let buckets = (0..count).map(|_| empty()).collect();
         Recent { buckets, writes: AtomicU64::new(0), hasher: foldhash::fast::FixedState::default() }
     }
 
-    fn bucket(&self, key: &[u8]) -> (u64, &Bucket) {
-        let hash = self.hasher.hash_one(key) | 1;
+    fn bucket(&self, key: &[u8]) -> (u16, &Bucket) {
+        let hash = self.hasher.hash_one(key);
         let at = ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
-        (hash, &self.buckets[at])
+        ((hash as u16).max(NO_TAG + 1), &self.buckets[at])
     }
 
-    /// The place of a row, if it is known.
+    /// Where a key's place is: its bucket and its tag.
+    #[cfg(test)]
+    pub fn slot_of(&self, key: &[u8]) -> (usize, u16) {
+        let (tag, bucket) = self.bucket(key);
+        (std::ptr::from_ref(bucket) as usize, tag)
+    }
+
+    /// The place of a row, if it is known, or that of another key's row.
     pub fn find(&self, key: &[u8]) -> Option<Place> {
-        let (hash, bucket) = self.bucket(key);
-        let mut bucket = bucket.lock();
-        let at = bucket.iter().position(|(known, _)| *known == hash)?;
-        bucket[..=at].rotate_right(1);
-        Some(Place::from_word(bucket[0].1))
+        let (tag, bucket) = self.bucket(key);
+        let mut slots = bucket.0.lock();
+        let at = slots.position(tag)?;
+        slots.bring(at, 0);
+        Place::read(&slots.slot(0)[TAG_BYTES..])
     }
 
     /// To be taken before a place is looked for.
@@ -62,33 +138,83 @@ impl Recent {
 
     /// Notes a place, unless something has been written since the ticket.
     pub fn note(&self, ticket: Ticket, key: &[u8], place: Place) {
-        let (hash, bucket) = self.bucket(key);
-        let mut bucket = bucket.lock();
+        let (tag, bucket) = self.bucket(key);
+        let mut slots = bucket.0.lock();
         let is_same = self.writes.load(Ordering::Acquire) == ticket.0 && ticket.0.is_multiple_of(2);
-        if !is_same && !is_back(Bug::PlacesNotedLate) {
-            return;
+        if is_same || is_back(Bug::PlacesNotedLate) {
+            slots.put(tag, place, true);
         }
-        let at = bucket.iter().position(|(known, _)| *known == hash).unwrap_or(PLACES - 1);
-        bucket[..=at].rotate_right(1);
-        bucket[0] = (hash, place.to_word());
     }
 
-    /// Writes rows, one thread at a time, whose places are forgotten however that ends.
-    pub fn change<'k, R>(
+    /// Writes rows, one thread at a time. Their new places are known then, and if that fails none are.
+    pub fn change<'k, R, E>(
         &self,
-        keys: impl Iterator<Item = &'k [u8]>,
-        write: impl FnOnce() -> R,
-    ) -> R {
+        changes: impl Iterator<Item = (&'k [u8], Change)>,
+        write: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
         self.writes.fetch_add(1, Ordering::AcqRel);
         let result = write();
-        for key in keys {
-            let (hash, bucket) = self.bucket(key);
-            let mut bucket = bucket.lock();
-            if let Some(slot) = bucket.iter_mut().find(|(known, _)| *known == hash) {
-                *slot = (0, 0);
+        for (key, change) in changes {
+            let (tag, bucket) = self.bucket(key);
+            let mut slots = bucket.0.lock();
+            let known = slots.position(tag);
+            match (change, known) {
+                (Change::Written(place), _) if result.is_ok() => slots.put(tag, place, false),
+                (Change::Moved(place), Some(at)) if result.is_ok() => slots.set(at, tag, place),
+                (_, Some(at)) => slots.slot(at).fill(0),
+                (_, None) => {}
             }
         }
         self.writes.fetch_add(1, Ordering::AcqRel);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(nth: u32) -> Place {
+        Place { segment: nth, offset: 16 * nth, len: 200 }
+    }
+
+    fn write(recent: &Recent, key: &[u8], change: Change) {
+        recent.change([(key, change)].into_iter(), || Ok::<(), ()>(())).unwrap();
+    }
+
+    #[test]
+    fn what_is_read_stays_before_what_is_written() {
+        let recent = Recent::new(64);
+        let key = |nth: u32| nth.to_le_bytes();
+        for nth in 0..2 {
+            recent.note(recent.ticket(), &key(nth), place(nth));
+        }
+        (10..500).for_each(|nth| write(&recent, &key(nth), Change::Written(place(nth))));
+        let known = |nth: u32| recent.find(&key(nth)) == Some(place(nth));
+        assert!(known(0) && known(1), "two that were read");
+        assert_eq!((10..500).filter(|nth| known(*nth)).count(), PLACES - 2);
+        // Those that were read now are seven others.
+        for nth in 1_000..1_007 {
+            recent.note(recent.ticket(), &key(nth), place(nth));
+        }
+        assert!((1_000..1_007).all(known) && !known(0));
+    }
+
+    #[test]
+    fn places_follow_their_rows() {
+        let recent = Recent::new(64 << 10);
+        write(&recent, b"moved", Change::Moved(place(1)));
+        assert_eq!(recent.find(b"moved"), None, "who moves rows adds none");
+        write(&recent, b"moved", Change::Written(place(2)));
+        write(&recent, b"moved", Change::Moved(place(3)));
+        assert_eq!(recent.find(b"moved"), Some(place(3)));
+        write(&recent, b"moved", Change::Forget);
+        assert_eq!(recent.find(b"moved"), None);
+        for change in [Change::Written(place(5)), Change::Moved(place(5)), Change::Forget] {
+            write(&recent, b"failed", Change::Written(place(4)));
+            let changes = [(&b"failed"[..], change)].into_iter();
+            assert!(recent.change(changes, || Err::<(), ()>(())).is_err());
+            assert_eq!(recent.find(b"failed"), None);
+        }
     }
 }

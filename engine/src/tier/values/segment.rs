@@ -46,6 +46,13 @@ pub(super) fn row_offset(place: Place, key_len: usize) -> u64 {
     u64::from(place.offset) + (HEADER + key_len) as u64
 }
 
+/// Whether a record's head says that it has this key and a row of so many bytes.
+pub(super) fn is_of(record: &[u8], key: &[u8], row_len: usize) -> bool {
+    let [k0, k1] = (key.len() as u16).to_le_bytes();
+    let [r0, r1] = (row_len as u16).to_le_bytes();
+    record.get(4..HEADER) == Some(&[k0, k1, r0, r1]) && record[HEADER..].starts_with(key)
+}
+
 /// Appends a record.
 pub(super) fn push(out: &mut Vec<u8>, key: &[u8], row: &[u8]) {
     let start = out.len();

@@ -2,7 +2,7 @@
 
 use super::compact::Compaction;
 use super::log::{End, ValueLog};
-use super::recent::{Recent, Ticket};
+use super::recent::{Change, Recent, Ticket};
 use super::{Place, segment};
 use crate::disk::Disk;
 use crate::tier::store::{Batch, ColdError, ColdStore, EachRow};
@@ -103,7 +103,8 @@ impl Separated {
     fn write(&self, writer: &mut Writer, batch: &Batch) -> Result<(), ColdError> {
         let last: HashMap<&[u8], usize, foldhash::fast::FixedState> =
             batch.rows().enumerate().map(|(nth, (key, _))| (key, nth)).collect();
-        let (mut separate, mut writes, mut released) = (Vec::new(), Batch::default(), Vec::new());
+        let (mut separate, mut writes) = (Vec::new(), Batch::default());
+        let (mut changes, mut released) = (Vec::new(), Vec::new());
         for (nth, (key, row)) in batch.rows().enumerate() {
             if last.get(key) != Some(&nth) {
                 // A later write of the batch replaces it.
@@ -115,10 +116,14 @@ impl Separated {
                 released.push((place, key.len()));
             }
             match row {
-                Some(row) if is_separate(row) => separate.push((key, row)),
+                Some(row) if is_separate(row) => {
+                    separate.push((key, row));
+                    continue;
+                }
                 Some(row) => writes.put(key.to_vec(), row.to_vec()),
                 None => writes.delete(key.to_vec()),
             }
+            changes.push((key, Change::Forget));
         }
         let places = self.log.append(&mut writer.end, &separate).map_err(failed)?;
         writer.unsynced += separate.iter().map(|(_, row)| row.len()).sum::<usize>();
@@ -128,9 +133,9 @@ impl Separated {
         }
         for ((key, _), place) in separate.iter().zip(places) {
             writes.put(key.to_vec(), place.to_bytes().to_vec());
+            changes.push((key, Change::Written(place)));
         }
-        let keys = batch.rows().map(|(key, _)| key);
-        self.recent.change(keys, || self.rows.apply(&writes))?;
+        self.recent.change(changes.into_iter(), || self.rows.apply(&writes))?;
         self.log.release(&released);
         Ok(())
     }
@@ -139,7 +144,7 @@ impl Separated {
 impl ColdStore for Separated {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError> {
         if let Some(place) = self.recent.find(key)
-            && let Some(row) = self.log.read(place, key.len()).map_err(failed)?
+            && let Some(row) = self.log.read_own(place, key).map_err(failed)?
         {
             return Ok(Some(row));
         }
