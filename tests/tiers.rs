@@ -133,7 +133,7 @@ fn check(
     seed: u64,
     (shards, is_large): (usize, bool),
     store: Box<dyn ColdStore>,
-) -> [u64; 3] {
+) -> [u64; 4] {
     let mut generator = Generator::new(seed);
     let own: Vec<&Spec> = specs.iter().filter(|spec| spec.family == family).collect();
     let generic: Vec<&Spec> = specs.iter().filter(|spec| spec.family == "generic").collect();
@@ -180,7 +180,7 @@ fn check(
     let stats = &pair.tier.stats;
     let count =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-    [&stats.demotions, &stats.loads, &stats.parts].map(count)
+    [&stats.demotions, &stats.loads, &stats.parts, &stats.ready_loads].map(count)
 }
 
 fn families(specs: &[Spec]) -> Vec<&str> {
@@ -194,20 +194,23 @@ fn families(specs: &[Spec]) -> Vec<&str> {
 #[test]
 fn tiers_give_the_replies_of_memory() {
     let specs: Vec<Spec> = table().into_iter().filter(is_data).collect();
-    let mut moved = [0; 3];
+    let mut moved = [0; 4];
     for seed in seeds(&[1, 2]) {
         println!("ASHLAR_SEED={seed}");
         for family in families(&specs) {
             for is_large in [false, true] {
                 let shards = if seed % 3 == 1 { 1 } else { 5 };
-                let store = Box::new(MemoryStore::default());
+                let store = MemoryStore::default();
+                store.set_ready();
+                let store = Box::new(store);
                 let counts = check(family, &specs, seed, (shards, is_large), store);
                 moved.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
         }
     }
-    let [demotions, loads, parts] = moved;
+    let [demotions, loads, parts, ready] = moved;
     assert!(demotions > 2_000 && loads > 2_000 && parts > 200, "{moved:?} values moved");
+    assert!(ready > 200 && loads > ready + 200, "{moved:?} values moved");
 }
 
 #[test]
@@ -218,7 +221,7 @@ fn stores_on_disk_give_the_replies_of_memory() {
         std::fs::remove_dir_all(&folder).ok();
         let store =
             open(kind, &folder.join(kind.name()), 8 << 20).expect("a new store opens").store;
-        let moved = check("hash", &specs, 3, (3, true), store);
+        let [moved @ .., _] = check("hash", &specs, 3, (3, true), store);
         assert!(moved.iter().all(|count| *count > 0), "nothing moved: {moved:?}");
         std::fs::remove_dir_all(&folder).ok();
     }

@@ -95,6 +95,12 @@ pub trait File: Send + Sync {
     /// Those of the operating system.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// The same without waiting for the disk: `None` where that cannot be.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn read_ready_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>>;
+
     /// Writes all of `bytes` at `offset`. After an error any part of it may have been written.
     ///
     /// # Errors

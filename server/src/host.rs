@@ -20,6 +20,7 @@ use crate::scripting::busy::Others;
 use crate::session::{QUEUED_COMMANDS_MAX, Queued, ReplyMode, Session};
 use crate::shared::Shared;
 use crate::strong::{AgreedRead, Agreement, Confirmed};
+use crate::tier::ColdTier;
 use ashlar_engine::command::{Command, Flags, Group};
 use ashlar_engine::commands::list_blocking::parse_timeout;
 use ashlar_engine::commands::stream_read::resolve_block_args;
@@ -392,7 +393,13 @@ impl Host<'_, '_> {
         let in_script = self.session.in_script && self.script_waits;
         self.exec.set_loads_elsewhere(in_script || !here && self.again.tries < AGAIN_MAX);
         self.exec.set_impatient(!here);
-        let outcome = self.exec.run(&call, hint, reply);
+        let mut outcome = self.exec.run(&call, hint, reply);
+        for _ in 0..AGAIN_MAX {
+            if outcome != Outcome::NeedsCold || !load_ready(self.shared, self.exec, call.stamp) {
+                break;
+            }
+            outcome = self.exec.run(&call, Prefetched::NONE, reply);
+        }
         self.exec.set_impatient(false);
         self.exec.set_loads_elsewhere(false);
         if outcome == Outcome::Busy {
@@ -807,4 +814,11 @@ fn publish(shared: &Shared, wanted: Event, notification: &Notification) {
         let channel = format!("__keyevent@{db}__:{event}");
         shared.pubsub.publish(Kind::Channel, channel.as_bytes(), key, &shared.mailboxes);
     }
+}
+
+/// Brings in what the last call lacks, where there is room for it and nobody has to wait for the disk.
+#[cold]
+fn load_ready(shared: &Shared, exec: &mut Executor<'_>, stamp: &Stamp) -> bool {
+    let has_room = |cold: &ColdTier| cold.has_room(shared, stamp.now_ms);
+    shared.cold.as_ref().is_some_and(has_room) && exec.load_ready()
 }

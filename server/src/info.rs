@@ -638,6 +638,7 @@ fn tiers(source: &dyn InfoSource, out: &mut String) {
     let reads = source.stats().total(Counter::KeyspaceHits);
     field(out, "tier_hits", reads.saturating_sub(get(&stats.loads) + get(&stats.parts)));
     field(out, "tier_misses", get(&stats.loads));
+    field(out, "tier_ready_loads", get(&stats.ready_loads));
     field(out, "tier_miss_bytes", get(&stats.load_bytes));
     field(out, "tier_parts", get(&stats.parts));
     field(out, "tier_part_bytes", get(&stats.part_bytes));

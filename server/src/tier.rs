@@ -34,8 +34,6 @@ const SLICE_BYTES: usize = 1 << 20;
 const FREE_SHARE: usize = 16;
 /// Milliseconds between looks at idle keys.
 const TICK: Duration = Duration::from_millis(100);
-/// Entries that one look for idle keys passes.
-const AGE_ENTRIES: usize = 20_000;
 /// Ticks between two passes that give space back.
 const TIDY_TICKS: usize = 10;
 /// How long memory may be short, whatever is taken out, before writers are refused.
@@ -53,6 +51,8 @@ const RESIDENT_ABOVE_BYTES: usize = 8 << 20;
 const HOLES_HASTY_STEPS: usize = 64;
 /// The part of `maxmemory` that holes and tables of the allocator take at least, as values come and go.
 const HOLES_EXPECTED: usize = 10;
+/// Bytes of values that a reader lets go of at most for each of its turns.
+const WAY_BYTES: usize = 32 << 10;
 /// How long a reader waits before it looks again whether there is room.
 const ROOM_EVERY: Duration = Duration::from_millis(1);
 /// Milliseconds after which a look at the resident memory is too old to let more in on.
@@ -244,6 +244,37 @@ impl ColdTier {
         now_ms.saturating_sub(self.looked_ms.load(Ordering::Relaxed)) > LOOK_MS_MAX
     }
 
+    /// Whether a worker may bring more in, which waits for nothing.
+    pub fn has_room(&self, shared: &Shared, now_ms: i64) -> bool {
+        let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+        if max == 0 || shared.settings.number(ids::MAXMEMORY_POLICY) != POLICY_TIER {
+            return true;
+        }
+        let used = self.used_bytes();
+        if used <= max - max / PRESS_SHARE {
+            return true;
+        }
+        used <= max && !self.is_outdated(now_ms)
+    }
+
+    /// Makes room for `brought` bytes of values that a thread has brought in, on that thread, as far as others can leave
+    /// without a write: a turn of the thread that takes values out costs those who wait for a core more.
+    pub fn make_way(&self, shared: &Shared, brought: usize, now_ms: i64) {
+        let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
+        if max == 0 || shared.settings.number(ids::MAXMEMORY_POLICY) != POLICY_TIER {
+            return;
+        }
+        let above = self.used_bytes().saturating_sub(max - max / PRESS_SHARE);
+        // A little more than came, or it would stay above.
+        let wanted = above.min(2 * brought);
+        if wanted > 0 {
+            let seed = shared.stamp(now_ms).seed;
+            if self.tier.drop_some(&shared.engine, now_ms, seed, wanted) < wanted {
+                self.press();
+            }
+        }
+    }
+
     /// Whether a reader may bring more in: waits for that if it is needed now.
     fn admits(&self, shared: &Shared, needed: bool) -> bool {
         let max = usize::try_from(shared.settings.number(ids::MAXMEMORY)).unwrap_or(0);
@@ -284,6 +315,8 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Vec<std::thread::JoinHandle<()>
         std::thread::Builder::new().name(name).spawn(move || {
             crate::cores::bind(&shared.settings, ids::BIO_CPULIST);
             alloc::share_arena(number);
+            crate::cores::take_short_turns();
+            step_back();
             run(&shared);
         })
     };
@@ -307,7 +340,6 @@ pub fn step_back() {
 /// A reader: brings values in.
 fn read(shared: &Shared) {
     let Some(cold) = &shared.cold else { return };
-    step_back();
     let mut jobs = Vec::new();
     while !shared.stopping.load(Ordering::Acquire) {
         cold.take(&mut jobs);
@@ -319,6 +351,7 @@ fn read(shared: &Shared) {
         for (address, loaded) in load_all(shared, cold, std::mem::take(&mut jobs)) {
             messages[address.worker].push(Message::Loaded(address, loaded));
         }
+        cold.make_way(shared, WAY_BYTES, clock::now_ms());
         for (mailbox, messages) in shared.mailboxes.iter().zip(messages) {
             if !messages.is_empty() {
                 mailbox.post_all(messages);
@@ -386,7 +419,8 @@ fn upkeep(shared: &Shared) {
         let mut result = make_room(shared, cold, now_ms, &mut short_since);
         let idle_ms = shared.settings.count(ids::COLD_THRESHOLD).saturating_mul(1000);
         if ticked && idle_ms > 0 {
-            let aged = cold.tier.age(&shared.engine, now_ms, idle_ms, AGE_ENTRIES);
+            let share = cold.tier.age_share(&shared.engine, idle_ms, TICK);
+            let aged = cold.tier.age(&shared.engine, now_ms, idle_ms, share);
             result = result.and(aged.map(drop));
         }
         if ticked && ticks.is_multiple_of(TIDY_TICKS) {

@@ -200,6 +200,7 @@ impl<'e> Worker<'e> {
             }
             // Of connections that went on since.
             self.hand_over_cold();
+            self.make_way();
         }
         self.shutdown();
         Ok(())
@@ -208,6 +209,16 @@ impl<'e> Worker<'e> {
     fn hand_over_cold(&mut self) {
         if let Some(cold) = &self.shared.cold {
             cold.hand_over(&mut self.cold_jobs);
+        }
+    }
+
+    /// Lets go of values for those that this turn has brought in.
+    fn make_way(&mut self) {
+        let brought = self.exec.take_ready_bytes();
+        if brought > 0
+            && let Some(cold) = &self.shared.cold
+        {
+            cold.make_way(self.shared, brought, clock::now_ms());
         }
     }
 

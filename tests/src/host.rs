@@ -124,6 +124,9 @@ impl InProcess {
                     return outcome;
                 }
                 assert!(out.is_empty(), "a call that needs more has no reply yet");
+                if executor.load_ready() {
+                    continue;
+                }
                 let needs = executor.take_needs();
                 executor.release();
                 let tier = self.engine.tier().expect("an engine with a tier");

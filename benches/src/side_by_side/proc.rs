@@ -54,6 +54,14 @@ pub fn rss_bytes(pid: u32) -> Result<u64, String> {
     kib.map(|kib| kib * 1024).ok_or(format!("{file}: no VmRSS"))
 }
 
+/// Bytes that a process has had read from disk so far.
+pub fn bytes_from_disk(pid: u32) -> Result<u64, String> {
+    let file = format!("/proc/{pid}/io");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("read_bytes:"));
+    bytes.and_then(first_number).ok_or(format!("{file}: no read_bytes"))
+}
+
 /// The processor's name, as the kernel knows it.
 pub fn cpu_model() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

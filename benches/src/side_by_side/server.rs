@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Advice, fadvise};
+
 use crate::proc;
 use crate::protocol::Protocol;
 
@@ -115,6 +117,26 @@ impl Server {
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has the system forget what it has of the server's files in its page cache, once they are on disk.
+    pub fn drop_page_cache(&self) -> Result<(), String> {
+        let mut folders = vec![self.dir.clone()];
+        while let Some(folder) = folders.pop() {
+            let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+            for entry in fs::read_dir(&folder).map_err(failed)? {
+                let path = entry.map_err(failed)?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                // A store may have removed it meanwhile.
+                let Ok(file) = File::open(&path) else { continue };
+                file.sync_all().map_err(failed)?;
+                fadvise(&file, 0, None, Advice::DontNeed).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// CPU time so far, in seconds.

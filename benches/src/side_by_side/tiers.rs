@@ -163,7 +163,8 @@ fn with_tier(
     Ok(())
 }
 
-/// Hot reads that come at fixed times, quiet and beside reads of cold keys as fast as they go.
+/// Hot reads that come at fixed times: quiet, and beside reads of cold keys as fast as they go, from files that the system
+/// has in its page cache and from files that it has not.
 fn hot_reads(
     settings: &Settings,
     server: &Server,
@@ -171,37 +172,64 @@ fn hot_reads(
     keys: u64,
     figures: &mut Vec<TierFigure>,
 ) -> Result<(), String> {
-    let uniform = Work::over(Op::Get, VALUE, Keys::Uniform(keys));
     let hot = Work::over(Op::Get, VALUE, Keys::Uniform(HOT_KEYS));
-    let hot_pace = Pace::Open { rate: 5_000.0, seconds: settings.seconds * 2.0 };
-    drive(server, &hot, 1, 8, Pace::Closed { requests: HOT_KEYS * 20 })?;
+    let pace = Pace::Open { rate: 5_000.0, seconds: settings.seconds * 2.0 };
+    let warm = || drive(server, &hot, 1, 8, Pace::Closed { requests: HOT_KEYS * 20 });
+    let hot_p99 = || drive(server, &hot, 1, 8, pace).map(|outcome| outcome.latency_ms(0.99));
+    // What the ingest has left in the page cache is not to be written out meanwhile.
+    rustix::fs::sync();
+    warm()?;
     // The load that comes at fixed times spins: it is not to take the server's core.
-    let (quiet, busy) = Apart::new()?.during(server.pid(), || {
-        let quiet = drive(server, &hot, 1, 8, hot_pace)?;
-        let stop = AtomicBool::new(false);
-        let busy = std::thread::scope(|scope| {
-            let cold = scope.spawn(|| {
-                // The keys of a round that has been are in memory.
-                for round in 0.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let uniform = uniform.with_seed(round);
-                    drive(server, &uniform, 1, 8, Pace::Closed { requests: 5_000 })?;
-                }
-                Ok::<(), String>(())
-            });
-            let busy = drive(server, &hot, 1, 8, hot_pace);
-            stop.store(true, Ordering::Relaxed);
-            cold.join().map_err(|_| "the load panicked".to_owned())??;
-            busy
-        })?;
-        Ok::<_, String>((quiet.latency_ms(0.99), busy.latency_ms(0.99)))
+    let (quiet, cached, disk) = Apart::new()?.during(server.pid(), || {
+        let quiet = hot_p99()?;
+        let cached = beside_cold_reads(server, keys, 1, &hot_p99)?;
+        server.drop_page_cache()?;
+        warm()?;
+        let disk = beside_cold_reads(server, keys, 2, &hot_p99)?;
+        Ok::<_, String>((quiet, cached, disk))
     })??;
     push(figures, name, "hot reads at 5,000/s, quiet: p99 ms", quiet);
-    push(figures, name, "the same while the disk is saturated: p99 ms", busy);
-    push(figures, name, "p99 busy / quiet", busy / quiet);
+    for (what, (p99, rate, from_disk)) in [("the page cache", cached), ("disk", disk)] {
+        push(figures, name, &format!("beside cold reads from {what}: p99 ms"), p99);
+        push(figures, name, &format!("  {what}: p99 / quiet"), p99 / quiet);
+        push(figures, name, &format!("  {what}: cold reads/s"), rate);
+        push(figures, name, &format!("  {what}: MB/s that came from disk"), from_disk / 1e6);
+    }
     Ok(())
+}
+
+/// What `measured` says while eight clients read cold keys, the reads a second that they get, and the bytes a second that
+/// come from disk.
+fn beside_cold_reads(
+    server: &Server,
+    keys: u64,
+    seed: u64,
+    measured: &impl Fn() -> Result<f64, String>,
+) -> Result<(f64, f64, f64), String> {
+    let uniform = Work::over(Op::Get, VALUE, Keys::Uniform(keys));
+    let stop = AtomicBool::new(false);
+    let (start, before) = (Instant::now(), proc::bytes_from_disk(server.pid())?);
+    let (p99, reads) = std::thread::scope(|scope| {
+        let cold = scope.spawn(|| {
+            let mut reads = 0;
+            // The keys of a round that has been are in memory.
+            for round in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let uniform = uniform.with_seed(seed << 32 | round);
+                reads += drive(server, &uniform, 1, 8, Pace::Closed { requests: 5_000 })?.requests;
+            }
+            Ok::<u64, String>(reads)
+        });
+        let p99 = measured();
+        stop.store(true, Ordering::Relaxed);
+        let reads = cold.join().map_err(|_| "the load panicked".to_owned())??;
+        Ok::<_, String>((p99?, reads))
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let from_disk = proc::bytes_from_disk(server.pid())? - before;
+    Ok((p99, reads as f64 / seconds, from_disk as f64 / seconds))
 }
 
 /// Requests a second of a closed loop, after the same load with other keys has run for as long to warm up: the same ones

@@ -110,6 +110,23 @@ impl File for RealFile {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_ready_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let bufs = &mut [io::IoSliceMut::new(buf)];
+        match preadv2(&self.0, bufs, offset, ReadWriteFlags::NOWAIT) {
+            Ok(got) => Ok(Some(got)),
+            // Not in memory, or a file system that cannot tell.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_ready_at(&self, _: &mut [u8], _: u64) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }

@@ -470,6 +470,10 @@ impl File for SimFile {
         Ok(count)
     }
 
+    fn read_ready_at(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.read_at(buf, offset).map(Some)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let (mut state, ends) = self.disk.change()?;
         let mut bytes = bytes;

@@ -21,8 +21,6 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Bytes by which the log grows at least between two snapshots that nobody asked for; after that it
 /// has to have twice the size of the last snapshot.
 const GROWTH_BYTES_MIN: u64 = 64 << 20;
-/// Entries that one look for idle values passes, and how often rows are tidied up.
-const AGE_ENTRIES: usize = 20_000;
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How long a snapshot that failed is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -171,7 +169,8 @@ impl Work {
         let now_ms = unix_ms();
         if let Some(idle) = self.cold_after {
             let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-            let _ = tier.age(engine, now_ms, idle_ms, AGE_ENTRIES);
+            let share = tier.age_share(engine, idle_ms, TEND_EVERY);
+            let _ = tier.age(engine, now_ms, idle_ms, share);
         }
         if self.since.tidied.elapsed() >= TIDY_EVERY {
             self.since.tidied = Instant::now();

@@ -86,10 +86,16 @@ impl Policies {
         self.has.load(Ordering::Relaxed) & TTLS != 0
     }
 
+    /// Whether a rule says where values are to be.
+    #[inline]
+    pub(crate) fn has_tiers(&self) -> bool {
+        self.has.load(Ordering::Relaxed) & TIERS != 0
+    }
+
     /// Where the values of a key are to be.
     #[inline]
     pub fn tier_of(&self, key: &[u8]) -> TierChoice {
-        if self.has.load(Ordering::Relaxed) & TIERS == 0 {
+        if !self.has_tiers() {
             return TierChoice::Auto;
         }
         self.table.read().find(key).map_or(TierChoice::Auto, |rule| rule.tier)

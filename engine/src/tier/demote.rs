@@ -26,7 +26,9 @@ use crate::stamp::Rng;
 use crate::value::{Type, Value, form, view};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Bytes of values that are copied before they are written.
 const ROUND_BYTES: usize = 512 << 10;
@@ -36,8 +38,14 @@ const SAMPLE_BUCKETS: usize = 16;
 const SAMPLE_MAX: usize = 128;
 /// Of a sample, the part that may go: one of so many.
 const SAMPLE_SHARE: usize = 6;
+/// Samples that a thread which serves connections looks at for values that need no write.
+const DROP_SAMPLES: usize = 32;
 /// Buckets that one step of the search for idle keys visits.
 const AGE_BUCKETS: usize = 64;
+/// Entries that one look for idle keys passes at most, and at least.
+const AGE_ENTRIES: RangeInclusive<usize> = 100..=20_000;
+/// A value leaves at most so much later than it should, of the time for which it has to be idle: one part of so many.
+const AGE_LATE_SHARE: u64 = 16;
 /// Uses that are assumed of an entry without a row: they are not counted, and to let go of it takes a write.
 const HOT_USES: u8 = 64;
 /// Milliseconds for which a key that was read in is left alone, so that the call which asked for it
@@ -188,6 +196,43 @@ impl Tier {
             idle_rounds = if before == (done.written, done.dropped) { idle_rounds + 1 } else { 0 };
         }
         Ok(done)
+    }
+
+    /// Takes values out of memory that need no write, until about `bytes` are free or a few samples have been looked at;
+    /// returns how many bytes that freed. It waits for nobody: for a thread that serves connections.
+    pub fn drop_some(&self, engine: &Engine, now_ms: i64, seed: u64, bytes: usize) -> usize {
+        let (mut rng, mut freed, mut done) = (Rng::new(seed), 0, Demoted::default());
+        let mut garbage = Vec::new();
+        for _ in 0..DROP_SAMPLES {
+            if freed >= bytes {
+                break;
+            }
+            let Some(mut shard) = engine.try_lock_shard(rng.below(engine.shard_count())) else {
+                continue;
+            };
+            for candidate in self.sample(engine, &shard, now_ms, rng.next_u64(), &mut done) {
+                let memory = memory_of(shard.db(candidate.db), candidate.entry);
+                if freed < bytes
+                    && shard.db_mut(candidate.db).drop_cached(candidate.entry, &mut garbage)
+                {
+                    freed += memory;
+                }
+            }
+        }
+        freed
+    }
+
+    /// Entries that [`Tier::age`] has to look at where it is called so often, so that all are seen in time.
+    pub fn age_share(&self, engine: &Engine, idle_ms: u64, every: Duration) -> usize {
+        let keys_of = |shard: usize| {
+            let shard = engine.lock_shard(shard);
+            shard.dbs().iter().map(|db| db.table().len()).sum::<usize>()
+        };
+        let keys = (0..engine.shard_count()).map(keys_of).sum::<usize>() as u128;
+        let wanted_ms = if engine.policies().has_tiers() { GRACE_MS.min(idle_ms) } else { idle_ms };
+        let pass_ms = u128::from((wanted_ms / AGE_LATE_SHARE).max(1));
+        let share = usize::try_from(keys * every.as_millis() / pass_ms).unwrap_or(usize::MAX);
+        share.clamp(*AGE_ENTRIES.start(), *AGE_ENTRIES.end())
     }
 
     /// Takes values out of memory that were not used for `idle_ms`, going on where the last call

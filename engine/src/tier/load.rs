@@ -229,7 +229,34 @@ impl Tier {
         Ok(Content::Large(value, head.access, head.body_len))
     }
 
-    /// The same under the shard's lock, for calls that must not let go of it.
+    /// Brings a value in under the shard's lock, where it has one row and that is at hand, and returns its bytes;
+    /// `None` where it has to be read by somebody who may wait for the disk. Faults are left to that one.
+    pub(crate) fn load_ready(
+        &self,
+        engine: &Engine,
+        shard: &mut Shard,
+        want: &Want,
+    ) -> Option<usize> {
+        let hash = engine.hasher().hash(&want.key);
+        let Some(begun) = shard.db_mut(want.db).begin_load(hash, &want.key) else {
+            return Some(0);
+        };
+        let value = self.ready_value(begun.0).filter(|value| value.key() == &*want.key)?;
+        let bytes = value.body.len();
+        let mut read = Ok(Content::Bytes(value));
+        self.finish_load(shard, (hash, want), begun, decode(&mut read)).ok()?;
+        self.stats.ready_loads.fetch_add(1, Ordering::Relaxed);
+        Some(bytes)
+    }
+
+    fn ready_value(&self, row: RowId) -> Option<ColdValue> {
+        let first = self.store.get_ready(&row.key(0))?;
+        let reader = Reader::of(&*self.store, row, first).ok()?;
+        let is_one = reader.head().large.is_none() && reader.head().rows() == 1;
+        if is_one { reader.value(usize::MAX).ok() } else { None }
+    }
+
+    /// The same as [`Tier::load`] under the shard's lock, for calls that must not let go of it.
     pub(crate) fn load_locked(
         &self,
         engine: &Engine,

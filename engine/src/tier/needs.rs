@@ -113,6 +113,8 @@ pub(crate) struct ColdCall {
     parts: Vec<Arc<ColdPart>>,
     /// What the call asks of a large value; only while there are parts.
     pub ask: Option<Ask>,
+    /// Bytes of values that were brought in under the locks of calls.
+    pub ready_bytes: usize,
     /// Cached keys that were used so often that they are to stay in memory.
     pub used: RefCell<Vec<(u32, Box<[u8]>)>>,
 }

@@ -38,6 +38,30 @@ impl Executor<'_> {
         self.loads_elsewhere = elsewhere;
     }
 
+    /// After [`Outcome::NeedsCold`]: brings in what the last call needs, where all of it can be had without waiting for
+    /// the disk, under the locks that it holds. It is to be run again then.
+    pub fn load_ready(&mut self) -> bool {
+        let engine = self.engine();
+        let Some(tier) = engine.tier() else { return false };
+        let needs = self.take_needs();
+        let is_ready = needs.names.is_empty()
+            && needs.values.iter().all(|want| {
+                let number = engine.shard_of(&want.key);
+                let bytes = self.with_shard(number, |shard| tier.load_ready(engine, shard, want));
+                self.effects.cold.ready_bytes += bytes.unwrap_or(0);
+                bytes.is_some()
+            });
+        if !is_ready {
+            self.set_needs(needs);
+        }
+        is_ready
+    }
+
+    /// Bytes of values that [`Executor::load_ready`] has brought in since the last time.
+    pub fn take_ready_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.effects.cold.ready_bytes)
+    }
+
     /// What the last call needs, after [`Outcome::NeedsCold`].
     pub fn take_needs(&mut self) -> Needs {
         std::mem::take(self.effects.cold.needs.get_mut())

@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 pub struct Stats {
     /// Values that were read from disk for a call.
     pub loads: AtomicU64,
+    /// Of these, values that the call's own thread brought in, as nobody had to wait for the disk.
+    pub ready_loads: AtomicU64,
     /// Reads from disk that came too late: the key had changed.
     pub stale_loads: AtomicU64,
     /// Bytes of values that were read.

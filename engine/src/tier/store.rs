@@ -124,6 +124,11 @@ pub trait ColdStore: Send + Sync {
     /// If the store or its disk failed.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ColdError>;
 
+    /// The row of a key, where it is at hand: without waiting for the disk or for another thread that does.
+    fn get_ready(&self, _key: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Writes a batch. It is seen by the next `get`, and durable after `flush_durable`.
     ///
     /// # Errors

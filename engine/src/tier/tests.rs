@@ -210,6 +210,106 @@ fn idle_keys_leave() {
 }
 
 #[test]
+fn looks_for_idle_keys_are_as_many_as_it_takes() {
+    let rig = rig();
+    (0..10_000).for_each(|nth| rig.store.set(format!("k{nth}"), "v").unwrap());
+    let engine = rig.store.engine();
+    let share = |idle_ms, ms| rig.tier.age_share(engine, idle_ms, Duration::from_millis(ms));
+    // A sixteenth of 160 s, in steps of 0.1 s.
+    assert_eq!(share(160_000, 100), 100);
+    assert_eq!((share(16_000, 100), share(16_000, 200)), (1_000, 2_000));
+    assert_eq!((share(86_400_000, 100), share(1, 100)), (100, 20_000));
+}
+
+/// Values that are at hand come in under the locks of the call that needs them; for the others it has to wait.
+#[test]
+fn what_is_at_hand_is_not_waited_for() {
+    use crate::executor::{Call, Outcome, Prefetched};
+    use crate::reply::{Protocol, Reply};
+    let rig = rig();
+    let keys: Vec<String> = (0..40).map(|nth| format!("k{nth}")).collect();
+    keys.iter().for_each(|key| rig.store.set(key, "value").unwrap());
+    for nth in 0..30_000 {
+        rig.store.hset("large", &[(format!("{nth}"), "v")]).unwrap();
+    }
+    rig.demote();
+    let mut executor = rig.store.engine().executor();
+    executor.set_loads_elsewhere(true);
+    let (_, get) = crate::engine::command_table().find(b"GET").unwrap();
+    let (_, mget) = crate::engine::command_table().find(b"MGET").unwrap();
+    let (_, hset) = crate::engine::command_table().find(b"HSET").unwrap();
+    let stamp = Stamp::new(rig.now_ms(), 1);
+    let mut run = |command, args: &[&[u8]]| {
+        let mut out = Vec::new();
+        let call = Call { command, args, db: 0, stamp: &stamp, may_block: false, no_touch: false };
+        let mut run = |executor: &mut crate::executor::Executor<'_>| {
+            executor.run(&call, Prefetched::NONE, &mut Reply::new(&mut out, Protocol::Resp2))
+        };
+        let mut outcome = run(&mut executor);
+        let is_ready = outcome == Outcome::NeedsCold && executor.load_ready();
+        if is_ready {
+            outcome = run(&mut executor);
+        }
+        let needs = executor.take_needs();
+        executor.release();
+        (outcome, is_ready, needs.values.len(), String::from_utf8(out).unwrap())
+    };
+    assert_eq!(run(get, &[b"GET", b"k0"]), (Outcome::NeedsCold, false, 1, String::new()));
+    rig.disk.set_ready();
+    let reads = rig.disk.reads();
+    let is_ready = |key: &&String| {
+        let (outcome, is_ready, needs, reply) = run(get, &[b"GET", key.as_bytes()]);
+        assert_eq!(outcome, if is_ready { Outcome::Done } else { Outcome::NeedsCold });
+        assert_eq!(
+            (needs, reply.as_str()),
+            if is_ready { (0, "$5\r\nvalue\r\n") } else { (1, "") }
+        );
+        is_ready
+    };
+    let (ready, others): (Vec<_>, Vec<_>) = keys.iter().partition(is_ready);
+    assert!(ready.len() > 5 && others.len() > 5, "{ready:?}");
+    assert_eq!(rig.tier.stats.ready_loads.load(Ordering::Relaxed), ready.len() as u64);
+    // One of two is at hand: the call waits for the other one.
+    rig.clock.advance(Duration::from_secs(5));
+    rig.demote();
+    let args: &[&[u8]] = &[b"MGET", ready[0].as_bytes(), ready[1].as_bytes()];
+    assert_eq!(run(mget, args).3, "*2\r\n$5\r\nvalue\r\n$5\r\nvalue\r\n");
+    let args: &[&[u8]] = &[b"MGET", ready[0].as_bytes(), others[0].as_bytes()];
+    assert_eq!(run(mget, args), (Outcome::NeedsCold, false, 1, String::new()));
+    // A large value has many rows.
+    let args: &[&[u8]] = &[b"HSET", b"large", b"x", b"y"];
+    assert_eq!(run(hset, args), (Outcome::NeedsCold, false, 1, String::new()));
+    assert_eq!(rig.disk.reads(), reads, "nothing was read that might have to be waited for");
+    assert!(executor.take_ready_bytes() > 0 && executor.take_ready_bytes() == 0);
+}
+
+/// A thread that serves connections lets go of what needs no write, and of nothing else; it waits for nobody.
+#[test]
+fn what_has_a_row_leaves_without_a_wait() {
+    let rig = rig();
+    (0..300).for_each(|nth| rig.store.set(format!("k{nth}"), "value").unwrap());
+    rig.demote();
+    (0..200).for_each(|nth| drop(rig.store.get(format!("k{nth}")).unwrap()));
+    (0..50).for_each(|nth| rig.store.set(format!("new{nth}"), "value").unwrap());
+    rig.clock.advance(Duration::from_secs(5));
+    let engine = rig.store.engine();
+    let (batches, before) = (rig.disk.reads(), rig.counts());
+    assert_eq!(before, (250, 200, 100));
+    let locked: Vec<_> = (0..engine.shard_count()).map(|shard| engine.lock_shard(shard)).collect();
+    assert_eq!(rig.tier.drop_some(engine, rig.now_ms(), 1, 1_000), 0);
+    drop(locked);
+    let freed = rig.tier.drop_some(engine, rig.now_ms(), 1, 1_000);
+    let gone = before.0 - rig.counts().0;
+    assert!(gone > 0 && gone < 50 && freed >= 1_000, "{gone} values, {freed} bytes");
+    for seed in 0..500 {
+        rig.tier.drop_some(engine, rig.now_ms(), seed, usize::MAX);
+    }
+    assert_eq!(rig.counts(), (50, 0, 300), "what has no row stays");
+    assert_eq!(rig.disk.reads(), batches);
+    assert_eq!(rig.store.get("k7").unwrap().as_deref(), Some(&b"value"[..]));
+}
+
+#[test]
 fn a_key_that_changes_while_it_is_read_or_written_is_not_mixed_up() {
     let rig = rig();
     let engine = rig.store.engine();

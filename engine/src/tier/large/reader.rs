@@ -23,13 +23,21 @@ pub struct Reader<'s> {
 impl<'s> Reader<'s> {
     /// Reads the first row; `None` where there is none.
     pub fn open(store: &'s dyn ColdStore, id: RowId) -> Result<Option<Reader<'s>>, ColdError> {
-        let Some(first) = store.get(&id.key(0))? else { return Ok(None) };
+        store.get(&id.key(0))?.map(|first| Reader::of(store, id, first)).transpose()
+    }
+
+    /// With the first row as it was read.
+    pub fn of(
+        store: &'s dyn ColdStore,
+        id: RowId,
+        first: Vec<u8>,
+    ) -> Result<Reader<'s>, ColdError> {
         let (head, bytes) = (Head::read(id, &first)?, first.len());
         let reader = Reader { store, id, head, first, recent: VecDeque::new(), bytes };
         if reader.first.len() != head.header_len() + head.stream_len().min(head.first_len()) {
             return Err(reader.damaged("the chunks have another length"));
         }
-        Ok(Some(reader))
+        Ok(reader)
     }
 
     pub fn head(&self) -> &Head {

@@ -194,9 +194,30 @@ impl ValueLog {
     /// The row in a place, if its record has this key; `None` where there is none.
     pub fn read_own(&self, place: Place, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.file(place.segment)? else { return Ok(None) };
+        Self::read_record(place, key, |record| {
+            crate::disk::read_exact_at(&*file, record, u64::from(place.offset))
+        })
+    }
+
+    /// The same, and `None` as well where the disk would have to be waited for.
+    pub fn read_ready(&self, place: Place, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open.read().get(&place.segment).cloned() else { return Ok(None) };
+        Self::read_record(place, key, |record| {
+            match file.read_ready_at(record, u64::from(place.offset))? {
+                Some(got) if got == record.len() => Ok(()),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        })
+    }
+
+    fn read_record(
+        place: Place,
+        key: &[u8],
+        read: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Option<Vec<u8>>> {
         let head = segment::row_offset(place, key.len()) - u64::from(place.offset);
         let mut record = vec![0; head as usize + place.len];
-        match crate::disk::read_exact_at(&*file, &mut record, u64::from(place.offset)) {
+        match read(&mut record) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),

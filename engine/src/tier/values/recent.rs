@@ -4,9 +4,9 @@
 //! ```text
 //! bucket, 64 bytes    lock u8 | 7 slots of: tag u16 | place, 56 bits; all zeros where there is none
 //! ```
-//! A key's hash chooses its bucket and its tag. The slot that was used last comes first, and what is written comes into
-//! the middle: who writes much pushes out what others have written and not what is read. Another key may have the same
-//! tag, so who reads in a place compares the key there.
+//! A key's hash chooses two buckets and its tag; it is in the one that had more room. The slot that was used last
+//! comes first, and what is written comes into the middle: who writes much pushes out what others have written and not
+//! what is read. Another key may have the same tag, so who reads in a place compares the key there.
 //!
 //! A place may never be found here once its row has been changed. Who writes makes the number of writes odd, notes the
 //! new places when they have been written, and makes it even again. A reader notes a place only if it was looked for and
@@ -44,6 +44,11 @@ impl Slots {
     /// The slot with a tag: each is there at most once.
     fn position(&self, tag: u16) -> Option<usize> {
         (0..PLACES).find(|&at| self.tag(at) == tag)
+    }
+
+    /// Number of empty slots.
+    fn room(&self) -> usize {
+        (0..PLACES).filter(|&at| self.tag(at) == NO_TAG).count()
     }
 
     /// Moves the slot `from` to the front of those from `to` on, with what is in it now.
@@ -109,26 +114,46 @@ impl Recent {
         Recent { buckets, writes: AtomicU64::new(0), hasher: foldhash::fast::FixedState::default() }
     }
 
-    fn bucket(&self, key: &[u8]) -> (u16, &Bucket) {
+    /// The tag of a key, and its two buckets.
+    fn buckets(&self, key: &[u8]) -> (u16, usize, usize) {
         let hash = self.hasher.hash_one(key);
-        let at = ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
-        ((hash as u16).max(NO_TAG + 1), &self.buckets[at])
+        let place = |hash: u64| ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
+        let other = hash.rotate_left(32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((hash as u16).max(NO_TAG + 1), place(hash), place(other))
     }
 
-    /// Where a key's place is: its bucket and its tag.
+    /// Locks both buckets of a key, and passes the one that has its tag, or else more room, and the tag.
+    fn with_home<R>(&self, key: &[u8], visit: impl FnOnce(&mut Slots, u16) -> R) -> R {
+        let (tag, one, two) = self.buckets(key);
+        let lock = |at: usize| self.buckets[at].0.lock();
+        if one == two {
+            return visit(&mut lock(one), tag);
+        }
+        // In order, as others lock them too.
+        let (mut low, mut high) = (lock(one.min(two)), lock(one.max(two)));
+        let (first, second) =
+            if one < two { (&mut *low, &mut *high) } else { (&mut *high, &mut *low) };
+        let knows = first.position(tag).is_some();
+        let is_second = second.position(tag).is_some() || second.room() > first.room();
+        visit(if knows || !is_second { first } else { second }, tag)
+    }
+
+    /// Where a key's place is while there is room: its tag and its first bucket.
     #[cfg(test)]
-    pub fn slot_of(&self, key: &[u8]) -> (usize, u16) {
-        let (tag, bucket) = self.bucket(key);
-        (std::ptr::from_ref(bucket) as usize, tag)
+    pub fn slot_of(&self, key: &[u8]) -> (u16, usize) {
+        let (tag, one, _) = self.buckets(key);
+        (tag, one)
     }
 
     /// The place of a row, if it is known, or that of another key's row.
     pub fn find(&self, key: &[u8]) -> Option<Place> {
-        let (tag, bucket) = self.bucket(key);
-        let mut slots = bucket.0.lock();
-        let at = slots.position(tag)?;
-        slots.bring(at, 0);
-        Place::read(&slots.slot(0)[TAG_BYTES..])
+        let (tag, one, two) = self.buckets(key);
+        [one, two].into_iter().find_map(|bucket| {
+            let mut slots = self.buckets[bucket].0.lock();
+            let at = slots.position(tag)?;
+            slots.bring(at, 0);
+            Place::read(&slots.slot(0)[TAG_BYTES..])
+        })
     }
 
     /// To be taken before a place is looked for.
@@ -138,12 +163,12 @@ impl Recent {
 
     /// Notes a place, unless something has been written since the ticket.
     pub fn note(&self, ticket: Ticket, key: &[u8], place: Place) {
-        let (tag, bucket) = self.bucket(key);
-        let mut slots = bucket.0.lock();
-        let is_same = self.writes.load(Ordering::Acquire) == ticket.0 && ticket.0.is_multiple_of(2);
-        if is_same || is_back(Bug::PlacesNotedLate) {
-            slots.put(tag, place, true);
-        }
+        self.with_home(key, |slots, tag| {
+            let now = self.writes.load(Ordering::Acquire);
+            if now == ticket.0 && now.is_multiple_of(2) || is_back(Bug::PlacesNotedLate) {
+                slots.put(tag, place, true);
+            }
+        });
     }
 
     /// Writes rows, one thread at a time. Their new places are known then, and if that fails none are.
@@ -155,15 +180,12 @@ impl Recent {
         self.writes.fetch_add(1, Ordering::AcqRel);
         let result = write();
         for (key, change) in changes {
-            let (tag, bucket) = self.bucket(key);
-            let mut slots = bucket.0.lock();
-            let known = slots.position(tag);
-            match (change, known) {
+            self.with_home(key, |slots, tag| match (change, slots.position(tag)) {
                 (Change::Written(place), _) if result.is_ok() => slots.put(tag, place, false),
                 (Change::Moved(place), Some(at)) if result.is_ok() => slots.set(at, tag, place),
                 (_, Some(at)) => slots.slot(at).fill(0),
                 (_, None) => {}
-            }
+            });
         }
         self.writes.fetch_add(1, Ordering::AcqRel);
         result
@@ -198,6 +220,18 @@ mod tests {
             recent.note(recent.ticket(), &key(nth), place(nth));
         }
         assert!((1_000..1_007).all(known) && !known(0));
+    }
+
+    #[test]
+    fn nearly_all_of_the_room_is_used() {
+        let recent = Recent::new(64 * 1_000);
+        let count = PLACES as u32 * 1_000;
+        for nth in 0..count {
+            write(&recent, &nth.to_le_bytes(), Change::Written(place(nth)));
+        }
+        let known = |nth: &u32| recent.find(&nth.to_le_bytes()) == Some(place(*nth));
+        let known = (0..count).filter(known).count();
+        assert!(known * 100 > PLACES * 1_000 * 93, "{known}");
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl ColdStore for Separated {
         }
     }
 
+    fn get_ready(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let place = self.recent.find(key)?;
+        self.log.read_ready(place, key).ok()?
+    }
+
     fn apply(&self, batch: &Batch) -> Result<(), ColdError> {
         let mut writer = self.writer.lock();
         self.write(&mut writer, batch)?;
