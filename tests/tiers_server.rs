@@ -320,7 +320,8 @@ fn memory_keeps_its_bound_under_a_mixed_load() {
     let time =
         minutes.map_or(Duration::from_secs(4), |minutes: u64| Duration::from_secs(minutes * 60));
     let seed = seeds(&[1])[0];
-    for store in ["sled", "fjall"] {
+    let stores = std::env::var("ASHLAR_TIER_STORES").unwrap_or_else(|_| "sled,fjall".to_owned());
+    for store in stores.split(',') {
         println!("ASHLAR_SEED={seed} {store}");
         mixed_load(store, time, seed);
     }

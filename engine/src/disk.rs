@@ -8,7 +8,7 @@
 //! synced, and a file has its name for good once the directory was synced too.
 
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -113,6 +113,10 @@ pub trait File: Send + Sync {
     /// Those of the operating system. What was written is then lost or not, and a second call that
     /// succeeds proves nothing: the system may have forgotten what it failed to write.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Has the system forget what it has in memory of a part of the file that is durable and will not be read soon. New
+    /// pages take the place of those, which costs much less than pages that nobody has used. It is a hint.
+    fn forget(&self, _part: Range<u64>) {}
 
     /// Cuts the file, or extends it with zeros.
     ///

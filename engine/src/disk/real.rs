@@ -3,6 +3,7 @@
 use super::{Disk, File, Lock, Mapping, Mode};
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -131,6 +132,15 @@ impl File for RealFile {
         self.0.write_all_at(bytes, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn forget(&self, part: Range<u64>) {
+        let Some(len) = std::num::NonZeroU64::new(part.end.saturating_sub(part.start)) else {
+            return;
+        };
+        // Where that is refused, the pages stay.
+        let _ = rustix::fs::fadvise(&self.0, part.start, Some(len), rustix::fs::Advice::DontNeed);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         if SYNCS_FAIL.load(Ordering::Relaxed) {
             return Err(io::Error::from_raw_os_error(EIO));
@@ -187,6 +197,13 @@ mod tests {
         file.set_len(5).unwrap();
         let mut buf = [9; 8];
         assert_eq!((file.read_at(&mut buf, 0).unwrap(), &buf[..5]), (5, &b"\0\0\0he"[..]));
+        // What is forgotten is read from the disk again.
+        file.sync_data().unwrap();
+        file.forget(0..i64::MAX as u64);
+        assert_eq!((file.read_at(&mut buf, 0).unwrap(), &buf[..5]), (5, &b"\0\0\0he"[..]));
+        if let Some(got) = file.read_ready_at(&mut buf, 0).unwrap() {
+            assert_eq!((got, &buf[..5]), (5, &b"\0\0\0he"[..]));
+        }
         disk.rename(&name, &dir.join("a/other")).unwrap();
         disk.sync_dir(&dir.join("a")).unwrap();
         assert_eq!(disk.list(&dir.join("a")).unwrap(), ["other"]);

@@ -88,6 +88,7 @@ impl Log {
             pin: Arc::new(()),
             sealed,
             unsynced: Vec::new(),
+            forgotten: 0,
             waiting: Vec::new(),
             at: 0,
             last,

@@ -17,6 +17,11 @@ const ZEROED_TENDS_MIN: u64 = 40;
 /// is written is free: a quarter, in which there is room for what is under way.
 const REFUSED_AT: u64 = 4;
 
+/// Bytes that are durable before the system is told to forget them: records are read again at a start, or for replicas
+/// that were away. A load of 300 MB/s would otherwise take that much memory each second, page by page from the system,
+/// which costs more than to write to it.
+const FORGOTTEN_BYTES: u64 = 1 << 20;
+
 /// A segment that takes no more records.
 pub(super) struct Sealed {
     pub number: u64,
@@ -41,6 +46,8 @@ pub(super) struct Writer {
     pub sealed: VecDeque<Sealed>,
     /// Files of sealed segments that were not synced since they were written to.
     pub unsynced: Vec<Arc<dyn File>>,
+    /// Where what the system has been told to forget of the segment ends.
+    pub forgotten: u64,
     /// Records that were taken from the buffer; those before `at` are written.
     pub waiting: Vec<u8>,
     pub at: usize,
@@ -160,6 +167,7 @@ impl Log {
         let old = std::mem::replace(&mut writer.segment, made);
         let pin = std::mem::take(&mut writer.pin);
         let end = std::mem::replace(&mut writer.offset, HEADER_BYTES as u64);
+        writer.forgotten = 0;
         // One without a record stays behind as an empty file until the next start.
         if let Some(first) = writer.first_here.take() {
             let (number, next) = (old.number, writer.last + 1);
@@ -205,10 +213,14 @@ impl Log {
         self.write()?;
         let mut writer = self.writer.lock();
         let target = writer.last;
-        let mut files = std::mem::take(&mut writer.unsynced);
-        files.push(writer.segment.file.clone());
+        let sealed = std::mem::take(&mut writer.unsynced);
+        let (file, end) = (writer.segment.file.clone(), writer.offset);
+        let mut forgotten = end..end;
+        if end.saturating_sub(writer.forgotten) >= FORGOTTEN_BYTES {
+            forgotten.start = std::mem::replace(&mut writer.forgotten, end);
+        }
         drop(writer);
-        for file in files {
+        for file in sealed.iter().chain([&file]) {
             if let Err(error) = file.sync_data() {
                 let failed = LogError::Failed(format!("can't sync the log: {error}"));
                 #[cfg(test)]
@@ -220,6 +232,8 @@ impl Log {
         }
         self.durable.store(target, Ordering::Release);
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        sealed.iter().for_each(|file| file.forget(0..i64::MAX as u64));
+        file.forget(forgotten);
         Ok(target)
     }
 
