@@ -189,7 +189,9 @@ fn messages_of_each_publisher_arrive_in_order() {
 fn a_publisher_waits_for_a_worker_that_is_behind() {
     let server = Server::ashlar(&["--io-threads", "2", "--enable-debug-command", "local"]);
     let mut client = server.client();
-    ask(&mut client, "CONFIG SET client-output-buffer-limit \"pubsub 0 0 0\"");
+    let unbounded = ["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"];
+    let unbounded: Argv = unbounded.iter().map(|word| word.as_bytes().to_vec()).collect();
+    assert_eq!(client.pipeline(&[unbounded]).unwrap()[0].text(), "OK");
     let mut subscribers: Vec<Client> = (0..4).map(|_| server.client()).collect();
     for subscriber in &mut subscribers {
         ask(subscriber, "SUBSCRIBE news");
