@@ -640,8 +640,8 @@ impl<'e> Executor<'e> {
         Prefetched::of(key, hash, shard)
     }
 
-    /// Asks for the buckets of keys to be brought near, then for their entries. Where some of them are
-    /// going to be written, also for their places among the keys that expire.
+    /// Asks for the buckets of keys to be brought near, then for their entries, then for the values in these. Where
+    /// some of them are going to be written, also for their places among the keys that expire.
     #[inline]
     pub fn prefetch(&mut self, db: u32, keys: &mut [Prefetched], writes: bool) {
         if self.engine.shard_count() != 1 {
@@ -655,6 +655,7 @@ impl<'e> Executor<'e> {
             keys.iter().for_each(|key| db.expires().prefetch_bucket(key.hash));
         }
         keys.iter_mut().for_each(|key| key.place = table.prefetch_entry(key.hash));
+        keys.iter().for_each(|key| table.prefetch_value(key.place, key.hash));
     }
 
     /// The same where there are several shards: a lock for each look. A shard that another thread
@@ -662,6 +663,9 @@ impl<'e> Executor<'e> {
     fn prefetch_sharded(&mut self, db: u32, keys: &mut [Prefetched], writes: bool) {
         self.prefetch_buckets(db, keys, writes);
         self.prefetch_places(db, keys);
+        for key in keys.iter().filter(|key| key.place != Place::NONE) {
+            self.look(key.shard, |shard| shard.db(db).table().prefetch_value(key.place, key.hash));
+        }
     }
 
     /// The first half of [`Executor::prefetch`] where there are several shards: only what is found by

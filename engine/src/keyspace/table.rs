@@ -48,7 +48,7 @@ impl Bucket {
 
 /// Where a search by hash alone ended: a bucket and a slot in it. It is a hint, checked before use:
 /// the entry may have gone since, or be another key's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     bucket: u32,
     slot: u32,
@@ -191,6 +191,14 @@ impl Table {
             place = u32::MAX;
         }
         Place::NONE
+    }
+
+    /// Asks for the rest of the entry that was seen at a place.
+    #[inline]
+    pub fn prefetch_value(&self, place: Place, hash: u64) {
+        if let Some(entry) = self.find_at(place, hash, |_| true) {
+            entry.prefetch_value();
+        }
     }
 
     /// The entry at a place where one with this hash was seen, if `is` accepts it now.
