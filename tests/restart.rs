@@ -348,7 +348,7 @@ fn the_log_is_turned_on_and_off_while_clients_write() {
         });
         ask(&mut client, "SET after the-switch");
         let before = digest(&mut client);
-        server.kill();
+        drop(server);
         let server = home.start(&[&settings[..], &["--appendonly", "yes"]].concat());
         let mut client = server.client();
         assert_eq!(ask(&mut client, "GET counter"), written.to_string());
@@ -359,7 +359,7 @@ fn the_log_is_turned_on_and_off_while_clients_write() {
         ask(&mut client, "CONFIG SET appendonly no");
         wait_for("the log is off", || info(&mut client, "aof_enabled") == "0");
         ask(&mut client, "SET last forgotten");
-        server.kill();
+        drop(server);
         let server = home.start(&settings);
         let mut client = server.client();
         assert_eq!(ask(&mut client, "GET last"), "logged");
@@ -379,7 +379,7 @@ fn a_log_without_its_beginning_is_not_read() {
     ask(&mut client, "CONFIG SET appendonly yes");
     wait_for_log(&mut client);
     ask(&mut client, "SET other value");
-    server.kill();
+    drop(server);
     // As it was before that snapshot got its name.
     std::fs::remove_file(home.snapshots().last().unwrap()).unwrap();
     std::fs::write(home.0.join("ashlar-data/log-begins"), b"").unwrap();

@@ -80,7 +80,7 @@ fn starts_in(dir: &Path, redis: &mut Client) {
             assert_eq!(client.line("GET own").expect("a reply") == Value::bulk("1"), logged);
             run(&mut client, &[words("DEL own")]);
             compare(redis, &mut client);
-            server.kill();
+            drop(server.kill());
             fs::remove_dir_all(data).expect("ashlar's data goes");
         } else {
             assert!(!data.exists(), "nothing is kept");
@@ -168,7 +168,7 @@ fn torn_ends(dir: &Path, redis: &mut Client) {
     let server = start(dir, &["--appendonly", "yes"]).expect("it starts");
     compare(redis, &mut server.client());
     assert!(server.log().contains("the log's end is torn"), "{}", server.log());
-    server.kill();
+    drop(server.kill());
     fs::remove_dir_all(dir.join("ashlar-data")).expect("ashlar's data goes");
     fs::write(&path, whole).expect("the file as it was");
 }
@@ -237,7 +237,7 @@ fn what_is_damaged_keeps_a_server_from_starting() {
         assert_eq!(server.client().line("GET last").expect("a reply"), last);
         assert_eq!(server.client().line("FCALL f 0").expect("a reply"), Value::Int(7));
         assert!(server.log().contains("is left out, since `appendonly` is"), "{}", server.log());
-        server.kill();
+        drop(server.kill());
         fs::remove_dir_all(dir.join("ashlar-data")).expect("ashlar's data goes");
     }
     fs::remove_dir_all(dir).expect("the directory goes");

@@ -144,7 +144,8 @@ impl Server {
         Server::start_on(port, &program.into(), &[&["server"], settings].concat(), dir)
     }
 
-    /// Kills the process and gives its directory back.
+    /// Kills the process and gives its directory back. Where nobody wants that, the server is dropped.
+    #[must_use]
     pub fn kill(mut self) -> PathBuf {
         let _ = self.child.kill();
         self.reap();
@@ -152,6 +153,7 @@ impl Server {
     }
 
     /// Waits for the end of the process and gives its directory back.
+    #[must_use]
     pub fn ended(mut self) -> PathBuf {
         self.reap();
         std::mem::take(&mut self.dir)
