@@ -149,16 +149,22 @@ impl EntryPtr {
         crate::prefetch::prefetch(self.0.as_ptr());
     }
 
-    /// Asks for the cache lines behind the first one, those of a value of 1 KB. Stores to memory that is far away fill
-    /// the processor's buffer for them, so that whatever follows a SET waits; a GET waits for itself.
+    /// Asks for the cache lines behind the first one. Stores to memory that is far away fill the processor's buffer for
+    /// them, so that whatever follows a SET waits; a GET waits for itself.
     #[inline]
     pub fn prefetch_value(self) {
+        for at in self.further_lines() {
+            crate::prefetch::prefetch(self.0.as_ptr().wrapping_add(at));
+        }
+    }
+
+    /// Offsets of the cache lines behind the first one, those of a value of 1 KB.
+    #[inline]
+    fn further_lines(self) -> impl Iterator<Item = usize> {
         /// Further lines come by themselves: the processor has seen by then that they are used in order.
         const BYTES_MAX: usize = 17 * LINE_BYTES;
         let end = (HEADER + self.byte(1) as usize + self.inline_len()).min(BYTES_MAX);
-        for at in (LINE_BYTES..end).step_by(LINE_BYTES) {
-            crate::prefetch::prefetch(self.0.as_ptr().wrapping_add(at));
-        }
+        (LINE_BYTES..end).step_by(LINE_BYTES)
     }
 
     pub fn new(parts: &Parts<'_>) -> EntryPtr {
@@ -494,6 +500,13 @@ mod tests {
                     assert_eq!(entry.key(), key);
                     assert_eq!(entry.inline(), inline);
                     assert_eq!(entry.expiry(), expiry);
+                    // Lines inside the allocation, and all of them where it is not large.
+                    entry.prefetch_value();
+                    let lines: Vec<usize> = entry.further_lines().collect();
+                    let asked = (key_len.min(255) + inline_len).div_ceil(LINE_BYTES);
+                    assert!(lines.iter().all(|at| at % LINE_BYTES == 0 && *at < entry.size()));
+                    assert!((asked.saturating_sub(1)..=asked).contains(&lines.len()) || asked > 16);
+                    assert!(asked <= 16 || lines.len() == 16);
                     let entry = entry.resize_inline(inline_len / 2);
                     assert_eq!(entry.inline(), &inline[..inline_len / 2]);
                     assert_eq!(entry.key(), key);
