@@ -125,6 +125,7 @@ fn the_socket_file_has_its_permissions_from_the_start() {
         let found = std::fs::metadata(&path).expect("a socket").permissions().mode();
         assert_eq!(found & 0o777, mode);
     }
+    std::fs::remove_dir_all(dir).expect("it goes");
 }
 
 /// CVE-2023-28856: HINCRBYFLOAT left a field that could not be read again.
